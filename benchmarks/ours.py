@@ -1,0 +1,83 @@
+"""Longstride's own runs: every deterministic method of the registry, with its options, on every grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import longstride as ls
+import torch
+from peers import Run, Task
+from torch import Tensor
+
+OPTIONS: dict[str, tuple[Any, ...]] = {
+    "prediction": ("data", "noise"),
+    "lower_order_final": (True, False),
+    "variant": ("bh1", "bh2"),
+    "interpolate": ("lambda", "sigma", "t"),
+}
+# The L = 0 methods under two names, and singlestep ones that others contain.
+TWICE = ("ab_1", "ab_2", "ab_3", "ab_4", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm")
+
+
+def process(task: Task) -> ls.process.Process:
+    if task.kind == "edm":
+        return ls.process.EDM()
+    return ls.process.VP(discrete=True) if task.kind == "vp" else ls.process.Flow()
+
+
+def denoiser(task: Task) -> ls.Denoiser:
+    """The task's data prediction as a network: called once an evaluation, with one t per sample."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        return task.data(x, float(t[0]))
+
+    return ls.Denoiser(net, process=process(task), predicts="data", shape=task.shape)
+
+
+def grids(task: Task) -> dict[str, Any]:
+    found: dict[str, Any] = {f"karras rho={r}": ("karras", {"rho": float(r)}) for r in (2, 3, 4, 5, 7, 10)}
+    found["log_snr"] = "log_snr"
+    for rho in (0.7, 0.85, 1.2, 1.5, 2.0):
+        found[f"exponential rho={rho}"] = ("exponential", {"rho": rho})
+    found["beta"] = "beta"
+    shifts = (0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0)
+    found |= {f"flow_shift shift={s}": ("flow_shift", {"shift": s}) for s in shifts}
+    if task.kind != "edm":
+        found |= {name: name for name in ("uniform", "trailing", "leading")}
+        found |= {f"quadratic power={p}": ("quadratic", {"power": p}) for p in (1.5, 2.0)}
+    return found
+
+
+def methods() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(label, name, options) of every deterministic method."""
+    for row in ls.list_methods():
+        if row.name in TWICE:
+            continue
+        varied = {k: OPTIONS[k] for k in row.options if k in OPTIONS}
+        for values in product(*varied.values()):
+            options = dict(zip(varied, values, strict=True))
+            if row.name == "exp_adams_1" and options != {k: v[0] for k, v in varied.items()}:
+                continue
+            shown = ", ".join(f"{k}={v}" for k, v in options.items() if row.options[k] != v)
+            yield f"{row.name}{f' ({shown})' if shown else ''}", row.name, options
+
+
+def spend(
+    model: ls.Denoiser, method: str, options: dict[str, Any], grid: Any, noise: Tensor, nfe: int
+) -> Tensor | None:
+    try:
+        plan = ls.plan_sampling(model.process, method, nfe, grid, **options)
+    except ls.ArgumentError:
+        return None
+    sigma = model.process.sigma(plan.times[0])
+    return ls.sample(model, x_init=(noise * sigma).to(torch.float64), plan=plan)
+
+
+def runs(task: Task) -> Iterator[Run]:
+    model = denoiser(task)
+    for label, name, options in methods():
+        for grid, value in grids(task).items():
+            yield Run("longstride", label, grid, partial(spend, model, name, options, value))

@@ -1,0 +1,115 @@
+"""What the samplers are judged on: exact models under three processes, the trained one, and their references."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from peers import Data, Task
+
+EXACT = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
+MODELS = (*EXACT, "fashion")
+
+
+def pair(task: Task, t: float) -> tuple[float, float]:
+    """(alpha, sigma) at t."""
+    if task.kind == "flow":
+        return 1 - t, t
+    ratio = task.ratio(t)
+    alpha = task.alpha(ratio)
+    return alpha, alpha * ratio
+
+
+def mixture(seed: int = 0, dim: int = 64, parts: int = 8) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights [K], means [K, D], eigenvectors [K, D, D] and variances [K, D], as broad as images are.
+
+    The variances of a component fall from 0.5 to 0.0005 along random directions.
+    """
+    g = torch.Generator().manual_seed(seed)
+    random = partial(torch.randn, generator=g, dtype=torch.float64)
+    weights = torch.softmax(0.5 * random(parts), 0)
+    means = 0.7 * random(parts, dim)
+    bases = torch.linalg.qr(random(parts, dim, dim))[0]
+    variances = torch.logspace(math.log10(0.5), math.log10(5e-4), dim, dtype=torch.float64)
+    return weights, means, bases, variances.expand(parts, dim).contiguous()
+
+
+def mixture_data(x: Tensor, t: float, task: Task, parts: tuple[Tensor, ...]) -> Tensor:
+    """E[x0 | x_t] of the mixture: every component's Wiener filter, weighted by its posterior."""
+    alpha, sigma = pair(task, t)
+    weights, means, bases, variances = parts
+    total = alpha**2 * variances + sigma**2
+    z = torch.einsum("bkd,kde->bke", x[:, None] - alpha * means, bases)
+    logits = weights.log() - 0.5 * (z**2 / total + total.log()).sum(-1)
+    filtered = torch.einsum("bke,kde->bkd", z * (alpha * variances / total), bases)
+    return torch.einsum("bk,bkd->bd", torch.softmax(logits, 1), means + filtered)
+
+
+def ideal_data(x: Tensor, t: float, task: Task, points: Tensor) -> Tensor:
+    """E[x0 | x_t] when the data are exactly `points` [N, D]."""
+    alpha, sigma = pair(task, t)
+    logits = -((torch.cdist(x, alpha * points) / sigma) ** 2) / 2
+    return torch.softmax(logits, 1) @ points
+
+
+def digits() -> Tensor:
+    """scikit-learn's 1797 digits, 8 x 8, in [-1, 1]."""
+    from sklearn.datasets import load_digits
+
+    return torch.from_numpy(load_digits().data) / 8 - 1
+
+
+def network_data(x: Tensor, t: float, model: object) -> Tensor:
+    """The data prediction of a longstride Denoiser; the network runs in float32."""
+    with torch.no_grad():
+        times = torch.full((x.shape[0],), t, dtype=torch.float32)
+        return model.data(x.float(), times).double()  # type: ignore[attr-defined]
+
+
+def task(model: str) -> Task:
+    if model == "fashion":
+        import longstride as ls
+
+        network = ls.load("fashion")
+        return Task("edm", partial(network_data, model=network), tuple(network.shape))
+    name, kind = model.split("-")
+    source = digits() if name == "digits" else mixture()
+    shell = Task(kind, lambda x, t: x, (64,))
+    data: Data = partial(ideal_data, points=source) if name == "digits" else partial(mixture_data, parts=source)
+    return Task(kind, partial(data, task=shell), (64,))
+
+
+def noise(task: Task, n: int, seed: int) -> Tensor:
+    """Unit normal [n, *shape]: sample i does not depend on n."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(task.shape, generator=g, dtype=torch.float64) for _ in range(n)])
+
+
+def rk4(f: object, x: Tensor, start: float, end: float, steps: int) -> Tensor:
+    h = (end - start) / steps
+    for i in range(steps):
+        s = start + i * h
+        k1 = f(s, x)  # type: ignore[operator]
+        k2 = f(s + h / 2, x + h / 2 * k1)  # type: ignore[operator]
+        k3 = f(s + h / 2, x + h / 2 * k2)  # type: ignore[operator]
+        k4 = f(s + h, x + h * k3)  # type: ignore[operator]
+        x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    return x
+
+
+def reference(task: Task, noise: Tensor, steps: int) -> Tensor:
+    """The solution from x = sigma noise at the first time, ended by the data prediction at the last one.
+
+    Classical Runge-Kutta of order 4 for u = x/alpha in log(sigma/alpha): du = u - x0_hat.  A flow, whose ratio is
+    infinite at t = 1, goes to t = 0.9 in its own x and t first, and down to t = 1e-5.
+    """
+    high, low = task.ratio_max, task.ratio_min
+    u = high * noise
+    if task.kind == "flow":
+        x = rk4(lambda t, x: (x - task.data(x, t)) / t, noise, 1.0, 0.9, steps // 4)
+        u, high, low = x / 0.1, 9.0, 1e-5
+    u = rk4(lambda s, u: u - task.denoise(u, math.exp(s)), u, math.log(high), math.log(low), steps)
+    return task.denoise(u, low)

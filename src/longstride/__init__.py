@@ -1,0 +1,38 @@
+"""Longstride: anything that evolves in time, in as few model evaluations as possible."""
+
+from . import grid, metrics, process
+from .core import Stage, Step, advance
+from .denoiser import Denoiser
+from .errors import ArgumentError, PlanError, SolveError
+from .integrate import Solution, Stats, solve
+from .methods import list_methods
+from .models import load
+from .plan import Plan
+from .problem import ODE
+from .sampling import plan_sampling, prior, reference, sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ODE",
+    "ArgumentError",
+    "Denoiser",
+    "Plan",
+    "PlanError",
+    "Solution",
+    "SolveError",
+    "Stage",
+    "Stats",
+    "Step",
+    "advance",
+    "grid",
+    "list_methods",
+    "load",
+    "metrics",
+    "plan_sampling",
+    "prior",
+    "process",
+    "reference",
+    "sample",
+    "solve",
+]

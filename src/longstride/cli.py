@@ -1,0 +1,250 @@
+"""The command line: every command prints one table, or with --json the same for a program.
+
+Exit codes: 0 only when it worked, 1 when a run failed, 2 for a bad argument, 130 when interrupted;
+what went wrong is one line on stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .errors import ArgumentError
+from .terminal import OneLineErrors, numbers, options_of, progress, show, words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .denoiser import Denoiser
+    from .plan import Plan
+
+COMPARED = "ddim,heun,dpmpp_2m,dpmpp_3m,deis_3,ipndm_3,unipc_3"
+
+app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False)
+
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name from `longstride models`, or a .safetensors file."),
+]
+Count = Annotated[int, typer.Option("--n", min=1, help="Number of samples.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise; sample i is the same for every n.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is plain conditional.")]
+Labels = Annotated[
+    str | None,
+    typer.Option("--label", "--labels", help="Classes, e.g. 3 or 0,1,2, in turn. [default: all in turn]"),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def about(context: typer.Context) -> None:
+    """Few-step samplers for diffusion and flow models."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def sample(
+    name: ModelName,
+    nfe: Annotated[int | None, typer.Option(help="Budget of evaluations. [default: 20]")] = None,
+    method: Annotated[str | None, typer.Option(help="See `longstride methods`. [default: dpmpp_2m]")] = None,
+    grid: Annotated[str | None, typer.Option(help="Where the steps go. [default: the process's own]")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Option of the method, e.g. eta=0.5."),
+    ] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file, instead of method, grid and NFE.")] = None,
+    n: Count = 64,
+    seed: Seed = 0,
+    label: Labels = None,
+    guidance: Guidance = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help=".png or .npy [default: samples.png, .npy if no images]")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Draw samples and write them to a picture, or to an array."""
+    from . import models
+    from .integrate import Stats
+    from .report import output_folder
+    from .sampling import sample as draw
+
+    set_threads(threads)
+    model = models.load(name)
+    chosen = choose_plan(model, plan, method, nfe, grid, option or [])
+    cond = conditions(model, n, label)
+    out = output_file(out, model)
+    with output_folder(out.parent) as part:
+        with progress(f"sampling {name}") as report:
+            done, stats = 0, Stats()
+
+            def count(step: int, t: float, x: Tensor) -> None:
+                nonlocal done
+                done += len(x)
+                report(done, n * len(chosen.steps))
+
+            x = draw(
+                model, n, plan=chosen, seed=seed, cond=cond, guidance=guidance, callback=count,
+                stats=stats,
+            )  # fmt: skip
+        write_samples(x, part / out.name, model)
+    show([{
+        "model": model.name, "method": chosen.method, "samples": n, "NFE": stats.nfe,
+        "network calls": stats.network_calls, "seconds": stats.seconds, "out": str(out),
+    }], as_json)  # fmt: skip
+
+
+@app.command()
+def compare(
+    name: ModelName,
+    nfe: Annotated[str, typer.Option(help="Budgets of evaluations.")] = "4,6,8,10",
+    method: Annotated[str, typer.Option(help="Methods, see `longstride methods`.")] = COMPARED,
+    grid: Annotated[str, typer.Option(help="Grids, each with every method.")] = "karras,log_snr",
+    n: Count = 64,
+    seed: Seed = 0,
+    label: Labels = None,
+    guidance: Guidance = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder for table, plot and pictures.")] = Path("report"),
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Run methods and grids from the same noise; write a table, a plot and a sheet of pictures."""
+    from . import models, report
+
+    set_threads(threads)
+    model = models.load(name)
+    methods, grids, budgets = words(method), words(grid), numbers(nfe, "--nfe")
+    cond = conditions(model, n, label)
+    with progress(f"comparing on {name}") as advance:
+        table = report.compare(
+            model, methods, grids, budgets, out=out, n=n, seed=seed, cond=cond, guidance=guidance,
+            progress=advance,
+        )  # fmt: skip
+    rows = [
+        {
+            "method": m,
+            "grid": g,
+            **{f"{k} NFE": round(e, 5) for k, e in zip(table.nfes, errors, strict=True)},
+        }
+        for m, g, errors in table.cells()
+    ]
+    show(rows, as_json, {**table.as_dict(), "out": str(out)}, f"{table.subtitle}\nwritten to {out}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="digits or fashion.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights and checkpoint; a second run resumes.")],
+    data: Annotated[Path | None, typer.Option(help="Folder with the data set. [default: Debian's]")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Train an embedded model and the classifier that judges it, from the recipe in the package."""
+    from .models.reproduce import reproduce
+
+    set_threads(threads)
+    with progress(f"training {name}") as advance:
+        figures = reproduce(name, out, data, advance)
+    show([{"model": name, **figures, "out": str(out)}], as_json)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List every method."""
+    from .methods import list_methods
+
+    rows = [
+        {
+            "name": r.name,
+            "kind": r.kind,
+            "order": r.order,
+            "NFE/step": r.nfe_per_step,
+            "options": r.options,
+            "reference": r.reference,
+        }
+        for r in list_methods()
+    ]
+    show(rows, as_json)
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the embedded models."""
+    from . import models as embedded
+
+    rows = []
+    for name in embedded.MODELS:
+        model = embedded.load(name)
+        rows.append({
+            "name": name, "shape": "x".join(map(str, model.shape)), "classes": model.null["y"],
+            "parameters": sum(p.numel() for p in model.net.parameters()),  # type: ignore[attr-defined]
+            "process": type(model.process).__name__,
+        })  # fmt: skip
+    show(rows, as_json)
+
+
+def main() -> None:
+    """The `longstride` command."""
+    app()
+
+
+def set_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def choose_plan(
+    model: Denoiser, file: Path | None, method: str | None, nfe: int | None, grid: str | None,
+    pairs: Sequence[str],
+) -> Plan:  # fmt: skip
+    from .plan import Plan
+    from .sampling import DEFAULT_METHOD, plan_sampling
+
+    if file is None:
+        return plan_sampling(model.process, method or DEFAULT_METHOD, nfe, grid, **options_of(pairs))
+    if method or nfe or grid or pairs:
+        raise ArgumentError("--plan already holds method, NFE, grid and options: leave those out")
+    return Plan.load(file)
+
+
+def conditions(model: Denoiser, n: int, text: str | None) -> dict[str, Tensor] | None:
+    """Labels [n] for a model that has classes: those asked for, or all of them, in turn."""
+    import torch
+
+    classes = model.null.get("y", 0)
+    if text is not None and not classes:
+        raise ArgumentError(f"model {model.name} has no classes: leave out --label")
+    labels = list(range(classes)) if text is None else numbers(text, "--label")
+    if any(not 0 <= y < classes for y in labels):
+        raise ArgumentError(f"--label {text}: the classes of {model.name} are 0 to {classes - 1}")
+    return {"y": torch.tensor([labels[i % len(labels)] for i in range(n)])} if labels else None
+
+
+def output_file(out: Path | None, model: Denoiser) -> Path:
+    images = len(model.shape) == 3 and model.shape[0] in (1, 3)
+    out = out or Path("samples.png" if images else "samples.npy")
+    if out.suffix not in (".png", ".npy") or (out.suffix == ".png" and not images):
+        raise ArgumentError(f"--out {out}: name a {'.png or ' if images else ''}.npy file")
+    if out.is_dir():
+        raise ArgumentError(f"--out {out} is a folder: name a file in it")
+    return out
+
+
+def write_samples(x: Tensor, path: Path, model: Denoiser) -> None:
+    if path.suffix == ".npy":
+        import numpy as np
+
+        np.save(path, x.numpy())
+        return
+    from .report import samples_image
+
+    # A class per column, where there are classes and enough samples for a row.
+    classes = model.null.get("y", 0)
+    samples_image(x, path, model.data_range or (-1.0, 1.0), classes if len(x) >= classes else None)

@@ -1,0 +1,261 @@
+"""Multistep methods: exponential Adams-Bashforth, and with a Moulton corrector.
+
+The step integrates e^((t - tau) L) times the polynomial through the last evaluations exactly. With nodes
+c_j = (tau_j - tau_s)/h the weights W solve
+
+    sum_j W_j c_j^i = mu_i,    mu_i = int_0^1 e^((1-r) h L) r^i dr = i! phi_(i+1)(h L)
+
+At L = 0 this is variable-step Adams. Some published samplers replace a moment by a simpler function that
+agrees to the order claimed; `moments` is where they say so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..core import Stage, Step, Weight
+from ..errors import ArgumentError
+from ..operator import Operator, exp, phi
+from .base import Method, register
+
+Moments = Callable[[int, Weight], list[Weight]]
+
+GAUSS_X, GAUSS_W = np.polynomial.legendre.leggauss(48)
+UNIFORM = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12),
+           4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # fmt: skip
+
+
+def exact(m: int, z: Weight) -> list[Weight]:
+    """The first m moments, mu_i = i! phi_(i+1)(z)."""
+    return [math.factorial(i) * phi(i + 1, z) for i in range(m)]
+
+
+def halved(m: int, z: Weight) -> list[Weight]:
+    """DPM-Solver++: phi_1/2 for the first moment of two nodes, phi_3 for the second of three.
+
+    The first agrees with phi_2 to O(h) and keeps order 2; the second is half of what it should be, so the
+    three-node method is of order 2 and not 3.
+    """
+    if m == 2:
+        return [phi(1, z), phi(1, z) / 2]
+    return [phi(1, z), phi(2, z), phi(3, z)] if m == 3 else exact(m, z)
+
+
+def unipc_moments(variant: str) -> Moments:
+    """UniPC with two nodes puts B(h)/(2h) for the first moment: B = h ("bh1") or h phi_1 ("bh2")."""
+
+    def moments(m: int, z: Weight) -> list[Weight]:
+        if m != 2:
+            return exact(m, z)
+        return [phi(1, z), 0.5 if variant == "bh1" else phi(1, z) / 2]
+
+    return moments
+
+
+def _interpolated(op: Operator, s: float, t: float, nodes: Sequence[float], name: str) -> np.ndarray:
+    """Weights of a polynomial in another variable than the clock, by Gauss quadrature over the clock."""
+    y_s, start = op.variable(name, s), op.clock(s)
+    width, h = op.variable(name, t) - y_s, op.clock(t) - start
+    r = (GAUSS_X + 1) / 2
+    y = [(op.variable(name, op.time(start + h * float(u))) - y_s) / width for u in r]
+    kernel = GAUSS_W / 2 * np.exp((1 - r) * h * op.L)
+    moments = [kernel @ np.array(y) ** i for i in range(len(nodes))]
+    return np.linalg.solve(_vandermonde([(op.variable(name, u) - y_s) / width for u in nodes]), moments)
+
+
+def _vandermonde(c: Sequence[float]) -> np.ndarray:
+    return np.vander(np.array(c), increasing=True).T
+
+
+def weights(
+    op: Operator,
+    s: float,
+    t: float,
+    nodes: Sequence[float],
+    moments: Moments,
+    variable: str = "clock",
+) -> list[Weight]:
+    """Weights, in units of u, of the evaluations at times `nodes` in the step from s to t."""
+    start = op.clock(s)
+    h = op.clock(t) - start
+    if variable != "clock":
+        return [h * float(w) for w in _interpolated(op, s, t, nodes, variable)]
+    inverse = np.linalg.inv(_vandermonde([(op.clock(u) - start) / h for u in nodes]))
+    mu = moments(len(nodes), h * op.L)
+    return [h * sum((float(a) * m for a, m in zip(row, mu, strict=True)), 0.0) for row in inverse]
+
+
+def _window(times: Sequence[float], n: int, order: int, lower_order_final: bool) -> list[float]:
+    """Times of the evaluations used by step n, newest first: what history and the end allow."""
+    size = min(order, n + 1, len(times) - 1 - n if lower_order_final else order)
+    return [times[n - j] for j in range(size)]
+
+
+def adams_bashforth(
+    order: int,
+    moments: Moments = exact,
+    prediction: str | None = None,
+    variable: str = "clock",
+    lower_order_final: bool = False,
+    eta: float = 0.0,
+    fixed: bool = False,
+    claimed: int | None = None,
+) -> Method:
+    """One evaluation a step; the polynomial through the last `order` of them.
+
+    fixed: the coefficients of equal steps, whatever the steps are.  claimed: the true order, where it is
+    not `order`.
+    """
+
+    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+        s, t = times[n], times[n + 1]
+        h = op.clock(t) - op.clock(s)
+        nodes = _window(times, n, order, lower_order_final)
+        if fixed:
+            new_first: list[Weight] = [h * w for w in UNIFORM[len(nodes)]]
+        else:
+            new_first = weights(op, s, t, nodes, moments, variable)
+        held = min(order - 1, n)
+        row = [0.0] * (held + 1 - len(nodes)) + new_first[::-1]
+        x, f = op.row(t, [(s, exp(h * op.L))], row)
+        z, brownian = op.noise(s, t)
+        return Step(
+            (Stage((1.0,), at=s, field=op.field), Stage(x, f, (z,) if z else ())),
+            keep_f=tuple(range(-min(order - 1, n + 1), 0)),
+            brownian=brownian,
+        )
+
+    return Method(
+        write,
+        claimed or order,
+        prediction=prediction,
+        eta=eta,
+        exponential=prediction is not None,
+        diffusion=eta > 0,
+    )
+
+
+def predictor_corrector(
+    order: int,
+    moments: Moments = exact,
+    prediction: str | None = None,
+    lower_order_final: bool = False,
+) -> Method:
+    """Predict with Adams-Bashforth, evaluate at the end, correct with Adams-Moulton; the evaluation stays.
+
+    One evaluation a step after the first: the corrected state is not evaluated again. The corrector passes
+    through one node more, so the order is that of the predictor plus one.
+    """
+
+    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+        s, t = times[n], times[n + 1]
+        decay = [(s, exp((op.clock(t) - op.clock(s)) * op.L))]
+        nodes = _window(times, n, order, lower_order_final)
+        predict = weights(op, s, t, nodes, moments)
+        correct = weights(op, s, t, [t, *nodes], moments)
+        held = min(order - 1, n) + 1  # evaluations known before the prediction, the one at s included
+        pad = [0.0] * (held - len(nodes))
+        x, f = op.row(t, decay, pad + predict[::-1])
+        x_c, f_c = op.row(t, decay, pad + correct[:0:-1] + correct[:1])
+        first = (Stage((1.0,), at=s, field=op.field),) if n == 0 else ()
+        return Step(
+            (*first, Stage(x, f, at=t, field=op.field), Stage(x_c, f_c)),
+            keep_f=tuple(range(-min(order, n + 2), 0)),
+        )
+
+    return Method(write, order + 1, prediction=prediction, exponential=prediction is not None)
+
+
+def _check(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ArgumentError(f"{name} = {value!r}: it is one of {', '.join(map(str, allowed))}")
+
+
+def _dpmpp_multistep(order: int, eta_default: float = 0.0):
+    def build(*, eta: float = eta_default, lower_order_final: bool = False) -> Method:
+        claimed = 1 if eta else 2
+        return adams_bashforth(
+            order, halved, "data", eta=eta, lower_order_final=lower_order_final, claimed=claimed
+        )
+
+    return build
+
+
+def _exp_adams(order: int):
+    def build(
+        *,
+        prediction: str = "data",
+        interpolate: str = "lambda",
+        eta: float = 0.0,
+        lower_order_final: bool = False,
+    ) -> Method:
+        _check("prediction", prediction, ("data", "noise"))
+        _check("interpolate", interpolate, ("lambda", "sigma", "t"))
+        variable = "clock" if interpolate == "lambda" else interpolate
+        claimed = min(order, 2) if eta else order
+        return adams_bashforth(order, exact, prediction, variable, lower_order_final, eta, claimed=claimed)
+
+    return build
+
+
+def _deis(order: int):
+    def build(*, interpolate: str = "lambda", lower_order_final: bool = False) -> Method:
+        return _exp_adams(order)(
+            prediction="noise", interpolate=interpolate, lower_order_final=lower_order_final
+        )
+
+    return build
+
+
+def _lms(order: int):
+    return lambda: adams_bashforth(order)
+
+
+def _ipndm(order: int):
+    return lambda: adams_bashforth(order, fixed=True, claimed=min(order, 2))
+
+
+def _unipc(order: int):
+    def build(*, variant: str = "bh2", prediction: str = "data", lower_order_final: bool = True) -> Method:
+        _check("variant", variant, ("bh1", "bh2"))
+        _check("prediction", prediction, ("data", "noise"))
+        return predictor_corrector(order, unipc_moments(variant), prediction, lower_order_final)
+
+    return build
+
+
+def _abm(order: int):
+    return lambda: predictor_corrector(order)
+
+
+for _k in (1, 2, 3, 4):
+    register(
+        f"exp_adams_{_k}",
+        _exp_adams(_k),
+        kind="exponential Adams",
+        reference="Hochbruck and Ostermann 2011",
+    )
+    register(f"deis_{_k}", _deis(_k), kind="exponential Adams", reference="Zhang and Chen 2023, DEIS")
+    register(f"ab_{_k}", _lms(_k), kind="Adams", reference="Bashforth and Adams 1883")
+    register(f"lms_{_k}", _lms(_k), kind="Adams", reference="Bashforth and Adams 1883; Crowson 2022")
+    register(
+        f"ipndm_{_k}",
+        _ipndm(_k),
+        kind="Adams",
+        reference="Liu et al. 2022; Zhang and Chen 2023, iPNDM",
+    )
+    register(f"abm_{_k}", _abm(_k), kind="predictor-corrector", reference="Moulton 1926")
+    register(f"unipc_{_k}", _unipc(_k), kind="predictor-corrector",
+             reference="Zhao et al. 2023, UniPC")  # fmt: skip
+for _k in (2, 3):
+    register(
+        f"dpmpp_{_k}m",
+        _dpmpp_multistep(_k),
+        kind="exponential Adams",
+        reference=f"Lu et al. 2022, DPM-Solver++({_k}M)",
+    )
+    register(f"dpmpp_{_k}m_sde", _dpmpp_multistep(_k, 1.0), kind="stochastic",
+             reference=f"Lu et al. 2022, SDE-DPM-Solver++({_k}M)", eta=1.0)  # fmt: skip

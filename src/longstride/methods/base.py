@@ -1,0 +1,140 @@
+"""Method and the registry. A registered method is a tested method: the laws run over the registry."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from ..core import Step
+from ..errors import ArgumentError, unknown
+from ..operator import Linear, Operator
+
+Writer = Callable[[Sequence[float], int, Operator, int], Step]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A rule that writes the weights of a step.
+
+    write(times, n, operator, evals) gives the step from times[n] to times[n+1] on at most `evals`
+    evaluations; times[0] is where its history begins.
+
+    order: of convergence.  sizes: evaluations that one step can be written with, largest first.
+    prediction: what it integrates when it samples a diffusion ("data", "noise", "sigma", "velocity" of
+    process.Frame; None for the process's own clock with L = 0).  eta: noise of the SDE it samples.
+    exponential: whether it solves the linear part exactly.  diffusion: whether it needs a process, as
+    what injects noise does.
+    """
+
+    write: Writer
+    order: int
+    sizes: tuple[int, ...] = (1,)
+    prediction: str | None = None
+    eta: float = 0.0
+    exponential: bool = True
+    diffusion: bool = False
+    name: str = ""
+    kind: str = ""
+    reference: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def step(self, times: Sequence[float], n: int, operator: Operator, evals: int | None = None) -> Step:
+        return self.write(times, n, operator, evals or self.sizes[0])
+
+    def split(self, nfe: int) -> tuple[int, ...]:
+        """The budget as evaluations of each step: full steps, then what is left in lower-order ones."""
+        parts = []
+        while nfe > 0:
+            parts.append(next(size for size in self.sizes if size <= nfe))
+            nfe -= parts[-1]
+        return tuple(parts)
+
+    @cached_property
+    def evaluates_end(self) -> bool:
+        """Whether a step leaves behind the evaluation at its own end (predictor-correctors)."""
+        step = self.step([0.0, 1.0, 2.0], 0, Linear())
+        at = [stage.at for stage in step.stages if stage.at is not None]
+        return at[-1] == 1.0 and -1 in step.keep_f
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the registry: a builder, and the arguments that make it the named method."""
+
+    build: Callable[..., Method]
+    kind: str
+    reference: str
+    defaults: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the named method and their defaults; what the name itself fixes is not one."""
+        parameters = inspect.signature(self.build).parameters
+        return {
+            name: self.defaults.get(name, p.default)
+            for name, p in parameters.items()
+            if p.kind is p.KEYWORD_ONLY
+        }
+
+
+REGISTRY: dict[str, Entry] = {}
+
+
+def register(name: str, build: Callable[..., Method], *, kind: str, reference: str, **defaults: Any) -> None:
+    """Give a builder with some of its arguments fixed a name. Keyword-only arguments are its options."""
+    REGISTRY[name] = Entry(build, kind, reference, defaults)
+
+
+def get(name: str, **options: Any) -> Method:
+    """The registered method, with options.
+
+    Raises:
+        ArgumentError: unknown name (with the nearest ones) or option (with those there are).
+    """
+    if name not in REGISTRY:
+        raise unknown("method", name, REGISTRY)
+    entry = REGISTRY[name]
+    for key in options:
+        if key not in entry.options:
+            takes = ", ".join(entry.options) or "none"
+            raise ArgumentError(f"method {name!r} has no option {key!r}; its options: {takes}")
+    method = entry.build(**{**entry.defaults, **options})
+    return replace(method, name=name, kind=entry.kind, reference=entry.reference, options=dict(options))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What `list_methods` says of a method."""
+
+    name: str
+    kind: str
+    order: int
+    nfe_per_step: int
+    options: dict[str, Any]
+    reference: str
+
+
+class Table(tuple[Row, ...]):
+    """The rows, printed as an aligned table."""
+
+    def __str__(self) -> str:
+        lines = [("name", "kind", "order", "NFE/step", "reference")]
+        lines += [(r.name, r.kind, str(r.order), str(r.nfe_per_step), r.reference) for r in self]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        )
+
+    __repr__ = __str__
+
+
+def list_methods() -> Table:
+    """Every registered method: name, kind, order, evaluations per step, options, reference."""
+    rows = []
+    for name, entry in REGISTRY.items():
+        method = get(name)
+        rows.append(Row(name, entry.kind, method.order, method.sizes[0], entry.options, entry.reference))
+    return Table(rows)

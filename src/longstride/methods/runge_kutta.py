@@ -1,0 +1,144 @@
+"""Runge-Kutta methods, classical and exponential, from one builder and their tableaus.
+
+An entry of a tableau is a number, or a sum of terms (k, c, w) that mean w phi_k(c h L). At L = 0, phi_k is
+1/k! and an exponential tableau reduces to a classical one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core import Stage, Step, Weight
+from ..errors import ArgumentError
+from ..operator import Operator, phi
+from .base import Method, register
+
+Term = tuple[int, float, float]
+Entry = float | tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Tableau:
+    """c: where the stages stand. a: rows below the diagonal. b: the last row."""
+
+    order: int
+    c: tuple[float, ...]
+    a: tuple[tuple[Entry, ...], ...]
+    b: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
+            if row and abs(float(sum(entry(e, 0.0) for e in row)) - c) > 1e-12:
+                raise ValueError(f"the row at c = {c} does not sum to c: {row}")
+
+    @property
+    def exponential(self) -> bool:
+        return any(isinstance(e, tuple) for row in (*self.a, self.b) for e in row)
+
+
+def entry(e: Entry, z: Weight) -> Weight:
+    """Value of an entry at z = h L."""
+    return sum((w * phi(k, c * z) for k, c, w in e), 0.0) if isinstance(e, tuple) else e
+
+
+def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
+    """The first tableau, and the others, fewer stages each, for what a budget leaves over.
+
+    prediction: "data" or "noise" for an exponential tableau on a diffusion.
+    """
+    by_size = {len(tableau.c): tableau for tableau in tableaus}
+    sizes = tuple(sorted(by_size, reverse=True))
+    exponential = tableaus[0].exponential
+    if exponential and prediction not in ("data", "noise"):
+        raise ArgumentError(f"prediction = {prediction!r}: it is data or noise")
+
+    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+        tableau = by_size[next(size for size in sizes if size <= evals)]
+        s, t = times[n], times[n + 1]
+        start = op.clock(s)
+        h = op.clock(t) - start
+        stages: list[Stage] = []
+        for c, row in zip((*tableau.c, 1.0), (*tableau.a, tableau.b), strict=True):
+            at = s if c == 0 else t if c == 1 else op.time(start + c * h)
+            weights = [h * entry(e, h * op.L) for e in row]
+            x, f = op.row(at, [(s, phi(0, c * h * op.L) if c else 1.0)], weights)
+            final = len(stages) == len(tableau.c)
+            stages.append(Stage(x, f, at=None if final else at, field=op.field))
+        return Step(tuple(stages))
+
+    return Method(write, tableaus[0].order, sizes, prediction=prediction, exponential=exponential)
+
+
+def _fixed(*tableaus: Tableau):
+    """A builder without options, for classical tableaus."""
+    return lambda: runge_kutta(*tableaus)
+
+
+EULER = Tableau(1, (0.0,), ((),), (1.0,))
+HEUN = Tableau(2, (0.0, 1.0), ((), (1.0,)), (1 / 2, 1 / 2))
+MIDPOINT = Tableau(2, (0.0, 1 / 2), ((), (1 / 2,)), (0.0, 1.0))
+RALSTON = Tableau(2, (0.0, 2 / 3), ((), (2 / 3,)), (1 / 4, 3 / 4))
+KUTTA_3 = Tableau(3, (0.0, 1 / 2, 1.0), ((), (1 / 2,), (-1.0, 2.0)), (1 / 6, 2 / 3, 1 / 6))
+RALSTON_3 = Tableau(3, (0.0, 1 / 2, 3 / 4), ((), (1 / 2,), (0.0, 3 / 4)), (2 / 9, 1 / 3, 4 / 9))
+RK4 = Tableau(
+    4,
+    (0.0, 1 / 2, 1 / 2, 1.0),
+    ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
+    (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+)
+CASH_KARP = Tableau(
+    5,
+    (0.0, 1 / 5, 3 / 10, 3 / 5, 1.0, 7 / 8),
+    (
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (3 / 10, -9 / 10, 6 / 5),
+        (-11 / 54, 5 / 2, -70 / 27, 35 / 27),
+        (1631 / 55296, 175 / 512, 575 / 13824, 44275 / 110592, 253 / 4096),
+    ),
+    (37 / 378, 0.0, 250 / 621, 125 / 594, 0.0, 512 / 1771),
+)
+DOPRI5 = Tableau(
+    5,
+    (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0),
+    (
+        (),
+        (1 / 5,),
+        (3 / 40, 9 / 40),
+        (44 / 45, -56 / 15, 32 / 9),
+        (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+        (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    ),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+TSIT5 = Tableau(
+    5,
+    (0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0),
+    (
+        (),
+        (0.161,),
+        (-0.008480655492356989, 0.335480655492357),
+        (2.8971530571054935, -6.359448489975075, 4.3622954328695815),
+        (5.325864828439257, -11.748883564062828, 7.4955393428898365, -0.09249506636175525),
+        (5.86145544294642, -12.92096931784711, 8.159367898576159, -0.071584973281401,
+         -0.028269050394068383),
+    ),
+    (0.09646076681806523, 0.01, 0.4798896504144996, 1.379008574103742, -3.290069515436081,
+     2.324710524099774),
+)  # fmt: skip
+
+for _name, _tableaus, _reference in (
+    ("euler", (EULER,), "Euler 1768"),
+    ("heun", (HEUN, EULER), "Heun 1900; Karras et al. 2022"),
+    ("midpoint", (MIDPOINT, EULER), "Runge 1895"),
+    ("ralston", (RALSTON, EULER), "Ralston 1962"),
+    ("kutta_3", (KUTTA_3, MIDPOINT, EULER), "Kutta 1901"),
+    ("ralston_3", (RALSTON_3, RALSTON, EULER), "Ralston 1962"),
+    ("rk4", (RK4, KUTTA_3, MIDPOINT, EULER), "Kutta 1901"),
+    ("cash_karp", (CASH_KARP, RK4, RALSTON_3, RALSTON, EULER), "Cash and Karp 1990"),
+    ("dopri5", (DOPRI5, RK4, RALSTON_3, RALSTON, EULER), "Dormand and Prince 1980"),
+    ("tsit5", (TSIT5, RK4, RALSTON_3, RALSTON, EULER), "Tsitouras 2011"),
+):
+    register(_name, _fixed(*_tableaus), kind="Runge-Kutta", reference=_reference)

@@ -1,0 +1,6 @@
+"""How good samples are: error against a reference, Frechet distance, class agreement."""
+
+from .endpoint import endpoint_error
+from .features import Statistics, class_agreement, frechet_distance, statistics
+
+__all__ = ["Statistics", "class_agreement", "endpoint_error", "frechet_distance", "statistics"]

@@ -1,0 +1,99 @@
+"""The embedded models: `digits` and `fashion`, trained, and exact ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..denoiser import Denoiser
+from ..errors import unknown
+from ..metrics import Statistics
+from ..process import EDM
+from .classifier import Classifier
+from .exact import ideal, mixture
+from .store import fill, read_tensors, seeded, write_tensors
+from .unet import UNet
+
+__all__ = ["MODELS", "Judge", "ideal", "judge", "load", "mixture", "save", "save_judge"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+MODELS = ("digits", "fashion")
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What samples of an embedded model are measured with.
+
+    classifier: trained apart from the denoiser.  accuracy: on test images.  test: feature statistics of
+    the test images.  floor: Frechet distance of as many training images to them.
+    """
+
+    classifier: Classifier
+    test: Statistics
+    accuracy: float
+    floor: float
+
+
+def _file(name: str | Path, suffix: str) -> Path:
+    """The file of an embedded model, or of one trained into a folder: FOLDER/NAME."""
+    if str(name) in MODELS:
+        return WEIGHTS / f"{name}{suffix}.safetensors"
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return path.with_name(f"{path.stem}{suffix}.safetensors")
+    raise unknown("model", str(name), MODELS)
+
+
+def load(name: str | Path) -> Denoiser:
+    """An embedded model, "digits" or "fashion", or the .safetensors file that `longstride train` wrote.
+
+    cond={"y": labels [n]} chooses classes; without it the sample is of any class. Data are in [-1, 1].
+
+    Raises:
+        ArgumentError: unknown name (with the nearest ones), or a file that is not such a model.
+    """
+    path = _file(name, "")
+    tensors, header = read_tensors(path, "denoiser")
+    net = fill(seeded(UNet, *header["unet"]), tensors, path)
+    return Denoiser(
+        net,
+        EDM(sigma_data=header["sigma_data"]),
+        predicts="raw",
+        shape=tuple(header["shape"]),
+        null={"y": header["classes"]},
+        data_range=(-1.0, 1.0),
+        name=header["name"],
+    )
+
+
+def judge(name: str | Path) -> Judge:
+    """The classifier and the test statistics that belong to a model that `load` knows."""
+    path = _file(name, "-judge")
+    tensors, header = read_tensors(path, "judge")
+    test = Statistics(tensors.pop("test.mean"), tensors.pop("test.cov"), header["n"])
+    net = fill(seeded(Classifier, *header["classifier"]), tensors, path)
+    assert isinstance(net, Classifier)
+    return Judge(net, test, header["accuracy"], header["floor"])
+
+
+def save(path: Path, net: UNet, size: tuple[int, ...], shape: tuple[int, ...], name: str,
+         sigma_data: float, figures: dict[str, Any]) -> None:  # fmt: skip
+    """Write a denoiser: `size` are the arguments of UNet, `shape` is that of an image."""
+    header = {"name": name, "unet": list(size), "shape": list(shape), "classes": net.classes,
+              "sigma_data": sigma_data, "figures": figures}  # fmt: skip
+    write_tensors(path, "denoiser", net.state_dict(), header)
+
+
+def save_judge(path: Path, classifier: Classifier, size: tuple[int, ...], test: Statistics,
+               accuracy: float, floor: float) -> None:  # fmt: skip
+    """Write a classifier with the statistics of the test images in its features."""
+    tensors: dict[str, Tensor] = {
+        **classifier.state_dict(),
+        "test.mean": test.mean,
+        "test.cov": test.cov,
+    }
+    header = {"classifier": list(size), "n": test.n, "accuracy": accuracy, "floor": floor}
+    write_tensors(path, "judge", tensors, header)

@@ -1,0 +1,90 @@
+"""Randomness that depends on (seed, sample, interval) and on nothing else.
+
+Numbers come from a counter-based generator (Philox) keyed by seed and sample, one counter for each use, in
+float64 on the CPU: a sample's noise is the same bit for bit whatever the batch, the device, the dtype and
+the number of threads. Brownian motion is refinable: the increments of a split step add up to the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+DEPTH = 10  # halvings of an octave of Brownian time, below which the path is one bridge
+PRIOR, MOTION = 0, 1  # uses of the generator, the high word of its counter
+
+
+def seed_of(seed: int | torch.Generator) -> int:
+    """An integer seed; from a torch Generator one is drawn, which moves the generator on."""
+    if isinstance(seed, torch.Generator):
+        return int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    return int(seed)
+
+
+class Noise:
+    """The randomness of samples `samples` (their indices, any subset in any order), each of `shape`."""
+
+    def __init__(self, seed: int, samples: Sequence[int], shape: Sequence[int]):
+        self.seed, self.samples, self.shape = seed, samples, tuple(shape)
+        self._path: tuple[float, np.ndarray] | None = None
+
+    def _normal(self, use: int, *counter: int) -> np.ndarray:
+        words = [0, *(np.uint64(c & (2**64 - 1)) for c in counter), use]
+        words += [0] * (4 - len(words))
+        key = [np.uint64(self.seed & (2**64 - 1)), np.uint64(0)]
+        out = np.empty((len(self.samples), math.prod(self.shape)))
+        for row, sample in zip(out, self.samples, strict=True):
+            key[1] = np.uint64(sample)
+            philox = np.random.Philox(key=np.array(key), counter=np.array(words, dtype=np.uint64))
+            np.random.Generator(philox).standard_normal(out=row)
+        return out
+
+    def prior(self) -> Tensor:
+        """Unit normal [B, *shape], float64."""
+        return torch.from_numpy(self._normal(PRIOR, 0, 0)).reshape(-1, *self.shape)
+
+    def increment(self, a: float, b: float) -> Tensor:
+        """(W(b) - W(a)) / sqrt(|b - a|), a unit normal [B, *shape] in float64; a, b > 0 Brownian times."""
+        start = self._path[1] if self._path and self._path[0] == a else self._within(a)
+        end = self._within(b)
+        self._path = (b, end)  # the next step begins where this one ends
+        change = end - start
+        first, last = _octave(a), _octave(b)
+        for k in range(min(first, last), max(first, last)):
+            change += math.copysign(math.ldexp(1.0, k) ** 0.5, last - first) * self._rise(k)
+        return torch.from_numpy(change / math.sqrt(abs(b - a))).reshape(-1, *self.shape)
+
+    def _rise(self, octave: int) -> np.ndarray:
+        """Unit normal behind W(2^(k+1)) - W(2^k)."""
+        return self._normal(MOTION, octave, 1)
+
+    def _within(self, q: float) -> np.ndarray:
+        """W(q) - W(2^k), k the octave of q: Brownian bridges, each half of an interval given the whole."""
+        octave = _octave(q)
+        low = width = math.ldexp(1.0, octave)
+        value = np.zeros((len(self.samples), math.prod(self.shape)))
+        if q == low:
+            return value
+        rise = math.sqrt(width) * self._rise(octave)
+        node = 1
+        for _ in range(DEPTH):
+            node, width = 2 * node, width / 2
+            left = rise / 2 + math.sqrt(width / 2) * self._normal(MOTION, octave, node)
+            if q < low + width:
+                rise = left
+                continue
+            value, rise, low, node = value + left, rise - left, low + width, node + 1
+            if q == low:
+                return value
+        share = (q - low) / width
+        bend = math.sqrt(share * (1 - share) * width)
+        return value + share * rise + bend * self._normal(MOTION, octave, -node)
+
+
+def _octave(q: float) -> int:
+    """k with 2^k <= q < 2^(k+1)."""
+    return math.frexp(q)[1] - 1

@@ -1,0 +1,291 @@
+"""Noise schedules: x_t = alpha(t) x_0 + sigma(t) eps, from noise at t_max to data at t_end.
+
+Everything follows from the pair (alpha, sigma). lambda = log(alpha/sigma) is half the log-SNR: -inf where
+alpha = 0 (zero terminal SNR, a flow at t = 1) and +inf where sigma = 0. Times are the process's own and
+run from noise to data, that is downward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError
+
+Time = float | Tensor
+
+
+@lru_cache(maxsize=65536)
+def _float_pair(process: Process, t: float) -> tuple[float, float]:
+    x = torch.tensor(t, dtype=torch.float64)
+    alpha, sigma = process.alpha_sigma(x)
+    return float(alpha), float(sigma)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Base of the processes: a subclass gives `alpha_sigma` and its three times.
+
+    t_max: pure noise, or nearly.  t_min: the last time with noise that a network was trained for.
+    t_end: clean data.
+    """
+
+    @property
+    def t_max(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def t_min(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def t_end(self) -> float:
+        return 0.0
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(t) and sigma(t) for a tensor of times, in its dtype."""
+        raise NotImplementedError
+
+    def pair(self, t: Time) -> tuple[Any, Any]:
+        """(alpha, sigma) at t: floats for a float, computed in float64 and remembered."""
+        return self.alpha_sigma(t) if isinstance(t, Tensor) else _float_pair(self, float(t))
+
+    def alpha(self, t: Time) -> Any:
+        return self.pair(t)[0]
+
+    def sigma(self, t: Time) -> Any:
+        return self.pair(t)[1]
+
+    def lambda_(self, t: float) -> float:
+        """Half the log-SNR, log(alpha/sigma); infinite at the ends where one of them vanishes."""
+        alpha, sigma = self.pair(t)
+        if sigma == 0:
+            return math.inf
+        return -math.inf if alpha == 0 else math.log(alpha) - math.log(sigma)
+
+    def time(self, lambda_: float) -> float:
+        """t with this lambda_; by bisection, which any monotone schedule allows."""
+        if lambda_ <= self.lambda_(self.t_max):
+            return self.t_max
+        noisy, clean = self.t_max, self.t_end
+        for _ in range(200):
+            middle = (noisy + clean) / 2
+            if middle in (noisy, clean):
+                break
+            if self.lambda_(middle) < lambda_:
+                noisy = middle
+            else:
+                clean = middle
+        return noisy
+
+    def add_noise(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
+        """x_t from clean x0 [B, *shape] and unit normal noise of its shape; t a number or [B]."""
+        alpha, sigma = self.pair(t)
+        if isinstance(t, Tensor):
+            shape = (-1,) + (1,) * (x0.ndim - 1)
+            alpha, sigma = alpha.reshape(shape), sigma.reshape(shape)
+        return alpha * x0 + sigma * noise
+
+    @property
+    def prior_std(self) -> float:
+        """Standard deviation of x at t_max: sigma there, the data's share being unknown."""
+        return self.pair(self.t_max)[1]
+
+    def preconditioning(self, t: Time) -> tuple[Any, Any, Any, Any]:
+        """(c_skip, c_out, c_in, c_noise) of a "raw" network at t; only EDM defines them."""
+        raise ArgumentError(
+            f'predicts="raw" needs the preconditioning of process.EDM, not of {type(self).__name__}'
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a plan remembers of the process it was made for: JSON, compared when it is used."""
+        return {"process": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class VE(Process):
+    """Variance exploding: alpha = 1, t = sigma (Song et al. 2021)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise ArgumentError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+
+    @property
+    def t_max(self) -> float:
+        return self.sigma_max
+
+    @property
+    def t_min(self) -> float:
+        return self.sigma_min
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(t), t
+
+    def time(self, lambda_: float) -> float:
+        return math.exp(-lambda_)
+
+
+@dataclass(frozen=True)
+class EDM(VE):
+    """Elucidated diffusion models: alpha = 1, t = sigma, with the preconditioning of a raw network.
+
+    D(x) = c_skip x + c_out F(c_in x; c_noise), where sigma_data is the root mean square of the data
+    (Karras et al. 2022, table 1).
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    sigma_data: float = 0.5
+
+    def preconditioning(self, t: Time) -> tuple[Any, Any, Any, Any]:
+        total = t * t + self.sigma_data**2
+        root = total**0.5
+        c_noise = (t.log() if isinstance(t, Tensor) else math.log(t)) / 4
+        return self.sigma_data**2 / total, t * self.sigma_data / root, 1 / root, c_noise
+
+
+@dataclass(frozen=True)
+class Flow(Process):
+    """Flow matching, rectified flow: alpha = 1 - t, sigma = t; velocity = noise - data.
+
+    t = 1 is pure noise, where alpha = 0 exactly; `t_min` is the last time that grids in log-SNR place.
+    """
+
+    t_min: float = 1e-3  # type: ignore[misc]
+
+    @property
+    def t_max(self) -> float:
+        return 1.0
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - t, t
+
+    def time(self, lambda_: float) -> float:
+        return 1 / (1 + math.exp(min(lambda_, 700.0))) if lambda_ < math.inf else 0.0
+
+
+@dataclass(frozen=True)
+class VP(Process):
+    """Variance preserving: alpha^2 + sigma^2 = 1.
+
+    schedule "linear": betas from beta_min to beta_max (Ho et al. 2020, Song et al. 2021); "cosine":
+    alpha = cos(pi/2 (t + s)/(1 + s)) over its value at 0, s = 0.008 (Nichol and Dhariwal 2021).
+
+    Continuous, t is in [0, 1]; the cosine stops at 0.9946 where its SNR is still positive, and t_max = 1 is
+    its zero terminal SNR. Discrete, t is the float index 0..999 of the table of 1000 betas, beta_min/1000
+    to beta_max/1000 (the cosine's clipped at 0.999), and log(alpha/sigma) is linear in t between the
+    entries; data are reached below index 0, at t_end = -1. `zero_snr` rescales the discrete table so that
+    the last alpha is 0 (Lin et al. 2024, algorithm 1); then the last cell is linear in alpha/sigma.
+    """
+
+    schedule: str = "linear"
+    discrete: bool = False
+    zero_snr: bool = False
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = None  # type: ignore[assignment]
+    t_max: float = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("linear", "cosine"):
+            raise ArgumentError(f"unknown schedule {self.schedule!r} of VP: linear or cosine")
+        if self.zero_snr and not self.discrete:
+            raise ArgumentError("zero_snr rescales a table of betas: give discrete=True as well")
+        last = 1.0 if self.schedule == "linear" else 0.9946
+        lowest, highest = (0.0, 999.0) if self.discrete else (1e-3, last)
+        object.__setattr__(self, "t_min", lowest if self.t_min is None else self.t_min)
+        object.__setattr__(self, "t_max", highest if self.t_max is None else self.t_max)
+
+    @property
+    def t_end(self) -> float:
+        return -1.0 if self.discrete else 0.0
+
+    @cached_property
+    def _ratio(self) -> np.ndarray:
+        """alpha/sigma of the discrete table."""
+        if self.schedule == "linear":
+            betas = np.linspace(self.beta_min / 1000, self.beta_max / 1000, 1000)
+        else:
+            edges = np.cos((np.linspace(0, 1, 1001) + 0.008) / 1.008 * np.pi / 2) ** 2
+            betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
+        alpha = np.sqrt(np.cumprod(1 - betas))
+        if self.zero_snr:
+            alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        return alpha / np.sqrt(1 - alpha**2)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.discrete:
+            log_alpha = self._continuous_log_alpha(t)
+            return log_alpha.exp(), torch.sqrt(-torch.expm1(2 * log_alpha))
+        u = t.double().clamp(0, 999)
+        i = u.floor().clamp(max=998).long()
+        ratio = torch.as_tensor(self._ratio, device=t.device)
+        low, high, w = ratio[i], ratio[i + 1], u - i
+        smooth = torch.exp(torch.lerp(low.log(), high.clamp(min=1e-300).log(), w))
+        r = torch.where(high > 0, smooth, torch.lerp(low, high, w))
+        alpha, sigma = r / (1 + r * r).sqrt(), 1 / (1 + r * r).sqrt()
+        # Below the first entry there is only the way to clean data, t_end = -1.
+        clean = (-t.double()).clamp(0, 1)
+        sigma = sigma * (1 - clean)
+        alpha = torch.where(clean > 0, (1 - sigma * sigma).sqrt(), alpha)
+        return alpha.to(t.dtype), sigma.to(t.dtype)
+
+    def _continuous_log_alpha(self, t: Tensor) -> Tensor:
+        if self.schedule == "linear":
+            return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+        start = math.log(math.cos(math.pi / 2 * 0.008 / 1.008))
+        angle = (t + 0.008) / 1.008 * (math.pi / 2)
+        log_alpha = angle.cos().clamp(min=0).log() - start
+        return torch.where(t >= 1, -math.inf, log_alpha)
+
+    def time(self, lambda_: float) -> float:
+        if lambda_ == math.inf:
+            return self.t_end
+        if self.discrete:
+            table = np.log(self._ratio[::-1], where=self._ratio[::-1] > 0, out=np.full(1000, -1e3))
+            inside = table[0] <= lambda_ <= table[-1]
+            last_cell = self.zero_snr and lambda_ < table[1]
+            if last_cell or not inside:
+                return super().time(lambda_)
+            return 999 - float(np.interp(lambda_, table, np.arange(1000)))
+        minus_log_alpha = 0.5 * float(np.logaddexp(0.0, -2 * lambda_))
+        if self.schedule == "linear":
+            half, slope = self.beta_min / 2, self.beta_max - self.beta_min
+            return 2 * minus_log_alpha / (half + math.sqrt(half**2 + slope * minus_log_alpha))
+        cosine = math.exp(-minus_log_alpha) * math.cos(math.pi / 2 * 0.008 / 1.008)
+        return math.acos(cosine) / (math.pi / 2) * 1.008 - 0.008
+
+
+@dataclass(frozen=True)
+class AlphaSigma(Process):
+    """Any pair of schedules: alpha falls from t_end to t_max, sigma grows, both of one tensor of times.
+
+    name: what plans call it; two processes of one name are taken for the same.
+    """
+
+    alpha_of: Callable[[Tensor], Tensor]
+    sigma_of: Callable[[Tensor], Tensor]
+    t_max: float = 1.0  # type: ignore[misc]
+    t_min: float = 1e-3  # type: ignore[misc]
+    name: str = "custom"
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.alpha_of(t), self.sigma_of(t)
+
+    def describe(self) -> dict[str, Any]:
+        marks = [self.t_max + (self.t_min - self.t_max) * i / 4 for i in range(5)]
+        return {
+            "process": "AlphaSigma",
+            "name": self.name,
+            "marks": [[t, *self.pair(t)] for t in marks],
+        }

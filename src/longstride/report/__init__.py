@@ -1,0 +1,17 @@
+"""Pictures, plots and comparisons, for people."""
+
+from .compare import Comparison, Result, compare
+from .output import output_folder
+from .pictures import Strip, picture_grid, samples_image
+from .plots import error_plot
+
+__all__ = [
+    "Comparison",
+    "Result",
+    "Strip",
+    "compare",
+    "error_plot",
+    "output_folder",
+    "picture_grid",
+    "samples_image",
+]

@@ -1,0 +1,263 @@
+"""A Denoiser and a Plan in, samples out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import grid as grids
+from .core import Stage, Step
+from .denoiser import Denoiser
+from .errors import ArgumentError
+from .frame import PREDICTIONS, Frame, conversion, ddim_row
+from .integrate import Callback, Stats, run
+from .methods import Method, get
+from .noise import Noise, seed_of
+from .plan import Plan
+from .process import Process
+
+DEFAULT_METHOD, DEFAULT_NFE = "dpmpp_2m", 20
+REFERENCE_RATIO = 1e5  # the noise-to-signal ratio taken for infinite when the reference begins
+
+
+def plan_sampling(
+    process: Process,
+    method: str = DEFAULT_METHOD,
+    nfe: int | None = None,
+    grid: grids.Grid | None = None,
+    *,
+    final: str = "data",
+    t_start: float | None = None,
+    **options: Any,
+) -> Plan:
+    """The weights of a method on a process within a budget of `nfe` evaluations, never exceeded.
+
+    The last step is the data prediction at the last positive time (final="sigma_min" stops there
+    instead). Where the noise is pure (alpha = 0) and the method's frame is infinite, the first step is
+    DDIM, which is exact in that limit. With explicit times the budget follows from them.
+
+    Raises:
+        ArgumentError: a budget the method cannot keep, or a grid that does not fit it.
+    """
+    if final not in ("data", "sigma_min"):
+        raise ArgumentError(f"final = {final!r}: it is data or sigma_min")
+    if nfe is not None and nfe < 1:
+        raise ArgumentError(f"nfe = {nfe}: a sample needs at least one evaluation")
+    rule, to_data = get(method, **options), final == "data"
+    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
+    frame = Frame(process, rule.prediction or natural, rule.eta)
+    grid, given = _positive_times(process, grid)
+    if given and t_start is not None:
+        raise ArgumentError("t_start belongs to a family of grids: explicit times have their own")
+    first = given[0] if given else process.t_max if t_start is None else t_start
+    pure = math.isinf(frame.clock(first))
+    if given and nfe is None:
+        intervals = (1,) * pure + (rule.sizes[0],) * (len(given) - 1 - pure)
+    else:
+        intervals = _intervals(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
+    times = grids.times(process, len(intervals) + 1, given or grid, t_start)
+    if to_data:
+        times = [*times, process.t_end]
+    elif not intervals:
+        raise ArgumentError(f"{method} needs more than nfe = {nfe} to stop at sigma_min")
+    steps = []
+    if intervals and math.isinf(frame.clock(times[0])):
+        steps = [_ddim(process, times[0], times[1])]
+    regular, parts = times[len(steps) :], intervals[len(steps) :]
+    steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
+    if to_data:
+        evaluated = bool(parts) and rule.evaluates_end
+        steps.append(_end(process, frame, times[-2], steps[-1] if steps else Step(()), evaluated))
+    return Plan(tuple(times), tuple(steps), process.describe(), method, options)
+
+
+def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
+    """(family, []) or (None, explicit times without the clean end)."""
+    if grid is None:
+        return grids.default_grid(process), []
+    if isinstance(grid, str) or (len(grid) and isinstance(grid[0], str)):
+        return grid, []
+    times = [float(t) for t in grid]  # type: ignore[arg-type]
+    times = times[:-1] if times and times[-1] == process.t_end else times
+    if not times:
+        raise ArgumentError("the grid is empty: give descending process times, or a family by name")
+    return None, times
+
+
+def _intervals(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, ...]:
+    """Evaluations of each interval of the grid; the rest of the budget is for the end."""
+    budget = nfe - (1 if to_data or rule.evaluates_end else 0)
+    lead = min(int(pure), budget)
+    return (1,) * lead + rule.split(budget - lead)
+
+
+def _ddim(process: Process, s: float, t: float) -> Step:
+    x, f = ddim_row(process, s, t)
+    return Step((Stage((1.0,), at=s), Stage((x,), (f,))))
+
+
+def _end(process: Process, frame: Frame, t: float, last: Step, evaluated: bool) -> Step:
+    """Clean data at the end: the data prediction at t, from the evaluation there if it was made."""
+    newest = (0.0,) * (len(last.keep_x) - 1) + (1.0,)
+    older = (0.0,) * (len(last.keep_f) - 1 if evaluated else len(last.keep_f))
+    if not evaluated:
+        return Step((Stage(newest, at=t), Stage((), (*older, 1.0))))
+    a, b = conversion(PREDICTIONS[frame.field], "data", *process.pair(t))
+    return Step((Stage((*newest[:-1], a), (*older, b)),))
+
+
+def prior(
+    model: Denoiser,
+    n: int,
+    seed: int | torch.Generator = 0,
+    t: float | None = None,
+    dtype: torch.dtype | None = None,
+    first: int = 0,
+) -> Tensor:
+    """Pure noise [n, *shape] at time t (default t_max), of samples first .. first + n - 1."""
+    if not model.shape:
+        raise ArgumentError("the model has no shape: Denoiser(..., shape=(3, 32, 32)), or give x_init=")
+    sigma = model.process.sigma(model.process.t_max if t is None else t)
+    noise = Noise(seed_of(seed), range(first, first + n), model.shape).prior()
+    return (noise * sigma).to(model.device, dtype or model.dtype)
+
+
+def sample(
+    model: Denoiser,
+    n: int | None = None,
+    *,
+    x_init: Tensor | None = None,
+    method: str | None = None,
+    nfe: int | None = None,
+    grid: grids.Grid | None = None,
+    plan: Plan | None = None,
+    seed: int | torch.Generator = 0,
+    cond: Mapping[str, Any] | None = None,
+    guidance: float = 1.0,
+    t_start: float | None = None,
+    final: str = "data",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    batch: int = 256,
+    callback: Callback | None = None,
+    grad: bool = False,
+    stats: Stats | None = None,
+    **options: Any,
+) -> Tensor:
+    """Samples [n, *shape] of a model, in the scale of its data (not clamped).
+
+    Args:
+        n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time.
+        method, nfe, grid, t_start, final, options: see `plan_sampling`; or a finished `plan`.
+        seed: of the noise of sample i, whatever n and batch are; an int or a torch Generator.
+        cond: what the network is conditioned on; tensors of length n are dealt out sample by sample.
+        guidance: classifier-free guidance weight; 1 is plain conditional.
+        device, dtype: of the state (and the network is moved to the device).
+        batch: samples that go through the network at once.
+        callback: called as callback(step, t, x) after every step of every batch.
+        grad: keep what backpropagation needs.
+        stats: filled with what the call cost.
+
+    Raises:
+        ArgumentError: a bad argument, before anything is run.
+        SolveError: the network failed or returned NaN, with method, step and time.
+    """
+    if plan is None:
+        plan = plan_sampling(
+            model.process,
+            method or DEFAULT_METHOD,
+            nfe,
+            grid,
+            final=final,
+            t_start=t_start,
+            **options,
+        )
+    elif method is not None or nfe is not None or grid is not None or options or t_start is not None:
+        raise ArgumentError("plan= already holds method, nfe, grid and options: leave those out")
+    else:
+        plan.demand(model.process.describe())
+    if (n is None) == (x_init is None):
+        raise ArgumentError("give either n=, how many samples, or x_init=, the noise to start from")
+    if x_init is None:
+        if t_start is not None:
+            raise ArgumentError("t_start needs x_init: process.add_noise(x0, t_start, noise) makes one")
+        if n is None or n < 1:
+            raise ArgumentError(f"n = {n}: at least one sample")
+        count = n
+    else:
+        if model.shape and tuple(x_init.shape[1:]) != model.shape:
+            raise ArgumentError(
+                f"x_init is {list(x_init.shape)} where the model wants [n, *{list(model.shape)}]"
+            )
+        count, dtype = len(x_init), dtype or torch.promote_types(x_init.dtype, torch.float32)
+    cond = _checked(cond, count)
+    if device is not None:
+        model = model.to(device)
+    number, parts, stats = seed_of(seed), [], stats or Stats()
+    with torch.set_grad_enabled(grad):
+        for first in range(0, count, batch):
+            size = min(batch, count - first)
+            if x_init is None:
+                x = prior(model, size, number, plan.times[0], dtype, first)
+            else:
+                x = x_init[first : first + size].to(model.device, dtype)
+            fields = model.fields(_dealt(cond, first, size, count), guidance)
+            noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
+            found, cost = run(fields, plan, x, noise, callback)
+            parts.append(found[-1])
+            stats.seconds += cost.seconds
+    stats.nfe, stats.steps = plan.nfe, len(plan.steps)
+    stats.network_calls = plan.nfe * model.calls_per_evaluation(guidance)
+    return torch.cat(parts)
+
+
+def _checked(cond: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
+    for name, value in (cond or {}).items():
+        if isinstance(value, Tensor) and value.ndim and len(value) not in (1, n):
+            raise ArgumentError(f"cond {name!r} has {len(value)} entries for {n} samples")
+    return dict(cond or {})
+
+
+def _dealt(cond: Mapping[str, Any], first: int, size: int, n: int) -> dict[str, Any]:
+    """The part of the conditioning that belongs to a batch."""
+
+    def part(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        return value[first : first + size] if len(value) == n else value.expand(size, *value.shape[1:])
+
+    return {name: part(value) for name, value in cond.items()}
+
+
+def reference(
+    model: Denoiser,
+    x_init: Tensor,
+    *,
+    cond: Mapping[str, Any] | None = None,
+    guidance: float = 1.0,
+    nfe: int = 400,
+    batch: int = 256,
+    callback: Callback | None = None,
+) -> Tensor:
+    """The ODE's own end point [n, *shape] from x_init at t_max: Krogstad's fourth-order steps in log-SNR.
+
+    It ends as samples do, with the data prediction at t_min. Halving `nfe` says how converged it is.
+    """
+    process = model.process
+    high = min(math.exp(-process.lambda_(process.t_max)), REFERENCE_RATIO)
+    low = math.exp(-process.lambda_(process.t_min))
+    n = nfe // 4 + 1
+    ratios = [high * (low / high) ** (i / (n - 1)) for i in range(n)]
+    times = [process.time(-math.log(r)) for r in ratios[1:-1]]
+    if high < REFERENCE_RATIO:
+        times = [process.t_max, *times, process.t_min]
+    else:
+        times = [process.t_max, process.time(-math.log(high)), *times, process.t_min]
+    return sample(
+        model, x_init=x_init, method="krogstad", grid=times, cond=cond, guidance=guidance, batch=batch,
+        callback=callback,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""What commands read and say: lists and options, a table or JSON on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from .errors import ArgumentError, SolveError
+
+INTERRUPTED = 130
+
+
+class OneLineErrors(TyperGroup):
+    """The group of commands: says what went wrong in one line, and exits with the right code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+        except SolveError as error:
+            code = fail(str(error), 2 if isinstance(error, ArgumentError) else 1)
+        except OSError as error:
+            code = fail(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+        except Exception as error:
+            # Usage errors: typer has its own copy of click or uses click's, by version.
+            if not hasattr(error, "format_message"):
+                raise
+            code = fail(f"{error.format_message().rstrip('.')}; see longstride --help", 2)
+        if code == INTERRUPTED:
+            fail("interrupted", code)
+        sys.exit(code)
+
+
+def fail(message: str, code: int) -> int:
+    typer.echo(f"longstride: {' '.join(message.split())}", err=True)
+    return code
+
+
+def words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """4,6,8 -> [4, 6, 8]"""
+    try:
+        found = [int(word) for word in words(text)]
+    except ValueError:
+        found = []
+    if not found:
+        raise ArgumentError(f"{option} {text!r}: give whole numbers like 4 or 4,6,8")
+    return found
+
+
+def options_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """["eta=0.5", "order=3"] -> {"eta": 0.5, "order": 3}; what is no JSON value is a string."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise ArgumentError(f"--option {pair!r}: write KEY=VALUE, e.g. eta=0.5")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr if that is a terminal; yields what moves it, (done, of)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, caption: str = "") -> None:
+    """Print rows as a table; with --json as JSON, or `data` where a program wants another form."""
+    if as_json:
+        typer.echo(json.dumps(rows if data is None else data, indent=1))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # nothing is cut off in a file or a pipe
+    table = Table(box=box.SIMPLE_HEAD)
+    for key, value in rows[0].items():
+        table.add_column(key, justify="left" if isinstance(value, (str, Mapping)) else "right")
+    for row in rows:
+        table.add_row(*map(cell, row.values()))
+    console.print(table)
+    if caption:
+        console.print(caption, highlight=False, soft_wrap=True)
+
+
+def cell(value: Any) -> str:
+    """1234567 -> 1,234,567; 0.25 -> 0.2500; {"eta": 0.5} -> eta=0.5"""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={v}" for k, v in value.items())
+    if isinstance(value, float):
+        return f"{value:#.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
