@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 import endpoint_tables
 import tasks
-import torch
 from peers import Run, Task, counted
 from peers import runs as peer_runs
 
@@ -96,7 +97,9 @@ def screened(figures: dict, runs: list[Run], nfes: list[int], best: int) -> set[
                 ranked = sorted(
                     (row["nfe"][str(nfe)][0], key)
                     for key, row in ((endpoint_tables.split(k), v) for k, v in rows.items())
-                    if key in known and key[0] == peer and not isinstance(row["nfe"].get(str(nfe), [""])[0], str)
+                    if key in known
+                    and key[0] == peer
+                    and not isinstance(row["nfe"].get(str(nfe), [""])[0], str)
                 )
                 keep |= {key for _, key in ranked[:best]}
     return keep or known
@@ -114,7 +117,9 @@ def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -
         truth = tasks.reference(task, noise, steps)
         coarse = tasks.reference(task, noise, steps // 2)
     entry["n"], entry["reference"] = n, float(f"{(truth - coarse).square().mean().sqrt():.2g}")
-    print(f"{model}: {n} noises; halving the reference's steps changes it by {entry['reference']}", flush=True)
+    print(
+        f"{model}: {n} noises; halving the reference's steps changes it by {entry['reference']}", flush=True
+    )
     runs = list(all_runs(task, args.peers))
     if model == "fashion" and args.screen:
         keep = screened(figures, runs, args.nfe, args.screen)
@@ -144,7 +149,9 @@ def main() -> None:
         type=lambda s: s.split(","),
         default=["diffusers", "k_diffusion", "azula", "smalldiffusion", "longstride"],
     )
-    parser.add_argument("--screen", type=int, default=8, help="fashion: only each peer's best on exact models")
+    parser.add_argument(
+        "--screen", type=int, default=8, help="fashion: only each peer's best on exact models"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget these models' and peers' figures first")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

@@ -46,7 +46,9 @@ def best_of(model: str, entry: dict) -> list[str]:
     lines = [f"## {model}", ""]
     lines += [f"{entry['n']} noises; the reference is converged to {entry['reference']}. Runs: {ran}. "]
     if "screen" in entry:
-        lines += [f"Only the {entry['screen']} best of each library per NFE on the exact EDM models were run."]
+        lines += [
+            f"Only the {entry['screen']} best of each library per NFE on the exact EDM models were run."
+        ]
     lines += [f"[Everything that was run](endpoint-{model}.md).", ""]
     lines += ["| NFE | " + " | ".join(peers) + " | best peer / ours |", "|---" * (len(peers) + 2) + "|"]
     for nfe in nfes:

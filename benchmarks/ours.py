@@ -7,10 +7,11 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import longstride as ls
 import torch
-from peers import Run, Task
 from torch import Tensor
+
+import longstride as ls
+from peers import Run, Task
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "prediction": ("data", "noise"),

@@ -78,7 +78,9 @@ def task(model: str) -> Task:
     name, kind = model.split("-")
     source = digits() if name == "digits" else mixture()
     shell = Task(kind, lambda x, t: x, (64,))
-    data: Data = partial(ideal_data, points=source) if name == "digits" else partial(mixture_data, parts=source)
+    data: Data = (
+        partial(ideal_data, points=source) if name == "digits" else partial(mixture_data, parts=source)
+    )
     return Task(kind, partial(data, task=shell), (64,))
 
 

@@ -17,9 +17,7 @@ PROCESSES = {
     "vp-cosine": VP("cosine"),
     "vp-discrete": VP(discrete=True),
     "flow": Flow(),
-    "custom": AlphaSigma(
-        lambda t: torch.cos(t * math.pi / 2), lambda t: torch.sin(t * math.pi / 2)
-    ),
+    "custom": AlphaSigma(lambda t: torch.cos(t * math.pi / 2), lambda t: torch.sin(t * math.pi / 2)),
 }
 
 
@@ -43,18 +41,17 @@ def test_mixture_denoiser_equals_the_posterior_mean_by_quadrature(process, dim):
     alpha, sigma = process.pair(float(t))
     x = alpha * data.sample(1, seed=2) + sigma * 0.3
     gaussians = [
-        torch.distributions.MultivariateNormal(m, c)
-        for m, c in zip(data.means, data.covs, strict=True)
+        torch.distributions.MultivariateNormal(m, c) for m, c in zip(data.means, data.covs, strict=True)
     ]
 
     def log_p0(nodes):
         parts = [w.log() + g.log_prob(nodes) for w, g in zip(data.weights, gaussians, strict=True)]
         return torch.stack(parts).logsumexp(0)
 
-    # To 9 standard deviations in quarters of the narrowest: the sum is exact to round-off.
+    # To 9 standard deviations in halves of the narrowest: the sum is exact to round-off.
     reach = data.means.abs().max() + 9 * data.covs.diagonal(dim1=1, dim2=2).max().sqrt()
     narrow = torch.linalg.eigvalsh(data.covs).min().sqrt()
-    count = min(int(2 * reach / (narrow / 4)) + 1, 3000)
+    count = min(int(2 * reach / (narrow / 2)) + 1, 3000)
     axes = [torch.linspace(-reach, reach, count, dtype=F64)] * dim
     expected = quadrature(log_p0, x, alpha, sigma, axes)
     got = mixture(data, process).net(x, t)[0]
@@ -159,9 +156,7 @@ def test_ideal_denoiser_equals_a_mixture_of_ever_narrower_gaussians(monkeypatch)
     images = torch.rand(7, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
     narrow = Mixture(torch.ones(7), images, 1e-14 * torch.eye(5).expand(7, 5, 5))
     x, t = images[:3] + 0.2, torch.tensor([0.05, 0.3, 2.0], dtype=F64)
-    torch.testing.assert_close(
-        ideal(images).net(x, t), mixture(narrow).net(x, t), rtol=1e-9, atol=1e-9
-    )
+    torch.testing.assert_close(ideal(images).net(x, t), mixture(narrow).net(x, t), rtol=1e-9, atol=1e-9)
 
 
 def test_ideal_denoiser_has_its_limits():
@@ -174,9 +169,7 @@ def test_ideal_denoiser_has_its_limits():
     torch.testing.assert_close(pure, images.mean(0).expand_as(x), rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    "images", [torch.zeros(0, 1, 2, 2), torch.full((2, 3), math.inf), torch.zeros(3)]
-)
+@pytest.mark.parametrize("images", [torch.zeros(0, 1, 2, 2), torch.full((2, 3), math.inf), torch.zeros(3)])
 def test_what_is_no_image_set_is_refused(images):
     with pytest.raises(ArgumentError, match="images"):
         ideal(images)

@@ -125,14 +125,8 @@ def compare(
             model, methods, grids, budgets, out=out, n=n, seed=seed, cond=cond, guidance=guidance,
             progress=advance,
         )  # fmt: skip
-    rows = [
-        {
-            "method": m,
-            "grid": g,
-            **{f"{k} NFE": round(e, 5) for k, e in zip(table.nfes, errors, strict=True)},
-        }
-        for m, g, errors in table.cells()
-    ]
+    columns = ["method", "grid", *(f"{k} NFE" for k in table.nfes)]
+    rows = [dict(zip(columns, (*case, *es), strict=True)) for case, es in table.lines.items()]
     show(rows, as_json, {**table.as_dict(), "out": str(out)}, f"{table.subtitle}\nwritten to {out}")
 
 
@@ -209,7 +203,7 @@ def choose_plan(
 
     if file is None:
         return plan_sampling(model.process, method or DEFAULT_METHOD, nfe, grid, **options_of(pairs))
-    if method or nfe or grid or pairs:
+    if pairs or any(given is not None for given in (method, nfe, grid)):
         raise ArgumentError("--plan already holds method, NFE, grid and options: leave those out")
     return Plan.load(file)
 

@@ -79,10 +79,8 @@ class Denoiser:
         """Forward passes of the network behind one evaluation: guidance asks twice."""
         return 1 if guidance == 1 else 2
 
-    def fields(
-        self, cond: Mapping[str, Any] | None = None, guidance: float = 1.0
-    ) -> tuple[Field, Field, Field]:
-        """f(t, x) for the data, noise and velocity predictions, conditioned and guided.
+    def fields(self, cond: Mapping[str, Any] | None = None, guidance: float = 1.0) -> tuple[Field, ...]:
+        """f(t, x) for each of `frame.PREDICTIONS`, conditioned and guided.
 
         Guidance w is D_null + w (D_cond - D_null) (Ho and Salimans 2022); the predictions are affine in
         each other, so it is applied to what the network returns.
@@ -142,8 +140,7 @@ class Denoiser:
 
             return evaluate
 
-        data, noise, velocity = (prediction(target) for target in PREDICTIONS)
-        return data, noise, velocity
+        return tuple(prediction(target) for target in PREDICTIONS)
 
     def _doubled(self, name: str, value: Any, x: Tensor) -> Any:
         """A conditioning value for the guided batch: the given ones, then the null ones."""

@@ -11,34 +11,33 @@ from .core import Weight
 from .errors import ArgumentError
 from .process import Process
 
-PREDICTIONS = (
-    "data",
-    "noise",
-    "velocity",
-)  # the fields of a Denoiser, in the order that plans number
+PREDICTIONS = ("data", "noise", "velocity", "v")  # fields of a Denoiser, as plans number them
 
 
 def conversion(predicts: str, target: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
     """(a, b) with target = a x + b output, for what a network predicts; exact, floats or tensors.
 
-    x = alpha x_0 + sigma eps; v = alpha eps - sigma x_0; flow velocity = eps - x_0; score = -eps/sigma.
+    x = alpha x_0 + sigma eps; flow velocity = eps - x_0; score = -eps/sigma; and
+    v = (alpha eps - sigma x_0)/sqrt(alpha^2 + sigma^2), whose root is 1 for a VP process.
 
     Raises:
         ArgumentError: the target does not follow there: data from noise or score where alpha = 0, noise
             from data where sigma = 0.
     """
     zero_alpha, zero_sigma = ((isinstance(w, float) and w == 0) for w in (alpha, sigma))
-    if target == "velocity":
-        if predicts in ("flow", "velocity"):
-            return 0.0, 1.0
-        (a, b), (c, d) = (conversion(predicts, t, alpha, sigma) for t in ("noise", "data"))
-        return a - c, b - d
+    predicts = "velocity" if predicts == "flow" else predicts
     if predicts == target:
         return 0.0, 1.0
+    if target in ("velocity", "v"):
+        # The tangent of alpha x_0 + sigma eps along (-1, 1), or along (-sigma, alpha) of unit length.
+        r = (alpha**2 + sigma**2) ** 0.5
+        p, q = (1.0, 1.0) if target == "velocity" else (alpha / r, sigma / r)
+        (a, b), (c, d) = (conversion(predicts, t, alpha, sigma) for t in ("noise", "data"))
+        return p * a - q * c, p * b - q * d
     if predicts == "v":
-        total = alpha**2 + sigma**2
-        return (alpha / total, -sigma / total) if target == "data" else (sigma / total, alpha / total)
-    if predicts in ("flow", "velocity"):
+        total, r = alpha**2 + sigma**2, (alpha**2 + sigma**2) ** 0.5
+        return (alpha / total, -sigma / r) if target == "data" else (sigma / total, alpha / r)
+    if predicts == "velocity":
         total = alpha + sigma
         return (1 / total, -sigma / total) if target == "data" else (1 / total, alpha / total)
     if predicts == "data":
@@ -64,9 +63,10 @@ class Frame:
       "noise"     sigma          lambda         +1             -(1 + eta^2) eps_hat
       "sigma"     alpha          sigma/alpha     0             eps_hat
       "velocity"  alpha + sigma  sigma/(alpha + sigma)  0      eps_hat - x0_hat
+      "v"         sqrt(alpha^2 + sigma^2)  atan(sigma/alpha)  0  v_hat
 
-    The first two are the same ordinary differential equation; with eta > 0 they are the reverse SDE with
-    that much noise, its stochastic part solved exactly:
+    The last two are finite at both ends. The first two are the same ordinary differential equation; with
+    eta > 0 they are the reverse SDE with that much noise, its stochastic part solved exactly:
     sigma_t sqrt(1 - e^(-2 eta^2 h)) for data, sigma_t eta sqrt(e^(2h) - 1) for noise prediction, in x
     (Gonzalez et al. 2023; Xue et al. 2023). `noise` names the Brownian interval behind it, chosen so that
     the pieces of a split step add up to the whole.
@@ -91,26 +91,33 @@ class Frame:
 
     def _scale(self, t: float) -> float:
         alpha, sigma = self.process.pair(t)
+        if self.prediction == "v":
+            return math.hypot(alpha, sigma)
         return {"noise": sigma, "velocity": alpha + sigma}.get(self.prediction, alpha)
 
     def clock(self, t: float) -> float:
+        alpha, sigma = self.process.pair(t)
         if self.prediction == "velocity":
-            alpha, sigma = self.process.pair(t)
             return sigma / (alpha + sigma)
+        if self.prediction == "v":
+            return math.atan2(sigma, alpha)
         lam = self.process.lambda_(t)
         return lam if self.prediction in ("data", "noise") else math.exp(-lam)
 
     def time(self, tau: float) -> float:
         if self.prediction == "velocity":
             ratio = tau / (1 - tau) if tau < 1 else math.inf
+        elif self.prediction == "v":
+            ratio = math.tan(tau)
         else:
             ratio = tau if self.prediction == "sigma" else math.exp(-tau)
         return self.process.time(-math.log(ratio) if ratio > 0 else math.inf)
 
     def variable(self, name: str, t: float) -> float:
-        if name == "clock":
-            return self.clock(t)
-        return t if name == "t" else math.exp(-self.process.lambda_(t))
+        if name == "t":
+            return t
+        lam = self.process.lambda_(t)
+        return lam if name == "lambda" else math.exp(-lam)
 
     def row(self, t: float, x: Sequence[tuple[float, Weight]], f: Sequence[Weight]) -> tuple:
         scale = self._scale(t)

@@ -64,13 +64,15 @@ def trailing(process: Process, ramp: Ramp) -> np.ndarray:
     return process.t_max + np.arange(n) / n * (process.t_end - process.t_max)
 
 
-def leading(process: Process, ramp: Ramp) -> np.ndarray:
+def leading(process: Process, ramp: Ramp, last: bool = True) -> np.ndarray:
     """Uniform in t down to t_min, starting one step short of t_max: the way of the first DDIM codes.
 
-    The noise it starts from is below that of the prior; kept because models are compared on it.
+    With last=False t_min is left out, as by diffusers' multistep schedulers. The noise it starts from is
+    below that of the prior; kept because models are compared on it.
     """
     n = len(ramp)
-    return process.t_min + np.arange(n)[::-1] / n * (process.t_max - process.t_min)
+    k, steps = (np.arange(n), n) if last else (np.arange(1, n + 1), n + 1)
+    return process.t_min + k[::-1] / steps * (process.t_max - process.t_min)
 
 
 def quadratic(process: Process, ramp: Ramp, power: float = 2.0) -> np.ndarray:
@@ -78,14 +80,22 @@ def quadratic(process: Process, ramp: Ramp, power: float = 2.0) -> np.ndarray:
     return process.t_min + (1 - ramp) ** power * (process.t_max - process.t_min)
 
 
+def _tau_range(process: Process) -> tuple[float, float]:
+    pairs = (process.pair(t) for t in (process.t_max, process.t_min))
+    high, low = (sigma / (alpha + sigma) for alpha, sigma in pairs)
+    return high, low
+
+
+def decay(process: Process, ramp: Ramp, gamma: float = 0.1) -> np.ndarray:
+    """tau = sigma/(alpha + sigma) falls as 1 - gamma^u: more steps near data the smaller gamma < 1 is."""
+    high, low = _tau_range(process)
+    u = low + (1 - gamma ** (1 - ramp)) / (1 - gamma) * (high - low)
+    return _from_ratio(process, u / np.maximum(1 - u, 1e-300))
+
+
 def flow_shift(process: Process, ramp: Ramp, shift: float = 3.0) -> np.ndarray:
     """Uniform in tau = sigma/(alpha + sigma), then shift tau/(1 + (shift - 1) tau) (Esser et al. 2024)."""
-
-    def tau(t: float) -> float:
-        alpha, sigma = process.pair(t)
-        return sigma / (alpha + sigma)
-
-    high, low = tau(process.t_max), tau(process.t_min)
+    high, low = _tau_range(process)
     # The ends are where they were: shift the ramp and not the range.
     high, low = (x / (shift - (shift - 1) * x) for x in (high, low))
     u = high + ramp * (low - high)
@@ -106,7 +116,7 @@ def beta(process: Process, ramp: Ramp, a: float = 0.6, b: float = 0.6) -> np.nda
 
 GRIDS: dict[str, Callable[..., np.ndarray]] = {
     f.__name__: f
-    for f in (karras, log_snr, exponential, uniform, trailing, leading, quadratic, flow_shift, beta)
+    for f in (karras, log_snr, exponential, uniform, trailing, leading, quadratic, flow_shift, decay, beta)
 }
 
 Grid = str | tuple[str, dict[str, Any]] | Sequence[float]

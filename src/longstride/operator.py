@@ -67,7 +67,7 @@ class Operator(Protocol):
         """t(tau), the inverse of clock."""
 
     def variable(self, name: str, t: float) -> float:
-        """The variable in which a multistep method may interpolate: "clock", "t", or the frame's own."""
+        """The variable in which a multistep method may interpolate: "t", "lambda" or "sigma"."""
 
     def row(self, t: float, x: Sequence[tuple[float, Weight]], f: Sequence[Weight]) -> tuple:
         """Weights (x, f) of the user's x at time t, from weights of u: x is (time, weight) of each state."""

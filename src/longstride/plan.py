@@ -217,7 +217,7 @@ class _StageFile(_Strict):
     f: tuple[float, ...]
     z: tuple[float, ...]
     at: float | None
-    field: int = pydantic.Field(ge=0, le=2)
+    field: int = pydantic.Field(ge=0, le=3)
 
 
 class _StepFile(_Strict):

@@ -76,12 +76,12 @@ def weights(
     t: float,
     nodes: Sequence[float],
     moments: Moments,
-    variable: str = "clock",
+    variable: str | None = None,
 ) -> list[Weight]:
     """Weights, in units of u, of the evaluations at times `nodes` in the step from s to t."""
     start = op.clock(s)
     h = op.clock(t) - start
-    if variable != "clock":
+    if variable is not None:
         return [h * float(w) for w in _interpolated(op, s, t, nodes, variable)]
     inverse = np.linalg.inv(_vandermonde([(op.clock(u) - start) / h for u in nodes]))
     mu = moments(len(nodes), h * op.L)
@@ -98,16 +98,16 @@ def adams_bashforth(
     order: int,
     moments: Moments = exact,
     prediction: str | None = None,
-    variable: str = "clock",
+    variable: str | None = None,
     lower_order_final: bool = False,
     eta: float = 0.0,
-    fixed: bool = False,
+    fixed: dict[int, tuple[float, ...]] | None = None,
     claimed: int | None = None,
 ) -> Method:
     """One evaluation a step; the polynomial through the last `order` of them.
 
-    fixed: the coefficients of equal steps, whatever the steps are.  claimed: the true order, where it is
-    not `order`.
+    variable: what the polynomial is in, the clock by default.  fixed: coefficients, newest first, that do
+    not ask how long the steps are.  claimed: the true order, where it is not `order`.
     """
 
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
@@ -115,7 +115,7 @@ def adams_bashforth(
         h = op.clock(t) - op.clock(s)
         nodes = _window(times, n, order, lower_order_final)
         if fixed:
-            new_first: list[Weight] = [h * w for w in UNIFORM[len(nodes)]]
+            new_first: list[Weight] = [h * w for w in fixed[len(nodes)]]
         else:
             new_first = weights(op, s, t, nodes, moments, variable)
         held = min(order - 1, n)
@@ -133,7 +133,7 @@ def adams_bashforth(
         claimed or order,
         prediction=prediction,
         eta=eta,
-        exponential=prediction is not None,
+        exponential=prediction in ("data", "noise"),
         diffusion=eta > 0,
     )
 
@@ -166,7 +166,7 @@ def predictor_corrector(
             keep_f=tuple(range(-min(order, n + 2), 0)),
         )
 
-    return Method(write, order + 1, prediction=prediction, exponential=prediction is not None)
+    return Method(write, order + 1, prediction=prediction, exponential=prediction in ("data", "noise"))
 
 
 def _check(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -192,9 +192,11 @@ def _exp_adams(order: int):
         eta: float = 0.0,
         lower_order_final: bool = False,
     ) -> Method:
-        _check("prediction", prediction, ("data", "noise"))
+        _check("prediction", prediction, ("data", "noise", "v", "velocity", "sigma"))
         _check("interpolate", interpolate, ("lambda", "sigma", "t"))
-        variable = "clock" if interpolate == "lambda" else interpolate
+        variable = None if interpolate == "lambda" and prediction in ("data", "noise") else interpolate
+        if eta and prediction not in ("data", "noise"):
+            raise ArgumentError(f"eta = {eta} needs prediction data or noise, not {prediction}")
         claimed = min(order, 2) if eta else order
         return adams_bashforth(order, exact, prediction, variable, lower_order_final, eta, claimed=claimed)
 
@@ -210,12 +212,34 @@ def _deis(order: int):
     return build
 
 
+LINEAR = (None, "sigma", "velocity", "v")  # frames with L = 0; None is the process's own
+
+
 def _lms(order: int):
-    return lambda: adams_bashforth(order)
+    def build(*, prediction: str | None = None) -> Method:
+        _check("prediction", prediction, LINEAR)
+        return adams_bashforth(order, prediction=prediction)
+
+    return build
 
 
 def _ipndm(order: int):
-    return lambda: adams_bashforth(order, fixed=True, claimed=min(order, 2))
+    def build(*, prediction: str | None = None) -> Method:
+        _check("prediction", prediction, LINEAR)
+        return adams_bashforth(order, prediction=prediction, fixed=UNIFORM, claimed=min(order, 2))
+
+    return build
+
+
+def gradient_estimation(*, gamma: float = 2.0, prediction: str | None = None) -> Method:
+    """Euler along gamma F_n + (1 - gamma) F_(n-1): the evaluation extrapolated towards data.
+
+    gamma = 3/2 is ipndm_2 and of order 2; any other is of order 1 and, at few steps, often better
+    (Permenter and Yuan 2024, algorithm 1, which found 2 best).
+    """
+    _check("prediction", prediction, LINEAR)
+    coefficients = {1: (1.0,), 2: (gamma, 1 - gamma)}
+    return adams_bashforth(2, prediction=prediction, fixed=coefficients, claimed=2 if gamma == 1.5 else 1)
 
 
 def _unipc(order: int):
@@ -228,7 +252,11 @@ def _unipc(order: int):
 
 
 def _abm(order: int):
-    return lambda: predictor_corrector(order)
+    def build(*, prediction: str | None = None) -> Method:
+        _check("prediction", prediction, LINEAR)
+        return predictor_corrector(order, prediction=prediction)
+
+    return build
 
 
 for _k in (1, 2, 3, 4):
@@ -259,3 +287,4 @@ for _k in (2, 3):
     )
     register(f"dpmpp_{_k}m_sde", _dpmpp_multistep(_k, 1.0), kind="stochastic",
              reference=f"Lu et al. 2022, SDE-DPM-Solver++({_k}M)", eta=1.0)  # fmt: skip
+register("gradient_estimation", gradient_estimation, kind="Adams", reference="Permenter and Yuan 2024")

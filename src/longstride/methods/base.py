@@ -23,8 +23,8 @@ class Method:
     evaluations; times[0] is where its history begins.
 
     order: of convergence.  sizes: evaluations that one step can be written with, largest first.
-    prediction: what it integrates when it samples a diffusion ("data", "noise", "sigma", "velocity" of
-    process.Frame; None for the process's own clock with L = 0).  eta: noise of the SDE it samples.
+    prediction: the frame in which it samples a diffusion (`frame.Frame`: "data", "noise", or with L = 0
+    "sigma", "velocity", "v"; None for the process's own of these).  eta: noise of the SDE it samples.
     exponential: whether it solves the linear part exactly.  diffusion: whether it needs a process, as
     what injects noise does.
     """

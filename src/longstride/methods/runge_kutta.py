@@ -45,13 +45,15 @@ def entry(e: Entry, z: Weight) -> Weight:
 def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
     """The first tableau, and the others, fewer stages each, for what a budget leaves over.
 
-    prediction: "data" or "noise" for an exponential tableau on a diffusion.
+    prediction: the frame on a diffusion: "data" or "noise" for an exponential tableau, one with L = 0
+    (None, "sigma", "velocity", "v") for a classical one.
     """
     by_size = {len(tableau.c): tableau for tableau in tableaus}
     sizes = tuple(sorted(by_size, reverse=True))
     exponential = tableaus[0].exponential
-    if exponential and prediction not in ("data", "noise"):
-        raise ArgumentError(f"prediction = {prediction!r}: it is data or noise")
+    frames = ("data", "noise") if exponential else (None, "sigma", "velocity", "v")
+    if prediction not in frames:
+        raise ArgumentError(f"prediction = {prediction!r}: it is one of {', '.join(map(str, frames))}")
 
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
         tableau = by_size[next(size for size in sizes if size <= evals)]
@@ -70,9 +72,11 @@ def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
     return Method(write, tableaus[0].order, sizes, prediction=prediction, exponential=exponential)
 
 
-def _fixed(*tableaus: Tableau):
-    """A builder without options, for classical tableaus."""
-    return lambda: runge_kutta(*tableaus)
+def _classical(*tableaus: Tableau):
+    def build(*, prediction: str | None = None) -> Method:
+        return runge_kutta(*tableaus, prediction=prediction)
+
+    return build
 
 
 EULER = Tableau(1, (0.0,), ((),), (1.0,))
@@ -141,4 +145,4 @@ for _name, _tableaus, _reference in (
     ("dopri5", (DOPRI5, RK4, RALSTON_3, RALSTON, EULER), "Dormand and Prince 1980"),
     ("tsit5", (TSIT5, RK4, RALSTON_3, RALSTON, EULER), "Tsitouras 2011"),
 ):
-    register(_name, _fixed(*_tableaus), kind="Runge-Kutta", reference=_reference)
+    register(_name, _classical(*_tableaus), kind="Runge-Kutta", reference=_reference)

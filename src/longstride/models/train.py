@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from .classifier import Classifier
 from .data import Images
 from .unet import UNet
 
+Net = TypeVar("Net", bound=torch.nn.Module)
 AUGMENT = 5  # flip, rotation, log scale, two shifts
 
 
@@ -75,6 +77,11 @@ def augmented(x: Tensor, recipe: Recipe, g: torch.Generator) -> tuple[Tensor, Te
     return torch.where(changed, moved, x), a
 
 
+def _laid_out(net: Net, layout: torch.memory_format = torch.channels_last) -> Net:
+    """Convolutions on a CPU are fastest with the channels last."""
+    return net.to(memory_format=layout)  # type: ignore[call-overload]
+
+
 def train_denoiser(
     data: Images,
     recipe: Recipe,
@@ -91,7 +98,7 @@ def train_denoiser(
     sigma_data = data.x.square().mean().sqrt().item()
     channels, classes = data.x.shape[1], int(data.y.max()) + 1
     size = (channels, recipe.patch, recipe.width, recipe.depth, classes, AUGMENT)
-    net, ema = (UNet(*size).to(memory_format=torch.channels_last)  # type: ignore[call-overload] for _ in range(2))
+    net, ema = (_laid_out(UNet(*size)) for _ in range(2))
     ema.load_state_dict(net.state_dict())
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, betas=(0.9, 0.99))
     step, seconds, steps, mean_loss = 0, 0.0, recipe.images // recipe.batch, 1.0
@@ -152,7 +159,7 @@ def train_denoiser(
         "loss": mean_loss,
         "steps": steps,
     }
-    return ema.eval().to(memory_format=torch.contiguous_format), figures
+    return _laid_out(ema.eval(), torch.contiguous_format), figures
 
 
 def train_classifier(data: Images, recipe: Recipe, progress: Callable[[int, int, float], None]) -> Classifier:
@@ -160,7 +167,7 @@ def train_classifier(data: Images, recipe: Recipe, progress: Callable[[int, int,
     torch.manual_seed(recipe.seed + 1)
     g = torch.Generator().manual_seed(recipe.seed + 1)
     net = Classifier(data.x.shape[1], data.x.shape[-1], int(data.y.max()) + 1)
-    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = _laid_out(net)
     per_epoch = len(data.x) // recipe.batch
     steps = recipe.classifier_epochs * per_epoch
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
@@ -179,4 +186,4 @@ def train_classifier(data: Images, recipe: Recipe, progress: Callable[[int, int,
         optimizer.step()
         schedule.step()
         progress((step + 1) * recipe.batch, steps * recipe.batch, loss.item())
-    return net.eval().to(memory_format=torch.contiguous_format)
+    return _laid_out(net.eval(), torch.contiguous_format)

@@ -1,6 +1,6 @@
 """Pictures, plots and comparisons, for people."""
 
-from .compare import Comparison, Result, compare
+from .comparison import Comparison, Result, compare
 from .output import output_folder
 from .pictures import Strip, picture_grid, samples_image
 from .plots import error_plot

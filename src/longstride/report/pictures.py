@@ -16,6 +16,7 @@ INK, FAINT, PAPER = "#1a1a1a", "#6b6b6b", "#ffffff"
 DPI = 150
 SIDE, GAP = 84, 6  # pixels: about the side of an image on a sheet, and between images
 MARGIN, LABEL, HEADING = 30, 300, 66  # pixels: around the sheet, of the labels, of a heading
+WIDTH = 1000  # pixels: what the title needs at least
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def picture_grid(
 ) -> None:
     """Write a sheet with one strip per method; column j of every strip began as noise j."""
     rows = [tiles(pixels(s.images, data_range), len(s.images)) for s in strips]
-    width = 2 * MARGIN + LABEL + max(row.shape[1] for row in rows)
+    width = max(WIDTH, 2 * MARGIN + LABEL + max(row.shape[1] for row in rows))
     height = 4 * MARGIN + sum(row.shape[0] + GAP for row in rows)
     height += HEADING * sum(bool(s.heading) for s in strips)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)

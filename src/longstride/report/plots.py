@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 from .pictures import DPI, FAINT, INK, PAPER
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .comparison import Comparison
 
 # Okabe and Ito 2008, told apart by colour-blind eyes too, without the yellow: too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -53,18 +53,13 @@ def error_plot(table: Comparison, path: Path) -> None:
     for g, grid in enumerate(grids):
         box = (0.8 + g * step, 0.6, step - labels, height - 1.8)
         axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
-        ends: list[tuple[int, int, float]] = []
         for m, method in enumerate(methods):
-            line = {r.nfe: r.error for r in table.rows if (r.method, r.grid) == (method, grid)}
-            xs = [k for k in nfes if k in line]
-            if not xs:
-                continue
+            line = table.lines[method, grid]
             colour, marker = COLOURS[m % len(COLOURS)], MARKERS[m // len(COLOURS) % len(MARKERS)]
-            axes.plot(xs, [line[k] for k in xs], lw=1.8, ms=4.5, color=colour, marker=marker)
-            ends.append((m, xs[-1], line[xs[-1]]))
+            axes.plot(nfes, line, lw=1.8, ms=4.5, color=colour, marker=marker)
         finish(axes, grid, nfes, (low, high), first=g == 0)
-        name_lines(axes, methods, ends)
-    figure.savefig(path)
+        name_lines(axes, methods, nfes[-1], [table.lines[method, grid][-1] for method in methods])
+    figure.savefig(path, dpi=DPI)
 
 
 def finish(axes: Axes, grid: str, nfes: list[int], limits: tuple[float, float], first: bool) -> None:
@@ -89,11 +84,11 @@ def finish(axes: Axes, grid: str, nfes: list[int], limits: tuple[float, float], 
         spine.set_color("#b0b0b0")
 
 
-def name_lines(axes: Axes, methods: list[str], ends: list[tuple[int, int, float]]) -> None:
-    """Names right of the panel, led to the ends of their lines (method, NFE, error)."""
+def name_lines(axes: Axes, methods: list[str], nfe: int, errors: list[float]) -> None:
+    """Names right of the panel, led to the ends (nfe, error) of their lines."""
     bottom, top = np.log(axes.get_ylim())
-    heights = [(np.log(max(error, 1e-300)) - bottom) / (top - bottom) for _, _, error in ends]
-    for (m, nfe, error), height in zip(ends, spread(heights), strict=True):
+    heights = [(np.log(max(error, np.exp(bottom))) - bottom) / (top - bottom) for error in errors]
+    for m, (error, height) in enumerate(zip(errors, spread(heights), strict=True)):
         colour = COLOURS[m % len(COLOURS)]
         axes.annotate(
             methods[m], (nfe, error), xytext=(1.06, height), textcoords="axes fraction",

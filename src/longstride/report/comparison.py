@@ -35,7 +35,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and the results."""
+    """What was compared, and the results: every method on every grid with every budget."""
 
     model: str
     n: int
@@ -75,24 +75,23 @@ class Comparison:
             best.setdefault(r.method, r)
         return list(best.values())
 
-    def cells(self) -> list[tuple[str, str, list[float]]]:
-        """(method, grid, error at each of `nfes`), best at the largest budget first."""
-        lines: dict[tuple[str, str], dict[int, float]] = {}
-        for r in self.rows:
-            lines.setdefault((r.method, r.grid), {})[r.nfe] = r.error
-        rows = [(m, g, [line[k] for k in self.nfes]) for (m, g), line in lines.items()]
-        return sorted(rows, key=lambda row: row[2][-1])
+    @property
+    def lines(self) -> dict[tuple[str, str], list[float]]:
+        """(method, grid) -> its errors at each of `nfes`; best at the largest budget first."""
+        errors = {(r.method, r.grid, r.nfe): r.error for r in self.rows}
+        cases = dict.fromkeys((r.method, r.grid) for r in self.rows)
+        lines = {case: [errors[*case, k] for k in self.nfes] for case in cases}
+        return dict(sorted(lines.items(), key=lambda item: item[1][-1]))
 
     def markdown(self) -> str:
         """The table as a page; the best figure of each budget is bold."""
-        rows = self.cells()
-        best = [min(column) for column in zip(*(errors for _, _, errors in rows), strict=True)]
+        best = [min(column) for column in zip(*self.lines.values(), strict=True)]
         head = ["method", "grid", *(f"{k} NFE" for k in self.nfes)]
         lines = [f"# {self.title}", "", self.subtitle, ""]
         lines += ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * len(best)]
-        for method, grid, errors in rows:
+        for case, errors in self.lines.items():
             cells = [f"**{e:.4f}**" if e == b else f"{e:.4f}" for e, b in zip(errors, best, strict=True)]
-            lines.append("| " + " | ".join([method, grid, *cells]) + " |")
+            lines.append("| " + " | ".join([*case, *cells]) + " |")
         return "\n".join(lines) + "\n"
 
     def as_dict(self) -> dict[str, Any]:

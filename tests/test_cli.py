@@ -1,0 +1,302 @@
+"""The commands keep their contract: tables, JSON, exit codes, one line of error, whole files or none.
+
+The models are small untrained networks under the names of the embedded ones.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from longstride import models, sampling
+from longstride.cli import app
+from longstride.models.unet import UNet
+from longstride.report import Comparison, Result, Strip, picture_grid
+
+SIZE = (1, 1, 16, 1, 10, 5)
+
+
+def untrained(path, name, value=None):
+    torch.manual_seed(0)
+    net = UNet(*SIZE)
+    for parameter in net.parameters():
+        if value is None:
+            torch.nn.init.normal_(parameter, std=0.1)
+        else:
+            torch.nn.init.constant_(parameter, value)
+    models.save(path, net, SIZE, (1, 8, 8), name, 0.5, {})
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in models.MODELS:
+        untrained(weights / f"{name}.safetensors", name)
+    monkeypatch.setattr(models, "WEIGHTS", weights)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeed(*arguments):
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_sample_writes_what_the_library_draws():
+    row = succeed("sample", "fashion", "--nfe", 5, "--n", 7, "--seed", 3, "--out", "x.npy")[0]
+    model, y = models.load("fashion"), torch.arange(7)
+    expected = sampling.sample(model, 7, nfe=5, seed=3, cond={"y": y})
+    assert np.array_equal(np.load("x.npy"), expected.numpy())
+    assert (row["NFE"], row["network calls"], row["samples"]) == (5, 5, 7)
+
+
+def test_sample_takes_labels_guidance_and_method_options_as_the_library_does():
+    row = succeed(
+        "sample", "digits", "--nfe", 4, "--n", 5, "--label", "2,7", "--guidance", 2, "--grid", "log_snr",
+        "--method", "ddim", "--option", "eta=0.5", "--out", "x.npy",
+    )[0]  # fmt: skip
+    expected = sampling.sample(
+        models.load("digits"), 5, nfe=4, method="ddim", eta=0.5, grid="log_snr", guidance=2.0,
+        cond={"y": torch.tensor([2, 7, 2, 7, 2])},
+    )  # fmt: skip
+    assert np.array_equal(np.load("x.npy"), expected.numpy())
+    assert (row["NFE"], row["network calls"]) == (4, 8)
+
+
+def test_sample_with_a_plan_is_sample_with_what_the_plan_was_made_from():
+    plan = sampling.plan_sampling(models.load("fashion").process, "deis_3", 6, "log_snr")
+    plan.save("plan.json")
+    succeed("sample", "fashion", "--plan", "plan.json", "--n", 3, "--out", "a.npy")
+    succeed("sample", "fashion", "--method", "deis_3", "--nfe", 6, "--grid", "log_snr", "--n", 3,
+            "--out", "b.npy")  # fmt: skip
+    assert np.array_equal(np.load("a.npy"), np.load("b.npy"))
+
+
+def test_the_picture_shows_the_samples(elsewhere):
+    succeed("sample", "digits", "--nfe", 3, "--n", 12, "--out", "new/folder/x.png")
+    succeed("sample", "digits", "--nfe", 3, "--n", 12, "--out", "x.npy")
+    picture = matplotlib.image.imread("new/folder/x.png")[..., 0]
+    grey = np.clip((np.load("x.npy")[:, 0] + 1) / 2, 0, 1)
+    side, gap = 80, 6  # 8 pixels, each enlarged 10 times; a column for each of 10 classes
+    assert picture.shape == (2 * (side + gap) + gap, 10 * (side + gap) + gap)
+    for i, image in enumerate(grey):
+        top, left = i // 10 * (side + gap) + gap, i % 10 * (side + gap) + gap
+        centres = picture[top + 5 : top + side : 10, left + 5 : left + side : 10]
+        np.testing.assert_allclose(centres, image, atol=1 / 255)
+    assert os.listdir("new/folder") == ["x.png"]
+
+
+def test_compare_measures_the_end_point_error_of_every_case():
+    found = succeed("compare", "fashion", "--nfe", "4,5", "--method", "ddim,dpmpp_2m", "--grid",
+                    "karras,log_snr", "--n", 4, "--out", "report")  # fmt: skip
+    assert {(r["method"], r["grid"], r["nfe"]) for r in found["rows"]} == {
+        (m, g, k) for m in ("ddim", "dpmpp_2m") for g in ("karras", "log_snr") for k in (4, 5)
+    }
+    model, cond = models.load("fashion"), {"y": torch.arange(4)}
+    x_init = sampling.prior(model, 4, 0)
+    exact = sampling.reference(model, x_init, cond=cond, nfe=found["reference_nfe"])
+    row = found["rows"][-1]
+    x = sampling.sample(
+        model, x_init=x_init, method=row["method"], grid=row["grid"], nfe=row["nfe"], cond=cond
+    )
+    assert math.isclose(row["error"], (x - exact).square().mean().sqrt().item(), rel_tol=1e-5)
+    assert sorted(os.listdir("report")) == ["error.png", "pictures.png", "table.json", "table.md"]
+    with open("report/table.json") as file:
+        assert json.load(file)["rows"] == found["rows"]
+
+
+def test_a_comparison_ranks_methods_by_their_best_grid():
+    rows = (Result("a", "g", 4, 0.3), Result("b", "g", 4, 0.2), Result("a", "h", 4, 0.1),
+            Result("b", "h", 4, 0.9), Result("c", "h", 4, 0.5))  # fmt: skip
+    table = Comparison("m", 1, 0, 1.0, rows)
+    assert [(r.method, r.grid) for r in table.ranked(4)] == [("a", "h"), ("b", "g"), ("c", "h")]
+    assert "| a | h | **0.1000** |" in table.markdown()
+
+
+def test_every_strip_of_a_sheet_shows_the_same_noise_in_the_same_column():
+    """Grey levels that tell strip and column apart are found below each other, one strip per row."""
+    levels = torch.arange(1, 13).reshape(3, 4) / 20  # far from the white of the sheet
+    strips = [
+        Strip(f"method {i}", (2 * row - 1)[:, None, None, None].expand(4, 1, 28, 28), "note", "heading")
+        for i, row in enumerate(levels)
+    ]
+    picture_grid(strips, models.Path("sheet.png"), "title")
+    sheet = matplotlib.image.imread("sheet.png")
+    corners = []
+    for level in levels.flatten().tolist():
+        grey = (abs(sheet[..., :3] - level) < 1 / 255).all(2)
+        lines, columns = (grey.sum(axis) for axis in (1, 0))
+        corners.append(((lines >= 84).argmax(), (columns >= 84).argmax()))
+    rows, columns = np.array(corners).reshape(3, 4, 2).transpose(2, 0, 1)
+    assert (columns == columns[0]).all()
+    assert (np.diff(columns[0]) == 90).all()
+    assert (rows == rows[:, :1]).all()
+    assert (np.diff(rows[:, 0]) > 84).all()
+
+
+def test_methods_and_models_list_the_registries():
+    from longstride.methods import list_methods
+
+    assert [r["name"] for r in succeed("methods")] == [r.name for r in list_methods()]
+    found = succeed("models")
+    assert [r["name"] for r in found] == list(models.MODELS)
+    count = sum(p.numel() for p in UNet(*SIZE).parameters())
+    assert {(r["parameters"], r["classes"], r["shape"]) for r in found} == {(count, 10, "1x8x8")}
+
+
+@pytest.mark.parametrize("command", [["methods"], ["models"], ["sample", "digits", "--n", 2]])
+def test_the_table_says_what_the_json_says(command):
+    rows, table = succeed(*command), run(*command).stdout
+    for row in rows:
+        for value in row.values():
+            assert not isinstance(value, str) or value in table
+
+
+BAD = {
+    "model": (["sample", "fashon"], "fashion"),
+    "method": (["sample", "fashion", "--method", "dpmp_2m"], "dpmpp_2m"),
+    "grid": (["sample", "fashion", "--grid", "karas"], "karras"),
+    "method of compare": (["compare", "fashion", "--method", "ddim,hein"], "heun"),
+    "grid of compare": (["compare", "fashion", "--grid", "karas"], "karras"),
+    "command": (["smaple", "fashion"], "sample"),
+    "option": (["sample", "fashion", "--nef", "8"], "--nef"),
+    "no model": (["sample"], "MODEL"),
+    "budget": (["sample", "fashion", "--nfe", "0"], "nfe"),
+    "budget that is no number": (["sample", "fashion", "--nfe", "eight"], "--nfe"),
+    "budgets": (["compare", "fashion", "--nfe", "4;6"], "4,6,8"),
+    "method option": (["sample", "fashion", "--option", "eta"], "KEY=VALUE"),
+    "unknown method option": (["sample", "fashion", "--option", "zeta=1"], "eta"),
+    "label": (["sample", "fashion", "--label", "10"], "0 to 9"),
+    "no plan": (["sample", "fashion", "--plan", "none.json"], "none.json"),
+    "truncated plan": (["sample", "fashion", "--plan", "broken.json"], "broken.json"),
+    "plan for another": (["sample", "fashion", "--plan", "flow.json"], "another process"),
+    "plan and method": (["sample", "fashion", "--plan", "flow.json", "--nfe", "4"], "leave"),
+    "kind of file": (["sample", "fashion", "--out", "x.jpg"], ".png"),
+    "folder for a file": (["sample", "fashion", "--out", "folder.png"], "folder"),
+    "file for a folder": (["compare", "fashion", "--out", "broken.json"], "broken.json"),
+    "weights": (["sample", "broken.safetensors"], "broken.safetensors"),
+    "no weights": (["sample", "none.safetensors"], "none.safetensors"),
+    "unwritable": (["sample", "fashion", "--out", "/proc/nowhere/x.png"], "/proc/nowhere"),
+    "train": (["train", "fasion", "--out", "t"], "fashion"),
+    "no data": (["train", "fashion", "--out", "t", "--data", "none"], "none"),
+    "guidance": (["sample", "digits", "--guidance", "high"], "--guidance"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD.values(), ids=BAD)
+def test_a_bad_argument_is_one_line_and_exit_code_2(elsewhere, monkeypatch, arguments, says):
+    (elsewhere / "broken.json").write_text('{"format": "longstr')
+    (elsewhere / "broken.safetensors").write_bytes(b"not weights")
+    (elsewhere / "folder.png").mkdir()
+    from longstride.process import Flow
+
+    sampling.plan_sampling(Flow(), "ddim", 4).save(elsewhere / "flow.json")
+    before = sorted(os.listdir())
+    monkeypatch.setattr("longstride.sampling.run", None)  # nothing may be run
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("command", [["sample"], ["compare", "--nfe", "4", "--method", "ddim"]])
+def test_a_network_that_returns_nan_is_one_line_and_exit_code_1(elsewhere, command):
+    untrained(elsewhere / "nan.safetensors", "nan", value=math.nan)
+    result = run(command[0], "nan.safetensors", *command[1:], "--n", 2)
+    assert result.exit_code == 1
+    assert "NaN" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert os.listdir() == ["nan.safetensors"]
+
+
+@pytest.mark.parametrize("where", ["comparison.sample", "plots.Figure", "pictures.Figure"])
+def test_a_full_disk_or_a_failing_plot_leaves_nothing(monkeypatch, where):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", "error.png")
+
+    monkeypatch.setattr(f"longstride.report.{where}", full)
+    result = run("compare", "fashion", "--nfe", "4", "--method", "ddim", "--n", 2)
+    assert result.exit_code == 1
+    assert result.stderr == "longstride: error.png: No space left on device\n"
+    assert os.listdir() == []
+
+
+def test_training_that_was_interrupted_goes_on_to_the_same_weights(monkeypatch):
+    from longstride.models import reproduce, train
+
+    pytest.importorskip("sklearn")
+    recipe = dataclasses.replace(
+        train.RECIPES["digits"], width=16, batch=16, images=16 * 8, classifier_epochs=1
+    )
+    monkeypatch.setitem(train.RECIPES, "digits", recipe)
+    figures = succeed("train", "digits", "--out", "whole")[0]
+    assert figures["steps"] == 8
+    assert 0 <= figures["accuracy"] <= 1
+    assert figures["floor"] > 0
+
+    steps = 0
+
+    def stop(done, total):
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.reproduce("digits", models.Path("halves"), progress=stop)
+    assert os.listdir("halves") == ["digits.ckpt"]
+    succeed("train", "digits", "--out", "halves")
+    for file in ("digits.safetensors", "digits-judge.safetensors"):
+        whole, halves = (models.store.read_tensors(models.Path(f) / file, kind)[0]
+                         for f in ("whole", "halves")
+                         for kind in ["judge" if "judge" in file else "denoiser"])  # fmt: skip
+        assert all(torch.equal(whole[k], halves[k]) for k in whole)
+    succeed("sample", "halves/digits.safetensors", "--nfe", 2, "--n", 2)
+    assert models.judge("halves/digits.safetensors").accuracy == pytest.approx(figures["accuracy"], abs=1e-4)
+
+
+COMMAND = [sys.executable, "-c", "from longstride.cli import main; main()"]
+
+
+def test_the_real_command_exits_as_promised():
+    done = subprocess.run([*COMMAND, "sample", "fasion"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "longstride: unknown model 'fasion': did you mean fashion?\n"
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in ("sample", "compare", "train", "methods", "models"))
+
+
+def test_an_interrupt_is_one_line_and_leaves_nothing(elsewhere):
+    untrained(elsewhere.parent / "slow.safetensors", "slow")
+    command = [*COMMAND, "compare", "../slow.safetensors", "--n", "4000", "--out", "report"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=elsewhere
+    )
+    deadline = time.monotonic() + 60
+    while not os.listdir(elsewhere) and time.monotonic() < deadline:
+        time.sleep(0.05)  # until the run has begun: its temporary folder is there
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "longstride: interrupted\n")
+    assert os.listdir(elsewhere) == []
