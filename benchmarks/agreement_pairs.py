@@ -1,7 +1,7 @@
 """The pairs that agreement.py compares: a sampler of ours and a peer's on the times it is given.
 
-Times fall and are the task's own: sigma for EDM, t for a flow, the table's index for VP. A sampler evaluates at
-each of them and, where it must take a step after the last, goes somewhere that nothing is evaluated.
+Times fall and are the task's own: sigma for EDM, t for a flow, the table's index for VP. A sampler evaluates
+at each of them and, where it must take a step after the last, goes where nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -145,6 +145,8 @@ sample = {"prediction_type": "sample"}
 
 def pairs() -> list[Pair]:
     full = {"lower_order_final": False}
+    adams_v = ours("exp_adams_2", prediction="v", interpolate="lambda")
+    reab, repaired = (partial(c, order=2) for c in (azula.sample.REABSampler, repaired_reab()))
     found = [
         Pair("ddim", ours("ddim"), "k-diffusion euler", crowson(k.K.sample_euler)),
         Pair("ddim", ours("ddim"), "azula DDIM", azula_run(azula.sample.DDIMSampler)),
@@ -191,9 +193,9 @@ def pairs() -> list[Pair]:
             crowson(k.SAMPLERS["dpmpp_3m_sde (eta 0)"][0]),
         ),
         Pair("ipndm_4", ours("ipndm_4"), "diffusers IPNDM", ipndm),
-        Pair("exp_adams_2", ours("exp_adams_2"), "azula REAB 2", azula_run(partial(azula.sample.REABSampler, order=2))),
-        Pair("exp_adams_2", ours("exp_adams_2"), "azula REAB 2, repaired", azula_run(partial(repaired_reab(), order=2))),
-        Pair("lms_2", ours("lms_2"), "smalldiffusion gam=2", small(2.0)),
+        Pair("exp_adams_2 v", adams_v, "azula REAB 2", azula_run(reab)),
+        Pair("exp_adams_2 v", adams_v, "azula REAB 2, repaired", azula_run(repaired)),
+        Pair("gradient_estimation", ours("gradient_estimation"), "smalldiffusion gam=2", small(2.0)),
     ]  # fmt: skip
     for order in (1, 2, 3):
         make = scheduler(partial(deis, solver_order=order))

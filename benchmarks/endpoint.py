@@ -65,7 +65,14 @@ def write_json(path: Path, data: dict) -> None:
             for key, row in entry["rows"].items():
                 mine.setdefault(key, row)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=0, sort_keys=True) + "\n")
+    lines = []
+    for model, entry in sorted(data.items()):
+        rows = entry.get("rows", {})
+        rest = json.dumps({k: v for k, v in entry.items() if k != "rows"})
+        body = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
+        tail = f', "rows": {{\n{body}}}}}' if model != "about" else "}"
+        lines.append(f"{json.dumps(model)}: {rest[:-1]}{tail}")
+    part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     os.replace(part, path)
 
 
@@ -116,6 +123,7 @@ def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -
     with torch.no_grad():
         truth = tasks.reference(task, noise, steps)
         coarse = tasks.reference(task, noise, steps // 2)
+    entry["command"] = command()
     entry["n"], entry["reference"] = n, float(f"{(truth - coarse).square().mean().sqrt():.2g}")
     print(
         f"{model}: {n} noises; halving the reference's steps changes it by {entry['reference']}", flush=True

@@ -34,7 +34,7 @@ def best(rows: dict, peer: str, nfe: str) -> tuple[float, str]:
 
 def heading(about: dict) -> list[str]:
     packages = ", ".join(f"{k} {v}" for k, v in about["versions"].items())
-    return ["", f"Made by `{about['command']}`, seed {about['seed']}, with {packages}.", ""]
+    return ["", f"Written by `{about['command']}`, seed {about['seed']}, with {packages}.", ""]
 
 
 def best_of(model: str, entry: dict) -> list[str]:
@@ -44,6 +44,8 @@ def best_of(model: str, entry: dict) -> list[str]:
     counts = {p: sum(split(k)[0] == p for k in rows) for p in peers}
     ran = ", ".join(f"{p} {c}" for p, c in counts.items())
     lines = [f"## {model}", ""]
+    if "command" in entry:
+        lines += [f"Last added to by `{entry['command']}`.", ""]
     lines += [f"{entry['n']} noises; the reference is converged to {entry['reference']}. Runs: {ran}. "]
     if "screen" in entry:
         lines += [

@@ -13,13 +13,15 @@ from torch import Tensor
 import longstride as ls
 from peers import Run, Task
 
+LINEAR = ("sigma", "velocity", "v")  # predictions of the methods whose own is None: L = 0
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "prediction": ("data", "noise"),
+    "gamma": (1.25, 1.5, 1.75, 2.0),
     "lower_order_final": (True, False),
     "variant": ("bh1", "bh2"),
     "interpolate": ("lambda", "sigma", "t"),
 }
-# The L = 0 methods under two names, and singlestep ones that others contain.
+# Second names of methods listed anyway.
 TWICE = ("ab_1", "ab_2", "ab_3", "ab_4", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm")
 
 
@@ -44,10 +46,12 @@ def grids(task: Task) -> dict[str, Any]:
     for rho in (0.7, 0.85, 1.2, 1.5, 2.0):
         found[f"exponential rho={rho}"] = ("exponential", {"rho": rho})
     found["beta"] = "beta"
+    found |= {f"decay gamma={g}": ("decay", {"gamma": g}) for g in (0.5, 0.3, 0.1, 0.03, 0.01)}
     shifts = (0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0)
     found |= {f"flow_shift shift={s}": ("flow_shift", {"shift": s}) for s in shifts}
     if task.kind != "edm":
         found |= {name: name for name in ("uniform", "trailing", "leading")}
+        found["leading last=False"] = ("leading", {"last": False})
         found |= {f"quadratic power={p}": ("quadratic", {"power": p}) for p in (1.5, 2.0)}
     return found
 
@@ -58,9 +62,16 @@ def methods() -> Iterator[tuple[str, str, dict[str, Any]]]:
         if row.name in TWICE:
             continue
         varied = {k: OPTIONS[k] for k in row.options if k in OPTIONS}
+        if "prediction" in varied and row.options["prediction"] is None:
+            varied["prediction"] = LINEAR
+        elif row.name.startswith("exp_adams"):
+            varied["prediction"] = (*varied["prediction"], *LINEAR)
         for values in product(*varied.values()):
             options = dict(zip(varied, values, strict=True))
             if row.name == "exp_adams_1" and options != {k: v[0] for k, v in varied.items()}:
+                continue
+            linear = options.get("prediction") in LINEAR
+            if linear and (options.get("lower_order_final") or options.get("interpolate") == "t"):
                 continue
             shown = ", ".join(f"{k}={v}" for k, v in options.items() if row.options[k] != v)
             yield f"{row.name}{f' ({shown})' if shown else ''}", row.name, options

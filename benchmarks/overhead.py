@@ -1,7 +1,7 @@
-"""Microseconds of overhead per step on a 1 x 4 x 64 x 64 float32 tensor, one thread, the model returning at once.
+"""Microseconds of overhead per step on a 1 x 4 x 64 x 64 float32 tensor, one thread, an instant model.
 
-Every candidate runs its whole loop; the time is divided by its evaluations of the model. Candidates take turns, so
-that a busy machine slows all of them alike, and medians over the rounds are compared.
+Every candidate runs its whole loop; the time is divided by its evaluations of the model. Candidates take
+turns, so that a busy machine slows all of them alike, and medians over the rounds are compared.
 """
 
 from __future__ import annotations
@@ -152,16 +152,15 @@ def main() -> None:
     times = measure(candidates(x, out, not args.without_ours), args.rounds)
     two = statistics.median(times["bare two-term update"])
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    lines = ["# Overhead per step", ""]
-    lines += [
-        f"Made by `{command()}`, seed 0, {args.rounds} interleaved rounds of {N} steps, with {packages}."
-    ]
-    lines += [
+    lines = [
+        "# Overhead per step",
         "",
-        "Microseconds per step on a 1 x 4 x 64 x 64 float32 tensor, one thread; the model returns a tensor that",
-        "is there already; two-stage methods count each evaluation. diffusers: scale_model_input and step alone.",
-        "longstride: `ls.sample` with its Denoiser, and the planned loop alone. Read the ratios: absolute times",
-        "depend on the machine and on what else it does.",
+        f"Made by `{command()}`, seed 0, {args.rounds} interleaved rounds of {N} steps, with {packages}.",
+        "",
+        "Microseconds per step on a 1 x 4 x 64 x 64 float32 tensor, one thread; the model returns a tensor",
+        "that is there already; two-stage methods count each evaluation. diffusers: scale_model_input and",
+        "step. longstride: `ls.sample` with its Denoiser, and the planned loop alone. Read the ratios:",
+        "absolute times depend on the machine and on what else it does.",
         "",
         "| what | median | fastest round | median / bare two-term |",
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""What the samplers are judged on: exact models under three processes, the trained one, and their references."""
+"""What the samplers are judged on: exact models under three processes, a trained one, their references."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def digits() -> Tensor:
 
 
 def network_data(x: Tensor, t: float, model: object) -> Tensor:
-    """The data prediction of a longstride Denoiser; the network runs in float32."""
+    """A longstride Denoiser's data prediction, sample i of class i mod 10; the network runs in float32."""
     with torch.no_grad():
-        times = torch.full((x.shape[0],), t, dtype=torch.float32)
-        return model.data(x.float(), times).double()  # type: ignore[attr-defined]
+        field = model.fields({"y": torch.arange(len(x)) % 10})[0]  # type: ignore[attr-defined]
+        return field(t, x.float()).double()
 
 
 def task(model: str) -> Task:
@@ -105,8 +105,8 @@ def rk4(f: object, x: Tensor, start: float, end: float, steps: int) -> Tensor:
 def reference(task: Task, noise: Tensor, steps: int) -> Tensor:
     """The solution from x = sigma noise at the first time, ended by the data prediction at the last one.
 
-    Classical Runge-Kutta of order 4 for u = x/alpha in log(sigma/alpha): du = u - x0_hat.  A flow, whose ratio is
-    infinite at t = 1, goes to t = 0.9 in its own x and t first, and down to t = 1e-5.
+    Classical Runge-Kutta of order 4 for u = x/alpha in log(sigma/alpha): du = u - x0_hat.  A flow, whose
+    ratio is infinite at t = 1, goes to t = 0.9 in its own x and t first, and down to t = 1e-5.
     """
     high, low = task.ratio_max, task.ratio_min
     u = high * noise

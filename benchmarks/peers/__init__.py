@@ -1,9 +1,9 @@
 """The samplers of other libraries behind one call: every deterministic one, on every grid it offers.
 
-A `Task` says what is to be sampled, in its process's own x and t. Each adapter module has `runs(task)`, which
-yields a `Run` for every sampler and grid; `run.call(noise, nfe)` returns the samples, or None where the sampler
-cannot spend that many evaluations. All samplers start from sigma(t) times the same noise, t being the first
-time of their own grid, and are judged by what they return.
+A `Task` says what is to be sampled, in its process's own x and t. Each adapter module has `runs(task)`,
+which yields a `Run` for every sampler and grid; `run.call(noise, nfe)` returns the samples, or None where the
+sampler cannot spend that many evaluations. All samplers start from sigma(t) times the same noise, t being the
+first time of their own grid, and are judged by what they return.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Data = Callable[[Tensor, float], Tensor]
 class Task:
     """A data prediction and the process it belongs to.
 
-    kind "edm": x = x0 + t noise, t = sigma from 80 to 0.002.  "vp": linear betas 1e-4 to 0.02, a table of 1000,
-    t its float index, log(alpha/sigma) linear in t between the entries.  "flow": x = (1 - t) x0 + t noise.
+    kind "edm": x = x0 + t noise, t = sigma from 80 to 0.002.  "vp": linear betas 1e-4 to 0.02, a table of
+    1000, t its float index, log(alpha/sigma) linear in t between them.  "flow": x = (1 - t) x0 + t noise.
     """
 
     kind: str

@@ -176,7 +176,8 @@ def runs(task: Task) -> Iterator[Run]:
     if task.kind != "vp":
         return
     indexed: list[tuple[str, type, dict, Callable[[int], int], str]] = [
-        ("DDIM", diffusers.DDIMScheduler, {"clip_sample": False, "prediction_type": "sample"}, lambda n: n, "data"),
+        ("DDIM", diffusers.DDIMScheduler, {"clip_sample": False, "prediction_type": "sample"},
+         lambda n: n, "data"),
         ("PNDM prk", diffusers.PNDMScheduler, {"set_alpha_to_one": True}, lambda n: n + 9, "noise"),
         ("PNDM plms", diffusers.PNDMScheduler, {"set_alpha_to_one": True, "skip_prk_steps": True},
          lambda n: n + 1, "noise"),

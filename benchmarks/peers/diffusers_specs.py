@@ -20,12 +20,12 @@ CONVERTED = ("karras", "exponential", "beta")
 class Spec:
     """A scheduler class and the frame of its samples.
 
-    frame: "vp" x = (x0 + r noise)/sqrt(1 + r^2), "ve" x = x0 + r noise, r being its sigma; "flow" its sigma is t.
+    frame: "vp" x = (x0 + r noise)/sqrt(1 + r^2), "ve" x = x0 + r noise, r its sigma; "flow" its sigma is t.
     output: what `step` is given: "data", "noise", "velocity" or EDM's "raw".
     cost: evaluations spent on n steps.
-    last: "zero" it reaches clean data; "sigma_min" it stops at noise, and a second run spends its last evaluation
-    on the data prediction there; "repeat" its last sigma stands twice, so that its last step has length zero;
-    "repeat, nan" that step divides by zero and can only be left out.
+    last: "zero" it reaches clean data; "sigma_min" it stops at noise, and a second run spends its last
+    evaluation on the data prediction there; "repeat" its last sigma stands twice, so that its last step has
+    length zero; "repeat, nan" that step divides by zero and can only be left out.
     """
 
     name: str

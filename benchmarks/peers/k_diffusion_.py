@@ -67,7 +67,7 @@ def discrete(task: Task, n: int) -> Tensor:
 
 
 def shifted(n: int, shift: float) -> Tensor:
-    """Flow times uniform from 1 to 0, then shifted: given by the caller, the library has no grid for flows."""
+    """Flow times uniform from 1 to 0, then shifted: a caller's own, the library has no grid for flows."""
     t = torch.linspace(1, 0, n + 1)
     return shift * t / (1 + (shift - 1) * t)
 

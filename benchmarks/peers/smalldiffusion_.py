@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -65,9 +66,7 @@ def spend(
     steps = SD.samples(
         Model(eps), sigmas, gam=gam, xt=sigmas[0] * noise, accelerator=SimpleNamespace(device="cpu")
     )
-    x = noise
-    for x in steps:
-        pass
+    x = deque(steps, maxlen=1)[0]
     return denoise(x, float(sigmas[-1])) if end == "denoise" else x
 
 

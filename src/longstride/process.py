@@ -20,6 +20,7 @@ from torch import Tensor
 from .errors import ArgumentError
 
 Time = float | Tensor
+COSINE_S = 0.008  # s of the cosine schedule
 
 
 @lru_cache(maxsize=65536)
@@ -216,7 +217,7 @@ class VP(Process):
         if self.schedule == "linear":
             betas = np.linspace(self.beta_min / 1000, self.beta_max / 1000, 1000)
         else:
-            edges = np.cos((np.linspace(0, 1, 1001) + 0.008) / 1.008 * np.pi / 2) ** 2
+            edges = np.cos((np.linspace(0, 1, 1001) + COSINE_S) / (1 + COSINE_S) * np.pi / 2) ** 2
             betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
         alpha = np.sqrt(np.cumprod(1 - betas))
         if self.zero_snr:
@@ -225,8 +226,7 @@ class VP(Process):
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if not self.discrete:
-            log_alpha = self._continuous_log_alpha(t)
-            return log_alpha.exp(), torch.sqrt(-torch.expm1(2 * log_alpha))
+            return self._linear(t) if self.schedule == "linear" else self._cosine(t)
         u = t.double().clamp(0, 999)
         i = u.floor().clamp(max=998).long()
         ratio = torch.as_tensor(self._ratio, device=t.device)
@@ -240,13 +240,16 @@ class VP(Process):
         alpha = torch.where(clean > 0, (1 - sigma * sigma).sqrt(), alpha)
         return alpha.to(t.dtype), sigma.to(t.dtype)
 
-    def _continuous_log_alpha(self, t: Tensor) -> Tensor:
-        if self.schedule == "linear":
-            return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
-        start = math.log(math.cos(math.pi / 2 * 0.008 / 1.008))
-        angle = (t + 0.008) / 1.008 * (math.pi / 2)
-        log_alpha = angle.cos().clamp(min=0).log() - start
-        return torch.where(t >= 1, -math.inf, log_alpha)
+    def _linear(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        log_alpha = -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+        return log_alpha.exp(), torch.sqrt(-torch.expm1(2 * log_alpha))
+
+    def _cosine(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """cos a/cos a_0, and sqrt(cos^2 a_0 - cos^2 a)/cos a_0 as a product that is exactly 0 at t = 0."""
+        start, turn = math.pi / 2 * COSINE_S / (1 + COSINE_S), math.pi / 2 / (1 + COSINE_S) * t
+        alpha = torch.where(t >= 1, 0.0, (start + turn).cos() / math.cos(start))
+        square = turn.sin() * (2 * start + turn).sin() / math.cos(start) ** 2
+        return alpha, torch.where(t >= 1, 1.0, square.sqrt())
 
     def time(self, lambda_: float) -> float:
         if lambda_ == math.inf:
@@ -262,8 +265,8 @@ class VP(Process):
         if self.schedule == "linear":
             half, slope = self.beta_min / 2, self.beta_max - self.beta_min
             return 2 * minus_log_alpha / (half + math.sqrt(half**2 + slope * minus_log_alpha))
-        cosine = math.exp(-minus_log_alpha) * math.cos(math.pi / 2 * 0.008 / 1.008)
-        return math.acos(cosine) / (math.pi / 2) * 1.008 - 0.008
+        cosine = math.exp(-minus_log_alpha) * math.cos(math.pi / 2 * COSINE_S / (1 + COSINE_S))
+        return math.acos(cosine) / (math.pi / 2) * (1 + COSINE_S) - COSINE_S
 
 
 @dataclass(frozen=True)

@@ -176,10 +176,7 @@ def _check(name: str, value: object, allowed: Sequence[object]) -> None:
 
 def _dpmpp_multistep(order: int, eta_default: float = 0.0):
     def build(*, eta: float = eta_default, lower_order_final: bool = False) -> Method:
-        claimed = 1 if eta else 2
-        return adams_bashforth(
-            order, halved, "data", eta=eta, lower_order_final=lower_order_final, claimed=claimed
-        )
+        return adams_bashforth(order, halved, "data", None, lower_order_final, eta, claimed=2)
 
     return build
 
