@@ -35,10 +35,11 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(PIP) -e ".[test]"
 	touch $@
 
-$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+$(BENCH)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt benchmarks/requirements-bare.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet -c constraints.txt torch==2.13.0
 	$(BENCH)/bin/pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
+	$(BENCH)/bin/pip install --quiet --no-deps -r benchmarks/requirements-bare.txt
 	$(BENCH)/bin/pip install --quiet -c constraints.txt -e ".[train]"
 	touch $@
 

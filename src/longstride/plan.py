@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
 from torch import Tensor
 
 from .core import Stage, Step
@@ -92,19 +91,16 @@ class Plan:
         Raises:
             PlanError: not there, truncated, edited by hand, of another version, or inconsistent.
         """
+        from .plan_file import PlanFile, parse  # pydantic, which only a reader needs
+
         try:
             raw = json.loads(Path(path).read_text())
-            file = _PlanFile.model_validate(raw)
         except OSError as error:
             raise PlanError(f"cannot read plan {path}: {error.strerror}") from error
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the file"
-            raise PlanError(f"{path} is not a plan: {where}: {first['msg'].lower()}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"{path} is not a plan: truncated or not JSON ({error})") from error
-        body = {k: v for k, v in raw.items() if k != "digest"}
-        if file.digest != _digest(body):
+        file: PlanFile = parse(path, raw)
+        if file.digest != _digest({k: v for k, v in raw.items() if k != "digest"}):
             raise PlanError(
                 f"{path} was changed after it was written: its digest does not match; write it again with "
                 "Plan.save"
@@ -206,35 +202,3 @@ def _check_step(step: Step, states: int, evaluations: int) -> tuple[int, int]:
         if any(not -known <= i < known for i in keep):
             raise PlanError(f"keep_{name} = {keep} points outside the {known} known")
     return len(step.keep_x), len(step.keep_f)
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class _StageFile(_Strict):
-    x: tuple[float, ...]
-    f: tuple[float, ...]
-    z: tuple[float, ...]
-    at: float | None
-    field: int = pydantic.Field(ge=0, le=3)
-
-
-class _StepFile(_Strict):
-    stages: tuple[_StageFile, ...]
-    keep_x: tuple[int, ...]
-    keep_f: tuple[int, ...]
-    brownian: tuple[float, float] | None
-
-
-class _PlanFile(_Strict):
-    format: Literal["longstride-plan"]
-    version: Literal[1]
-    method: str
-    options: dict[str, Any]
-    made_for: dict[str, Any]
-    nfe: int
-    times: tuple[float, ...]
-    steps: tuple[_StepFile, ...]
-    report: dict[str, Any]
-    digest: str

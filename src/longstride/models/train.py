@@ -49,7 +49,7 @@ class Recipe:
     p_std: float = 1.4
     drop_label: float = 0.1
     seed: int = 0
-    classifier_epochs: int = 12
+    classifier_epochs: int = 8
 
 
 RECIPES = {

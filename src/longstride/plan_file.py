@@ -1,0 +1,56 @@
+"""What a plan file must look like, field by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from .errors import PlanError
+
+
+class Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class StageFile(Strict):
+    x: tuple[float, ...]
+    f: tuple[float, ...]
+    z: tuple[float, ...]
+    at: float | None
+    field: int = pydantic.Field(ge=0, le=3)
+
+
+class StepFile(Strict):
+    stages: tuple[StageFile, ...]
+    keep_x: tuple[int, ...]
+    keep_f: tuple[int, ...]
+    brownian: tuple[float, float] | None
+
+
+class PlanFile(Strict):
+    format: Literal["longstride-plan"]
+    version: Literal[1]
+    method: str
+    options: dict[str, Any]
+    made_for: dict[str, Any]
+    nfe: int
+    times: tuple[float, ...]
+    steps: tuple[StepFile, ...]
+    report: dict[str, Any]
+    digest: str
+
+
+def parse(path: str | Path, raw: Any) -> PlanFile:
+    """Check what was read from `path`.
+
+    Raises:
+        PlanError: naming the first field that is missing, unknown or of another type.
+    """
+    try:
+        return PlanFile.model_validate(raw)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise PlanError(f"{path} is not a plan: {where}: {first['msg'].lower()}") from error
