@@ -17,7 +17,7 @@ LINEAR = ("sigma", "velocity", "v")  # predictions of the methods whose own is N
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "prediction": ("data", "noise"),
     "gamma": (1.25, 1.5, 1.75, 2.0),
-    "lower_order_final": (True, False),
+    "lower_order_final": (False,),
     "variant": ("bh1", "bh2"),
     "interpolate": ("lambda", "sigma", "t"),
 }
@@ -49,6 +49,8 @@ def grids(task: Task) -> dict[str, Any]:
     found |= {f"decay gamma={g}": ("decay", {"gamma": g}) for g in (0.5, 0.3, 0.1, 0.03, 0.01)}
     shifts = (0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0)
     found |= {f"flow_shift shift={s}": ("flow_shift", {"shift": s}) for s in shifts}
+    tau = ("decay", "flow_shift", "exponential")
+    found |= {f"{k}, open": (v[0], {**v[1], "open": True}) for k, v in found.items() if v[0] in tau}
     if task.kind != "edm":
         found |= {name: name for name in ("uniform", "trailing", "leading")}
         found["leading last=False"] = ("leading", {"last": False})

@@ -21,7 +21,7 @@ from .process import Process
 
 RATIO_MAX = 1e3  # where log-SNR grids begin when the noise is pure: alpha = 0.001
 
-Ramp = np.ndarray  # n fractions from 0 (noise) to 1 (data)
+Ramp = np.ndarray  # n fractions, from 0 (noise) up to 1 (data) or, where the end is open, to 1 - 1/n
 
 
 def _ratio_range(process: Process) -> tuple[float, float]:
@@ -29,17 +29,16 @@ def _ratio_range(process: Process) -> tuple[float, float]:
     return min(high, RATIO_MAX), low
 
 
-def _from_ratio(process: Process, ratio: np.ndarray) -> np.ndarray:
-    times = [process.time(-math.log(r)) for r in ratio]
-    # The ends are exact, whatever a round trip through the logarithm makes of them.
-    ends = [process.t_max, *times[1:-1], process.t_min] if len(times) > 1 else [process.t_max]
-    return np.array(ends)
+def _from_ratio(process: Process, ramp: Ramp, ratio: np.ndarray) -> np.ndarray:
+    """Times with these noise-to-signal ratios; the ends of the ramp are exact, whatever the logarithm does."""
+    times = [process.time(-math.log(q)) for q in ratio]
+    return np.where(ramp == 0, process.t_max, np.where(ramp == 1, process.t_min, times))
 
 
 def karras(process: Process, ramp: Ramp, rho: float = 7.0) -> np.ndarray:
     """Uniform in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     high, low = (r ** (1 / rho) for r in _ratio_range(process))
-    return _from_ratio(process, (high + ramp * (low - high)) ** rho)
+    return _from_ratio(process, ramp, (high + ramp * (low - high)) ** rho)
 
 
 def log_snr(process: Process, ramp: Ramp) -> np.ndarray:
@@ -50,7 +49,7 @@ def log_snr(process: Process, ramp: Ramp) -> np.ndarray:
 def exponential(process: Process, ramp: Ramp, rho: float = 1.0) -> np.ndarray:
     """log sigma falls as the power rho of a uniform ramp; rho = 1 is uniform in log-SNR."""
     high, low = (math.log(r) for r in _ratio_range(process))
-    return _from_ratio(process, np.exp(low + (1 - ramp) ** rho * (high - low)))
+    return _from_ratio(process, ramp, np.exp(low + (1 - ramp) ** rho * (high - low)))
 
 
 def uniform(process: Process, ramp: Ramp) -> np.ndarray:
@@ -90,7 +89,7 @@ def decay(process: Process, ramp: Ramp, gamma: float = 0.1) -> np.ndarray:
     """tau = sigma/(alpha + sigma) falls as 1 - gamma^u: more steps near data the smaller gamma < 1 is."""
     high, low = _tau_range(process)
     u = low + (1 - gamma ** (1 - ramp)) / (1 - gamma) * (high - low)
-    return _from_ratio(process, u / np.maximum(1 - u, 1e-300))
+    return _from_ratio(process, ramp, u / np.maximum(1 - u, 1e-300))
 
 
 def flow_shift(process: Process, ramp: Ramp, shift: float = 3.0) -> np.ndarray:
@@ -100,7 +99,7 @@ def flow_shift(process: Process, ramp: Ramp, shift: float = 3.0) -> np.ndarray:
     high, low = (x / (shift - (shift - 1) * x) for x in (high, low))
     u = high + ramp * (low - high)
     u = shift * u / (1 + (shift - 1) * u)
-    return _from_ratio(process, u / np.maximum(1 - u, 1e-300))
+    return _from_ratio(process, ramp, u / np.maximum(1 - u, 1e-300))
 
 
 def beta(process: Process, ramp: Ramp, a: float = 0.6, b: float = 0.6) -> np.ndarray:
@@ -130,6 +129,8 @@ def default_grid(process: Process) -> str:
 def times(process: Process, n: int, grid: Grid, t_start: float | None = None) -> list[float]:
     """n descending times of a grid: a family, ("family", {argument: value}), or the times themselves.
 
+    The argument open=True, of every family, leaves out t_min: the n times are the first of n + 1, and the
+    step to clean data is as long as its neighbours. At few steps that is often better.
     t_start begins later than pure noise: the family is laid between t_start and t_min.
 
     Raises:
@@ -141,13 +142,14 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
     name, arguments = (grid, {}) if isinstance(grid, str) else grid
     if name not in GRIDS:
         raise unknown("grid", name, GRIDS)
-    known = list(inspect.signature(GRIDS[name]).parameters)[2:]
+    known = [*list(inspect.signature(GRIDS[name]).parameters)[2:], "open"]
     for key in arguments:
         if key not in known:
             takes = ", ".join(known) or "no arguments"
             raise ArgumentError(f"grid {name!r} has no argument {key!r}: it takes {takes}")
     span = process if t_start is None else _Started(process, t_start)
-    ramp = np.linspace(0, 1, n) if n > 1 else np.zeros(1)
+    arguments = dict(arguments)
+    ramp = np.arange(n) / (n if arguments.pop("open", False) else max(n - 1, 1))
     return check([float(t) for t in GRIDS[name](span, ramp, **arguments)], process, n)
 
 
