@@ -6,7 +6,7 @@ what went wrong is one line on stderr.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,11 +172,12 @@ def models(as_json: Json = False) -> None:
     from . import models as embedded
 
     rows = []
-    for name in embedded.MODELS:
+    for name in (*embedded.MODELS, *embedded.EXACT):
         model = embedded.load(name)
+        parameters: Iterable[Tensor] = getattr(model.net, "parameters", tuple)()
         rows.append({
-            "name": name, "shape": "x".join(map(str, model.shape)), "classes": model.null["y"],
-            "parameters": sum(p.numel() for p in model.net.parameters()),  # type: ignore[attr-defined]
+            "name": name, "shape": "x".join(map(str, model.shape)), "classes": model.null.get("y", 0),
+            "parameters": sum(p.numel() for p in parameters) or "exact",
             "process": type(model.process).__name__,
         })  # fmt: skip
     show(rows, as_json)

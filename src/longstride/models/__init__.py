@@ -21,6 +21,7 @@ __all__ = ["MODELS", "Judge", "ideal", "judge", "load", "mixture", "save", "save
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODELS = ("digits", "fashion")
+EXACT = ("mixture",)
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,20 @@ def _file(name: str | Path, suffix: str) -> Path:
     path = Path(name)
     if path.suffix == ".safetensors":
         return path.with_name(f"{path.stem}{suffix}.safetensors")
-    raise unknown("model", str(name), MODELS)
+    raise unknown("model", str(name), (*MODELS, *EXACT))
 
 
 def load(name: str | Path) -> Denoiser:
-    """An embedded model, "digits" or "fashion", or the .safetensors file that `longstride train` wrote.
+    """An embedded model, or the .safetensors file that `longstride train` wrote.
 
+    "digits" and "fashion" are trained networks; "mixture" is an exact model, in 64 dimensions.
     cond={"y": labels [n]} chooses classes; without it the sample is of any class. Data are in [-1, 1].
 
     Raises:
         ArgumentError: unknown name (with the nearest ones), or a file that is not such a model.
     """
+    if str(name) in EXACT:
+        return mixture()
     path = _file(name, "")
     tensors, header = read_tensors(path, "denoiser")
     net = fill(seeded(UNet, *header["unet"]), tensors, path)
