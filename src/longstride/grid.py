@@ -30,7 +30,7 @@ def _ratio_range(process: Process) -> tuple[float, float]:
 
 
 def _from_ratio(process: Process, ramp: Ramp, ratio: np.ndarray) -> np.ndarray:
-    """Times with these noise-to-signal ratios; the ends of the ramp are exact, whatever the logarithm does."""
+    """Times with these noise-to-signal ratios; the ends of the ramp are exact, whatever log does."""
     times = [process.time(-math.log(q)) for q in ratio]
     return np.where(ramp == 0, process.t_max, np.where(ramp == 1, process.t_min, times))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
@@ -62,6 +63,7 @@ def load(name: str | Path) -> Denoiser:
     path = _file(name, "")
     tensors, header = read_tensors(path, "denoiser")
     net = fill(seeded(UNet, *header["unet"]), tensors, path)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on CPUs
     return Denoiser(
         net,
         EDM(sigma_data=header["sigma_data"]),
