@@ -70,7 +70,8 @@ def write_json(path: Path, data: dict) -> None:
         rows = entry.get("rows", {})
         rest = json.dumps({k: v for k, v in entry.items() if k != "rows"})
         body = ",\n".join(f"{json.dumps(k)}: {json.dumps(rows[k])}" for k in sorted(rows))
-        tail = f', "rows": {{\n{body}}}}}' if model != "about" else "}"
+        comma = "" if rest == "{}" else ", "
+        tail = f'{comma}"rows": {{\n{body}}}}}' if model != "about" else "}"
         lines.append(f"{json.dumps(model)}: {rest[:-1]}{tail}")
     part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     os.replace(part, path)

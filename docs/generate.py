@@ -102,8 +102,8 @@ def main() -> None:
         print(lines[-1], flush=True)
     grids = []
     for name, family in GRIDS.items():
-        arguments = [str(p) for p in list(inspect.signature(family).parameters.values())[2:]]
-        shown = ", ".join(a.replace(": float", "").replace(": bool", "") for a in arguments)
+        parameters = list(inspect.signature(family).parameters.values())[2:]
+        shown = ", ".join(f"{p.name}={p.default}" for p in parameters)
         what = (inspect.getdoc(family) or "").splitlines()[0]
         grids.append(f"| `{name}` | {what} | {shown} |")
     page = HEAD + "\n".join(lines) + "\n" + TAIL + "\n".join(grids) + "\n"
