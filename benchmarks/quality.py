@@ -12,8 +12,9 @@ import json
 import time
 from pathlib import Path
 
-import longstride as ls
 import torch
+
+import longstride as ls
 from longstride.metrics import class_agreement, frechet_distance, statistics
 from longstride.models import judge
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
+
+from longstride.cli import app
+from longstride.grid import GRIDS
 from longstride.methods import REGISTRY
 
 ROOT = Path(__file__).parent.parent
@@ -16,29 +19,41 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_the_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def listed(heading: str) -> list[str]:
+    """First cells of the table under a heading of docs/methods.md."""
+    text = (ROOT / "docs" / "methods.md").read_text().split("\n## ")[0]
+    section = re.split(rf"^#+ {heading}$", text, flags=re.MULTILINE)[1]
+    return re.findall(r"^\| `(\w+)` \|", re.split(r"^#", section, flags=re.MULTILINE)[0], re.MULTILINE)
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a page registers is gone after it, whether it ran or failed."""
     before = dict(REGISTRY)
-    names: dict[str, object] = {}
-    with torch.random.fork_rng():
-        for i, block in enumerate(blocks(page, "python")):
-            exec(compile(block, f"{page.name}, block {i + 1}", "exec"), names)
+    yield
     REGISTRY.clear()
     REGISTRY.update(before)
 
 
+@pytest.mark.usefixtures("registry")
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    with torch.random.fork_rng():
+        for i, block in enumerate(blocks(page, "python")):
+            exec(compile(block, f"{page.name}, block {i + 1}", "exec"), names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_the_commands_exist(page: Path) -> None:
-    commands = {m for b in blocks(page, "bash") for m in re.findall(r"^longstride (\w+)", b, re.M)}
-    for command in commands:
-        call = [sys.executable, "-m", "longstride", command, "--help"]
-        assert subprocess.run(call, capture_output=True, check=False).returncode == 0, command
+    for command in {m for b in blocks(page, "bash") for m in re.findall(r"^longstride (\w+)", b, re.M)}:
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0, command
 
 
 def test_the_page_of_methods_lists_the_registry() -> None:
-    text = (ROOT / "docs" / "methods.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \| [a-zA-Z]", text, re.M)) == set(REGISTRY)
+    assert sorted(listed("Methods")) == sorted(REGISTRY)
+    assert sorted(listed("Grids")) == sorted(GRIDS)

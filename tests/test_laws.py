@@ -187,8 +187,9 @@ def test_float32_agrees_with_float64(name: str) -> None:
     double = ls.sample(model, x_init=x, method=name, nfe=9, grid="log_snr")
     single = ls.sample(model, x_init=x.float(), method=name, nfe=9, grid="log_snr")
     assert single.dtype == torch.float32
-    # Round-off of x at sigma = 10 is 6e-7; the largest weights of nine evaluations are tens.
-    assert torch.allclose(single.double(), double, atol=2e-4)
+    # Round-off of x at sigma = 10 is 6e-7. Tsitouras' stages multiply it by up to 13 * 8 and more of their
+    # own in a step as long as the last one, from sigma 10 to 0.2.
+    assert torch.allclose(single.double(), double, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

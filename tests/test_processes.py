@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-import longstride as ls
 import numpy as np
 import pytest
 import torch
+
+import longstride as ls
 from longstride.frame import PREDICTIONS, Frame, conversion
 from longstride.grid import GRIDS, RATIO_MAX, times
 from test_laws import PROCESSES

@@ -6,12 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import longstride as ls
 import pytest
 import torch
+from torch import Tensor
+
+import longstride as ls
 from longstride.models import mixture
 from longstride.models.store import write_tensors
-from torch import Tensor
 
 F64 = torch.float64
 EDM = ls.process.EDM()
