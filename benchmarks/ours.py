@@ -25,8 +25,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 TWICE = ("ab_1", "ab_2", "ab_3", "ab_4", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "exp_euler", "euler",
          "deis_1", "deis_2", "deis_3", "deis_4", "ipndm_1", "lms_1", "ddim")  # fmt: skip
 # Methods of many stages or long history, which are for more evaluations than these.
-LONG = ("ralston", "kutta_3", "ralston_3", "rk4", "cash_karp", "dopri5", "tsit5", "etdrk3", "etdrk4", "krogstad",
-        "hochbruck_ostermann", "exp_adams_4", "unipc_4", "abm_3", "abm_4", "lms_4")  # fmt: skip
+LONG = ("ralston", "kutta_3", "ralston_3", "rk4", "cash_karp", "dopri5", "tsit5", "etdrk3", "etdrk4",
+        "krogstad", "hochbruck_ostermann", "exp_adams_4", "unipc_4", "abm_3", "abm_4", "lms_4")  # fmt: skip
 
 
 def process(task: Task) -> ls.process.Process:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_time_is_the_inverse_of_lambda(process: ls.process.Process) -> None:
 def test_lambda_falls_with_the_noise_and_the_ends_are_exact(process: ls.process.Process) -> None:
     ts = np.linspace(process.t_end, process.t_max, 200)
     lambdas = [process.lambda_(float(t)) for t in ts]
-    assert all(b < a for a, b in zip(lambdas, lambdas[1:], strict=False))
+    assert all(b < a for a, b in pairwise(lambdas))
     assert process.pair(process.t_end) == (1.0, 0.0)
 
 
@@ -88,7 +89,7 @@ def test_predictions_convert_exactly(predicts: str, alpha: float, sigma: float) 
 
 
 def test_edm_preconditioning_has_unit_variances() -> None:
-    """c_in gives the network unit variance and c_out asks for unit variance (Karras et al. 2022, app. B.6)."""
+    """c_in gives the network unit variance and c_out asks it for that (Karras et al. 2022, app. B.6)."""
     process = ls.process.EDM(sigma_data=0.7)
     for sigma in (0.01, 0.7, 30.0):
         c_skip, c_out, c_in, c_noise = process.preconditioning(sigma)
@@ -113,7 +114,7 @@ def test_grids_fall_strictly_within_the_process(process: ls.process.Process, nam
     for n in (1, 2, 3, 10, 50):
         grid = times(process, n, name)
         assert len(grid) == n
-        assert all(np.float32(b) < np.float32(a) for a, b in zip(grid, grid[1:], strict=False))
+        assert all(np.float32(b) < np.float32(a) for a, b in pairwise(grid))
         if name != "leading":
             assert grid[0] == process.t_max
         if n > 1 and name != "trailing":

@@ -1,4 +1,4 @@
-"""What users lean on: guidance, batching, callbacks, final, plans as files, and errors that say what to do."""
+"""What users lean on: guidance, batching, callbacks, plans as files, errors that say what to do."""
 
 from __future__ import annotations
 
