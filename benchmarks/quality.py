@@ -50,8 +50,8 @@ def write(name: str, rows: list[list]) -> None:
         "",
         f"Made by `python benchmarks/quality.py {name}`, seed 1, balanced labels, unguided, Karras grid. "
         f"On the {of.test.n} test images the classifier agrees with the label in {of.accuracy:.4f}; training "
-        f"images are at a Frechet distance of {of.floor:.2f} from them, the floor. Seconds: on a shared machine "
-        "of two cores.",
+        f"images are at a Frechet distance of {of.floor:.2f} from them, the floor. Seconds: on a shared "
+        "machine of two cores.",
         "",
         "| " + " | ".join(HEAD) + " |",
         "|" + "---|" * len(HEAD),

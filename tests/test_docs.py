@@ -24,7 +24,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def listed(heading: str) -> list[str]:
     """First cells of the table under a heading of docs/methods.md."""
-    text = (ROOT / "docs" / "methods.md").read_text().split("\n## ")[0]
+    text = (ROOT / "docs" / "methods.md").read_text()
     section = re.split(rf"^#+ {heading}$", text, flags=re.MULTILINE)[1]
     return re.findall(r"^\| `(\w+)` \|", re.split(r"^#", section, flags=re.MULTILINE)[0], re.MULTILINE)
 
