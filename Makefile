@@ -13,8 +13,8 @@ test: check
 	$(VENV)/bin/python -m pytest -n 2 tests
 
 check: $(VENV)/.tested
-	$(VENV)/bin/ruff check src tests benchmarks
-	$(VENV)/bin/ruff format --check src tests benchmarks
+	$(VENV)/bin/ruff check src tests benchmarks docs
+	$(VENV)/bin/ruff format --check src tests benchmarks docs
 	$(VENV)/bin/mypy
 
 docs: $(VENV)/.installed

@@ -28,6 +28,6 @@ class ODE:
 
     def fields(self, exponential: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
-        if exponential or (isinstance(self.L, float) and self.L == 0):
+        if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
             return (self.f,)
         return (lambda t, x: self.f(t, x) + self.L * x,)

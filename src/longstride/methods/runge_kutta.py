@@ -30,7 +30,7 @@ class Tableau:
     def __post_init__(self) -> None:
         for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
             if row and abs(float(sum(entry(e, 0.0) for e in row)) - c) > 1e-12:
-                raise ValueError(f"the row at c = {c} does not sum to c: {row}")
+                raise ArgumentError(f"the row at c = {c} does not sum to c: {row}")
 
     @property
     def exponential(self) -> bool:
