@@ -129,8 +129,9 @@ def default_grid(process: Process) -> str:
 def times(process: Process, n: int, grid: Grid, t_start: float | None = None) -> list[float]:
     """n descending times of a grid: a family, ("family", {argument: value}), or the times themselves.
 
-    The argument open=True, of every family but leading and trailing, leaves out t_min: the n times are the
-    first of n + 1, and the step to clean data is as long as its neighbours. At few steps that is often better.
+    The argument open=True, of every family but leading and trailing, leaves out t_min: the n times are
+    the first of n + 1, and the step to clean data is as long as its neighbours. At few steps that is often
+    better.
 
     t_start begins later than pure noise: the family is laid between t_start and t_min.
 
