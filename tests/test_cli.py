@@ -291,9 +291,11 @@ def test_the_real_command_exits_as_promised():
 def test_an_interrupt_is_one_line_and_leaves_nothing(elsewhere):
     untrained(elsewhere.parent / "slow.safetensors", "slow")
     command = [*COMMAND, "compare", "../slow.safetensors", "--n", "4000", "--out", "report"]
+    # A test run in the background of a shell ignores interrupts, and its children would inherit that.
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=elsewhere
-    )
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=elsewhere,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not os.listdir(elsewhere) and time.monotonic() < deadline:
         time.sleep(0.05)  # until the run has begun: its temporary folder is there
