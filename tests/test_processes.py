@@ -162,6 +162,9 @@ def test_add_noise_and_t_start() -> None:
     for i in range(2):
         alpha, sigma = process.pair(float(t[i]))
         assert torch.allclose(x[i], alpha * x0[i] + sigma * noise[i])
+    table = ls.process.VP(discrete=True)
+    whole, point = (table.add_noise(x0, torch.tensor([500, 20], dtype=d), noise) for d in (torch.long, F64))
+    assert torch.equal(whole, point)
     plan = ls.plan_sampling(process, "ddim", 5, "log_snr", t_start=0.6)
     assert plan.times[0] == 0.6
     assert plan.nfe == 5

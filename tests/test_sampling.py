@@ -50,6 +50,12 @@ def test_a_guided_evaluation_is_one_nfe_and_two_network_calls() -> None:
     assert calls == [10] * 4  # both halves travel in one batch
 
 
+@pytest.mark.parametrize("y", [3.0, torch.tensor(3.0), [3.0, 3.0]])
+def test_guidance_is_never_dropped_without_a_word(y: object) -> None:
+    with pytest.raises(ls.ArgumentError, match="one entry for each sample"):
+        ls.sample(labelled(), 2, nfe=2, cond={"y": y}, guidance=2.0)
+
+
 def test_labels_are_dealt_out_with_the_batch() -> None:
     y = torch.arange(7.0)
     whole = ls.sample(labelled(), 7, nfe=5, cond={"y": y}, batch=7)

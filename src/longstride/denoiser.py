@@ -145,6 +145,10 @@ class Denoiser:
     def _doubled(self, name: str, value: Any, x: Tensor) -> Any:
         """A conditioning value for the guided batch: the given ones, then the null ones."""
         if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(x):
+            if name in self.null:
+                raise ArgumentError(
+                    f"guidance needs cond {name!r} as a tensor, one entry for each sample: {len(x)}"
+                )
             return value
         null = self.null.get(name, value)
         return torch.cat([value, torch.as_tensor(null, device=value.device).to(value).expand_as(value)])

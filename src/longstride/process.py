@@ -88,6 +88,8 @@ class Process:
 
     def add_noise(self, x0: Tensor, t: Time, noise: Tensor) -> Tensor:
         """x_t from clean x0 [B, *shape] and unit normal noise of its shape; t a number or [B]."""
+        # Integer times are indices of a table; alpha and sigma are not integers.
+        t = t.to(x0.dtype) if isinstance(t, Tensor) and not t.is_floating_point() else t
         alpha, sigma = self.pair(t)
         if isinstance(t, Tensor):
             shape = (-1,) + (1,) * (x0.ndim - 1)
