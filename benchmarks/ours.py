@@ -19,7 +19,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "gamma": (1.25, 1.5, 1.75, 2.0),
     "lower_order_final": (False,),
     "variant": ("bh1", "bh2"),
-    "interpolate": ("lambda",),
+    "interpolate": (None,),
 }
 # Second names of methods listed anyway.
 TWICE = ("ab_1", "ab_2", "ab_3", "ab_4", "dpmpp_2m_sde", "dpmpp_3m_sde", "ddpm", "exp_euler", "euler",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -149,9 +150,9 @@ def test_nfe_is_a_budget_and_counts_what_the_network_sees(name: str) -> None:
             return exact.net(x, t)
 
         model = ls.Denoiser(net, process, shape=(2,))
-        for nfe in range(1, 12):
+        for nfe, final in product(range(1, 12), ("data", "sigma_min")):
             calls, stats = 0, ls.Stats()
-            plan = ls.plan_sampling(process, name, nfe)
+            plan = ls.plan_sampling(process, name, nfe, final=final)
             ls.sample(model, 2, plan=plan, stats=stats)
             assert calls == plan.nfe == stats.nfe == nfe
             assert list(plan.times) == sorted(set(plan.times), reverse=True)
@@ -204,9 +205,10 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
     assert not ls.sample(model, x_init=x, method=name, nfe=5).requires_grad
 
 
-@pytest.mark.parametrize("prediction", ["data", "noise"])
+@pytest.mark.parametrize("prediction", ["data", "noise", "sigma", "velocity", "v"])
 @pytest.mark.parametrize("gamma", [None, 1.0, 0.8])
-def test_bdia_is_undone_by_its_own_rows_on_the_reversed_grid(gamma: float | None, prediction: str) -> None:
+def test_bdia_is_undone_by_solving_its_rows(gamma: float | None, prediction: str) -> None:
+    """x_(n+1) = g x_(n-1) + a x_n + f F_n, solved for x_(n-1)."""
     process = ls.process.EDM(sigma_min=0.05, sigma_max=20.0)
     model = mixture(dim=3, process=process)
     fields = model.fields()
@@ -214,12 +216,15 @@ def test_bdia_is_undone_by_its_own_rows_on_the_reversed_grid(gamma: float | None
     times = ls.grid.times(process, 11, "log_snr")
     xs, fs = [ls.prior(model, 4, dtype=F64)], []
     start = xs[0]
-    for n in range(10):
-        xs, fs = ls.advance(fields, method.step(times, n, frame), xs, fs)
-    back = [xs[1], xs[0]]
-    for n in range(1, 10):
-        back, _ = ls.advance(fields, method.step(times[::-1], n, frame), back, [])
-    assert torch.allclose(back[-1], start, rtol=1e-9, atol=1e-9)
+    steps = [method.step(times, n, frame) for n in range(10)]
+    for step in steps:
+        xs, fs = ls.advance(fields, step, xs, fs)
+    older, newer = xs
+    for step in steps[:0:-1]:
+        (asked, row) = step.stages
+        (g, a), (f,) = row.x[:2], row.f
+        older, newer = (newer - a * older - f * fields[asked.field](asked.at, older)) / g, older
+    assert torch.allclose(older, start, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "eta" in REGISTRY[n].options])
@@ -274,6 +279,18 @@ def test_brownian_increments_are_unit_normal_and_independent() -> None:
         assert abs(float(x.var()) - 1) < 4 * math.sqrt(2 / n)
     for x, y in ((a, b), (b, c), (a, c)):
         assert abs(float((x * y).mean())) < 4 / math.sqrt(n)
+
+
+@pytest.mark.parametrize("step", [0.1, 1e-3, 1e-4])
+def test_short_brownian_increments_are_as_good_as_long_ones(step: float) -> None:
+    """Neighbours within one octave: unit variance, no correlation, whatever dyadic point lies between."""
+    times = [1.3337 * (1 + step) ** k for k in range(5)]
+    z = [Noise(1, range(4000), (4,)).increment(*q).ravel() for q in pairwise(times)]
+    n = len(z[0])
+    for x in z:
+        assert abs(float(x.var()) - 1) < 4.5 * math.sqrt(2 / n)
+    for x, y in pairwise(z):
+        assert abs(float((x * y).mean())) < 4.5 / math.sqrt(n)
 
 
 def test_the_noise_of_a_sample_is_its_own_bit_for_bit() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -50,10 +53,18 @@ def test_a_guided_evaluation_is_one_nfe_and_two_network_calls() -> None:
     assert calls == [10] * 4  # both halves travel in one batch
 
 
-@pytest.mark.parametrize("y", [3.0, torch.tensor(3.0), [3.0, 3.0]])
-def test_guidance_is_never_dropped_without_a_word(y: object) -> None:
-    with pytest.raises(ls.ArgumentError, match="one entry for each sample"):
-        ls.sample(labelled(), 2, nfe=2, cond={"y": y}, guidance=2.0)
+@pytest.mark.parametrize("y", [3.0, torch.tensor(3.0), torch.tensor([3.0]), [3.0] * 5, np.full(5, 3.0)])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_a_condition_may_be_a_number_a_list_or_an_array(y: object, guidance: float) -> None:
+    tensor = ls.sample(labelled(), 5, nfe=3, cond={"y": torch.full((5,), 3.0)}, guidance=guidance)
+    given = ls.sample(labelled(), 5, nfe=3, cond={"y": y}, guidance=guidance, batch=2)
+    assert torch.allclose(given, tensor, atol=1e-5)
+
+
+def test_fields_guide_towards_a_number_too() -> None:
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    one, many = (labelled().fields({"y": y}, 2.0)[0](1.0, x) for y in (3.0, torch.full((3,), 3.0)))
+    assert torch.equal(one, many)
 
 
 def test_labels_are_dealt_out_with_the_batch() -> None:
@@ -125,11 +136,42 @@ def test_nan_is_named_by_step_and_time() -> None:
         ({"n": 0}, "at least one sample"),
         ({"guidance": 2.0}, "null condition"),
         ({"final": "zero"}, "data or sigma_min"),
-        ({"t_start": 5.0}, "needs x_init"),
+        ({"t_start": 5.0}, "give x_init"),
+        ({"grid": [1.0, 0.5, 0.1]}, "give x_init"),
+        ({"nfe": 5.5}, "nfe = 5.5: it must be a whole number"),
+        ({"nfe": float("nan")}, "whole number"),
+        ({"n": "4"}, "whole number"),
+        ({"batch": 0}, "at least 1"),
+        ({"seed": 1.5}, "whole number"),
+        ({"seed": None}, "whole number"),
+        ({"method": 5}, "unknown method"),
+        ({"method": "ddim", "eta": "x"}, "finite number"),
+        ({"method": "dpmpp_2m_sde", "eta": float("nan")}, "finite number"),
+        ({"method": "dpmpp_2m_sde", "eta": -1.0}, "eta = -1.0"),
+        ({"method": "dpmpp_2m_sde", "eta": 30.0}, "overflow"),
+        ({"method": "bdia", "gamma": 0}, "positive"),
+        ({"method": "bdia", "prediction": "xyz"}, "prediction = 'xyz'"),
+        ({"method": "unipc_2", "lower_order_final": "no"}, "True or False"),
+        ({"grid": ("karras", {"rho": 0})}, "positive"),
+        ({"grid": ("karras", {"rho": "x"})}, "finite number"),
+        ({"grid": ("karras", {"open": 3})}, "True or False"),
+        ({"grid": ("karras", None)}, "mapping"),
+        ({"grid": 5}, "falling times"),
+        ({"grid": ["a", "b"]}, "falling times"),
+        ({"t_start": "x", "x_init": torch.zeros(1, 2), "n": None}, "finite number"),
+        ({"x_init": torch.zeros(2, 2, dtype=torch.int64), "n": None}, "tensor of floats"),
+        ({"x_init": [[0.0, 0.0]], "n": None}, "tensor of floats"),
+        ({"x_init": torch.zeros(0, 2), "n": None}, "n at least 1"),
+        ({"dtype": torch.int64}, "floating"),
+        ({"device": "nonsense"}, "device = 'nonsense'"),
+        ({"plan": "six.json"}, "Plan.load"),
+        ({"plan": "six", "final": "sigma_min"}, "holds final"),
+        ({"cond": torch.zeros(2)}, "mapping by name"),
+        ({"cond": {"y": [1, 2, 3]}}, "3 entries for 2 samples"),
         ({"nfe": 5, "grid": [80.0, 1.0]}, "2 times where 5"),
         ({"x_init": torch.zeros(2, 3), "n": None}, "where the model wants"),
         ({"cond": {"y": torch.zeros(5)}}, "5 entries for 2 samples"),
-        ({"plan": "six", "nfe": 6}, "leave those out"),
+        ({"plan": "six", "nfe": 6}, "holds nfe: leave those out"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(arguments: dict, message: str) -> None:
@@ -137,10 +179,83 @@ def test_bad_arguments_are_refused_before_anything_runs(arguments: dict, message
         raise AssertionError("the network was called")
 
     model = ls.Denoiser(net, EDM, shape=(2,))
-    if "plan" in arguments:
+    if arguments.get("plan") == "six":
         arguments = {**arguments, "plan": ls.plan_sampling(EDM, "ddim", 6)}
     with pytest.raises(ls.ArgumentError, match=message):
         ls.sample(model, **{"n": 2, **arguments})
+
+
+def test_one_step_from_pure_noise_to_data_is_the_data_prediction() -> None:
+    model = mixture(dim=2, process=ls.process.Flow())
+    x = ls.prior(model, 3)
+    for grid in ([1.0, 0.0], [1.0]):
+        assert torch.equal(ls.sample(model, x_init=x, grid=grid), model.fields()[0](1.0, x))
+
+
+@pytest.mark.parametrize("net", [lambda x, t: None, lambda x, t: (x,), lambda x, t: x / 0 + {}[0]])
+def test_what_goes_wrong_in_a_network_is_named_by_step_and_time(net: Callable) -> None:
+    with pytest.raises(ls.SolveError, match=r"dpmpp_2m, step 1 of 3, t = 80 to") as error:
+        ls.sample(ls.Denoiser(net, EDM, shape=(2,)), 1, nfe=3)
+    assert not isinstance(error.value, ls.ArgumentError)
+    assert "\n" not in str(error.value)
+
+
+def test_the_state_goes_where_it_is_asked_to() -> None:
+    """A network without parameters runs where its input is; "meta" tensors have a place and no numbers."""
+    seen = []
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        seen.append((x.device.type, t.device.type, y.device.type))
+        raise RuntimeError("far enough")
+
+    model = ls.Denoiser(net, EDM, shape=(2,))
+    x = torch.zeros(1, 2, device="meta")
+    for start in ({"n": 1, "device": "meta"}, {"x_init": x}):
+        with pytest.raises(ls.SolveError, match="far enough"):
+            ls.sample(model, cond={"y": [1]}, nfe=2, **start)
+    assert seen == [("meta",) * 3] * 2
+
+
+def test_time_keeps_a_half_precision_network_exact() -> None:
+    """bf16 has 8 bits: index 999 would read 1000."""
+    seen = []
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.bfloat16))
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            seen.append(t[0])
+            return self.w * x
+
+    process = ls.process.VP(discrete=True)
+    model = ls.Denoiser(Net(), process, predicts="noise", shape=(2,), time=lambda t: t)
+    plan = ls.plan_sampling(process, "ddim", 6, "trailing")
+    ls.sample(model, 1, plan=plan)
+    assert torch.equal(torch.stack(seen), torch.tensor(plan.times[:-1]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: p.EDM(sigma_data=0),
+        lambda p: p.VE(sigma_min="a"),
+        lambda p: p.VE(sigma_min=2.0, sigma_max=1.0),
+        lambda p: p.VP(t_max=5.0),
+        lambda p: p.VP(t_min=0.0),
+        lambda p: p.VP(beta_max=-5.0),
+        lambda p: p.VP(discrete=True, t_max=1200.0),
+        lambda p: p.Flow(t_min=2.0),
+        lambda p: p.AlphaSigma(lambda t: t, lambda t: 1 - t),
+        lambda p: p.AlphaSigma(lambda t: 1.0, lambda t: t),
+        lambda p: p.AlphaSigma(math.cos, math.sin),
+        lambda p: p.AlphaSigma(1, 2),
+    ],
+)
+def test_a_process_that_makes_no_sense_is_refused(make: Callable) -> None:
+    with pytest.raises(ls.ArgumentError):
+        make(ls.process)
 
 
 def test_noise_prediction_at_pure_noise_is_refused_with_a_way_out() -> None:
@@ -171,12 +286,16 @@ def spoil(path: Path, how: str) -> None:
         plan["version"] = 99
     elif how == "nan":
         plan["times"][0] = float("nan")
+    elif how == "text":
+        plan["times"][0] = "80.0"
     elif how == "list":
         plan = [plan]
     path.write_text(json.dumps(plan))
 
 
-@pytest.mark.parametrize("how", ["truncated", "edited", "type", "extra", "version", "nan", "list", "missing"])
+@pytest.mark.parametrize(
+    "how", ["truncated", "edited", "type", "extra", "version", "nan", "text", "list", "missing"]
+)
 def test_a_spoilt_plan_file_is_refused(how: str, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     ls.plan_sampling(EDM, "dpmpp_2m", 5).save(path)
@@ -195,6 +314,18 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         replace(plan, steps=(plan.steps[0], ls.Step((stage,)), plan.steps[2]))
     with pytest.raises(ls.PlanError, match="one way"):
         replace(plan, times=(1.0, 3.0, 2.0, 0.0))
+    late = ls.Step((ls.Stage((1.0,), at=-5.0), ls.Stage((1.0, 0.0), (1.0,))))
+    with pytest.raises(ls.PlanError, match="step 2 evaluates outside"):
+        replace(plan, steps=(*plan.steps[:2], late))
+    for interval in ((1.0, 1.0), (-1.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(ls.PlanError, match="Brownian interval"):
+            replace(plan, steps=(replace(plan.steps[0], brownian=interval), *plan.steps[1:]))
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(tmp_path: Path) -> None:
+    plan = ls.plan_sampling(EDM, "dpmpp_2m_sde", np.int64(4), eta=np.float32(0.5))
+    plan.save(tmp_path / "plan.json")
+    assert ls.Plan.load(tmp_path / "plan.json").options == {"eta": 0.5}
 
 
 def test_a_plan_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -220,6 +351,10 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     write_tensors(path, "denoiser", {"enter.weight": torch.zeros(3, 3)}, header)
     with pytest.raises(ls.ArgumentError, match="has shape"):
         ls.load(path)
+    for broken in ({}, {**header, "unet": ["x"]}, {**header, "unet": [-1, 1, 16, 1, 10, 0]}):
+        write_tensors(path, "denoiser", {"enter.weight": torch.zeros(3, 3)}, broken)
+        with pytest.raises(ls.ArgumentError, match="describes no network"):
+            ls.load(path)
     write_tensors(path, "judge", {}, {})
     with pytest.raises(ls.ArgumentError, match="no longstride denoiser"):
         ls.load(path)
@@ -240,5 +375,41 @@ def test_solve_hits_the_times_it_was_asked_for() -> None:
     assert solution.t == tuple(marks)
     assert torch.allclose(solution.x[:, 0, 0], torch.exp(-torch.tensor(marks, dtype=F64)), atol=1e-6)
     assert solution.stats.nfe == 4 * (4 + 2 + 5)
+
+
+def test_an_ode_gets_its_time_as_a_tensor_and_must_return_what_it_got() -> None:
+    """x' = cos t from 0 is sin t; t is real where x is complex."""
+
+    def rate(t: Tensor, x: Tensor) -> Tensor:
+        assert (t.shape, t.dtype) == ((), F64)
+        return torch.cos(t).expand_as(x).to(x)
+
+    for dtype in (F64, torch.complex128):
+        x = ls.solve(ls.ODE(rate), torch.zeros(2, 1, dtype=dtype), t=(0, 1), steps=50).x
+        assert torch.allclose(x, torch.full_like(x, math.sin(1)), atol=1e-9)
+    with pytest.raises(ls.SolveError, match=r"rk4, step 1 of 4.*returned shape \(\)"):
+        ls.solve(ls.ODE(lambda t, x: x.sum()), torch.zeros(2, 1), t=(0, 1), steps=4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 2.5}, "whole number"),
+        ({"dt": 0.0}, "positive"),
+        ({"dt": float("nan")}, "finite"),
+        ({"steps": 2, "t": (0, float("nan"))}, "finite"),
+        ({"steps": 2, "t": 3.0}, r"\(start, end\)"),
+        ({"steps": 2, "save_at": []}, "empty"),
+        ({"steps": 2, "save_at": [-1.0, 1.0]}, "turning back"),
+        ({"steps": 2, "x0": torch.ones(2, dtype=torch.int64)}, "floating"),
+        ({}, "either dt= or steps="),
+    ],
+)
+def test_bad_arguments_of_solve_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ls.ArgumentError, match=message):
+        ls.solve(ls.ODE(lambda t, x: -x), **{"x0": torch.ones(1, 1), "t": (0, 1), **arguments})
+
+
+def test_solve_does_not_sample() -> None:
     with pytest.raises(ls.ArgumentError, match="samples diffusions"):
         ls.solve(ls.ODE(lambda t, x: -x), torch.ones(1, 1), t=(0, 1), method="ddpm", dt=0.1)

@@ -70,8 +70,8 @@ def sample(
 ) -> None:
     """Draw samples and write them to a picture, or to an array."""
     from . import models
+    from .files import output_folder
     from .integrate import Stats
-    from .report import output_folder
     from .sampling import sample as draw
 
     set_threads(threads)

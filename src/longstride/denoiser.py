@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from numbers import Number
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .core import Field
-from .errors import ArgumentError, SolveError, unknown
+from .errors import ArgumentError, SolveError, finite, unknown, whole
 from .frame import PREDICTIONS, conversion
 from .process import Process
 
@@ -32,8 +34,10 @@ class Denoiser:
         data_range: smallest and largest value of the data, for pictures; None if they have no such.
         name: what tables call it.
 
-    A network with parameters gets x in their dtype, and its output comes back in x's: a bf16 network keeps
-    a float32 state.
+    A network with parameters gets x and t in their dtype, and its output comes back in the state's: a bf16
+    network keeps a float32 state. What `time` returns is passed on as it is, so that `time=lambda t: t`
+    keeps a half-precision network's times in float32. The network must leave x alone and return a tensor
+    that it does not write to again: multistep methods remember what it returned.
     """
 
     net: Callable[..., Tensor]
@@ -48,26 +52,33 @@ class Denoiser:
     def __post_init__(self) -> None:
         if self.predicts not in PREDICTS:
             raise unknown("prediction", self.predicts, PREDICTS)
-        object.__setattr__(self, "shape", tuple(self.shape))
+        if not isinstance(self.process, Process):
+            raise ArgumentError(f"process = {self.process!r}: it is one of longstride.process, such as EDM()")
+        if not isinstance(self.shape, Sequence):
+            raise ArgumentError(f"shape = {self.shape!r}: it is that of one sample, such as (3, 32, 32)")
+        object.__setattr__(self, "shape", tuple(whole("shape", side, 1) for side in self.shape))
         if self.predicts == "raw":
             self.process.preconditioning(1.0)  # refuses a process that has none
 
     @property
-    def _parameter(self) -> Tensor | None:
+    def _tensor(self) -> Tensor | None:
+        """One that the network holds and that says where it is and in which dtype."""
         if not isinstance(self.net, nn.Module):
             return None
-        return next((p for p in self.net.parameters() if p.is_floating_point()), None)
+        held = chain(self.net.parameters(), self.net.buffers())
+        return next((tensor for tensor in held if tensor.is_floating_point()), None)
 
     @property
-    def device(self) -> torch.device:
-        return torch.device("cpu") if self._parameter is None else self._parameter.device
+    def device(self) -> torch.device | None:
+        """Where the network is; None if it holds no tensors and works anywhere."""
+        return None if self._tensor is None else self._tensor.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the state when none is asked for: the network's, and at least float32."""
-        if self._parameter is None:
+        if self._tensor is None:
             return torch.get_default_dtype()
-        return torch.promote_types(self._parameter.dtype, torch.float32)
+        return torch.promote_types(self._tensor.dtype, torch.float32)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Denoiser:
         """The same with the network moved, as torch's Module.to does it."""
@@ -89,34 +100,37 @@ class Denoiser:
             ArgumentError: guidance without a null condition, or without a condition to guide to.
         """
         cond = dict(cond or {})
-        guided = guidance != 1
+        guided = finite("guidance", guidance) != 1
         if guided and not (self.null and set(self.null) & set(cond)):
             raise ArgumentError(
                 f"guidance = {guidance} needs cond= with {' or '.join(self.null)}"
                 if self.null
                 else f"guidance = {guidance} needs a null condition: Denoiser(..., null={{'y': ...}})"
             )
-        parameter = self._parameter
-        net_dtype = None if parameter is None else parameter.dtype
+        tensor = self._tensor
+        net_dtype = None if tensor is None else tensor.dtype
 
         def network(x: Tensor, t: float) -> Tensor:
-            dtype = net_dtype or x.dtype
-            arguments = cond
-            inner = x.to(dtype)
+            inner, arguments = x.to(net_dtype or x.dtype), cond
             if guided:
                 arguments = {k: self._doubled(k, v, x) for k, v in cond.items()}
                 inner = torch.cat([inner, inner])
-            times = torch.full((len(inner),), t, dtype=dtype, device=x.device)
-            out = self.net(inner, times if self.time is None else self.time(times), **arguments)
-            if out.shape != inner.shape:
+            if self.time is None:
+                times = torch.full((len(inner),), t, dtype=inner.dtype, device=x.device)
+            else:
+                times = self.time(torch.full((len(inner),), t, dtype=x.dtype, device=x.device))
+            out = self.net(inner, times, **arguments)
+            if not isinstance(out, Tensor) or out.shape != inner.shape:
+                what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
-                    f"the network of {self.name!r} returned shape {tuple(out.shape)} for an input of "
-                    f"{tuple(inner.shape)}: it must return one prediction of its input's shape"
+                    f"the network of {self.name!r} returned {what} for an input of {tuple(inner.shape)}: "
+                    "it must return one prediction, a tensor of its input's shape"
                 )
+            out = out.to(x.dtype)
             if guided:
                 with_label, without = out.chunk(2)
                 out = torch.lerp(without, with_label, guidance)
-            return out.to(x.dtype)
+            return out
 
         def output(x: Tensor, t: float) -> Tensor:
             if self.predicts != "raw":
@@ -142,13 +156,41 @@ class Denoiser:
 
         return tuple(prediction(target) for target in PREDICTIONS)
 
+    def conditioning(
+        self, cond: Mapping[str, Any] | None, n: int, device: torch.device | None = None
+    ) -> dict[str, Any]:
+        """`cond` for n samples: a number, a list or an array becomes a tensor with one entry for each.
+
+        One value stands for all samples. What cannot be a tensor is passed on to the network as it is, and
+        so is a number under a name that guidance does not know.
+
+        Raises:
+            ArgumentError: a value of another length, or a condition of guidance that is no tensor.
+        """
+        if not isinstance(cond, Mapping | None):
+            raise ArgumentError(f"cond = {cond!r}: it is a mapping by name, such as {{'y': labels}}")
+        return {name: self._dealt(name, value, n, device) for name, value in (cond or {}).items()}
+
+    def _dealt(self, name: str, value: Any, n: int, device: torch.device | None) -> Any:
+        if name in self.null or not isinstance(value, Number):
+            try:
+                value = torch.as_tensor(value, device=device)
+            except (TypeError, ValueError, RuntimeError) as error:
+                if name in self.null:
+                    raise ArgumentError(
+                        f"cond {name!r} = {value!r}: it must be a tensor or numbers"
+                    ) from error
+        if not isinstance(value, Tensor) or (value.ndim == 0 and name not in self.null):
+            return value
+        value = value[None] if value.ndim == 0 else value
+        if len(value) not in (1, n):
+            raise ArgumentError(f"cond {name!r} has {len(value)} entries for {n} samples")
+        return value.expand(n, *value.shape[1:])
+
     def _doubled(self, name: str, value: Any, x: Tensor) -> Any:
         """A conditioning value for the guided batch: the given ones, then the null ones."""
-        if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != len(x):
-            if name in self.null:
-                raise ArgumentError(
-                    f"guidance needs cond {name!r} as a tensor, one entry for each sample: {len(x)}"
-                )
+        value = self._dealt(name, value, len(x), x.device)
+        if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         null = self.null.get(name, value)
         return torch.cat([value, torch.as_tensor(null, device=value.device).to(value).expand_as(value)])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
+import operator
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 
 class SolveError(Exception):
@@ -18,9 +22,47 @@ class PlanError(ArgumentError):
     """A plan that is damaged, or made for something else."""
 
 
-def unknown(kind: str, name: str, names: Iterable[str]) -> ArgumentError:
+def unknown(kind: str, name: Any, names: Iterable[str]) -> ArgumentError:
     """The error for an unknown `name`, with the nearest of the known `names`."""
     known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return ArgumentError(f"unknown {kind} {name!r}: {hint}")
+
+
+def whole(what: str, value: Any, least: int | None = None, why: str = "") -> int:
+    """`value` as an int, not less than `least`; what has a fraction or is no number is refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"{what} = {value!r}: it must be a whole number") from None
+    if least is not None and number < least:
+        raise ArgumentError(f"{what} = {number}: {why or f'it must be at least {least}'}")
+    return number
+
+
+def finite(what: str, value: Any) -> float:
+    """`value` as a float, if it is a finite real number."""
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise ArgumentError(f"{what} = {value!r}: it must be a finite number")
+    return float(value)
+
+
+def positive(what: str, value: Any) -> float:
+    """`value` as a float, if it is a finite number above 0."""
+    if finite(what, value) <= 0:
+        raise ArgumentError(f"{what} = {value!r}: it must be positive")
+    return float(value)
+
+
+def like(what: str, value: Any, default: Any) -> Any:
+    """`value` as what `default` is: yes or no, a finite number, or a word."""
+    if isinstance(default, bool):
+        if value is not True and value is not False:
+            raise ArgumentError(f"{what} = {value!r}: it is True or False")
+        return bool(value)
+    if isinstance(default, Real):
+        return finite(what, value)
+    if isinstance(default, str) and not isinstance(value, str):
+        raise ArgumentError(f"{what} = {value!r}: it is a word, such as {default!r}")
+    return value

@@ -12,6 +12,7 @@ from .errors import ArgumentError
 from .process import Process
 
 PREDICTIONS = ("data", "noise", "velocity", "v")  # fields of a Denoiser, as plans number them
+FRAMES = ("data", "noise", "sigma", "velocity", "v")
 
 
 def conversion(predicts: str, target: str, alpha: Any, sigma: Any) -> tuple[Any, Any]:
@@ -22,7 +23,7 @@ def conversion(predicts: str, target: str, alpha: Any, sigma: Any) -> tuple[Any,
 
     Raises:
         ArgumentError: the target does not follow there: data from noise or score where alpha = 0, noise
-            from data where sigma = 0.
+            from data or score where sigma = 0.
     """
     zero_alpha, zero_sigma = ((isinstance(w, float) and w == 0) for w in (alpha, sigma))
     predicts = "velocity" if predicts == "flow" else predicts
@@ -40,17 +41,19 @@ def conversion(predicts: str, target: str, alpha: Any, sigma: Any) -> tuple[Any,
     if predicts == "velocity":
         total = alpha + sigma
         return (1 / total, -sigma / total) if target == "data" else (1 / total, alpha / total)
+    if zero_sigma and target == "noise" and predicts in ("data", "score"):
+        raise ArgumentError("the noise cannot be told from clean data: sigma is 0 there")
     if predicts == "data":
-        if zero_sigma:
-            raise ArgumentError("the noise cannot be told from clean data: sigma is 0 there")
         return 1 / sigma, -alpha / sigma
+    if predicts == "score" and target == "noise":
+        return 0.0, -sigma
     if zero_alpha:
         raise ArgumentError(
             f"a network that predicts the {predicts} says nothing of the data where alpha = 0: begin the "
             "process at a t_max with alpha > 0, or use a network that predicts data, v or flow"
         )
     if predicts == "score":
-        return (1 / alpha, sigma**2 / alpha) if target == "data" else (0.0, -sigma)
+        return 1 / alpha, sigma**2 / alpha
     return 1 / alpha, -sigma / alpha
 
 
@@ -75,6 +78,12 @@ class Frame:
     process: Process
     prediction: str
     eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prediction not in FRAMES:
+            raise ArgumentError(f"prediction = {self.prediction!r}: it is one of {', '.join(FRAMES)}")
+        if self.eta < 0:
+            raise ArgumentError(f"eta = {self.eta}: the noise of a sampler is 0 (none) or more")
 
     @property
     def field(self) -> int:

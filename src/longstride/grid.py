@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, unknown
+from .errors import ArgumentError, finite, like, positive, unknown, whole
 from .process import Process
 
 RATIO_MAX = 1e3  # where log-SNR grids begin when the noise is pure: alpha = 0.001
@@ -26,7 +26,7 @@ Ramp = np.ndarray  # n fractions, from 0 (noise) up to 1 (data) or, where the en
 
 def _ratio_range(process: Process) -> tuple[float, float]:
     high, low = (math.exp(-process.lambda_(t)) for t in (process.t_max, process.t_min))
-    return min(high, RATIO_MAX), low
+    return high if math.isfinite(high) else RATIO_MAX, low
 
 
 def _from_ratio(process: Process, ramp: Ramp, ratio: np.ndarray) -> np.ndarray:
@@ -71,7 +71,9 @@ def leading(process: Process, ramp: Ramp, last: bool = True) -> np.ndarray:
     """
     n = len(ramp)
     k, steps = (np.arange(n), n) if last else (np.arange(1, n + 1), n + 1)
-    return process.t_min + k[::-1] / steps * (process.t_max - process.t_min)
+    # A step is a share of all times, the way to clean data included, as long as it stays below t_max.
+    step = min((process.t_max - process.t_end) / steps, (process.t_max - process.t_min) / max(k[-1], 1))
+    return process.t_min + k[::-1] * step
 
 
 def quadratic(process: Process, ramp: Ramp, power: float = 2.0) -> np.ndarray:
@@ -88,7 +90,8 @@ def _tau_range(process: Process) -> tuple[float, float]:
 def decay(process: Process, ramp: Ramp, gamma: float = 0.1) -> np.ndarray:
     """tau = sigma/(alpha + sigma) falls as 1 - gamma^u: more steps near data the smaller gamma < 1 is."""
     high, low = _tau_range(process)
-    u = low + (1 - gamma ** (1 - ramp)) / (1 - gamma) * (high - low)
+    share = 1 - ramp if gamma == 1 else (1 - gamma ** (1 - ramp)) / (1 - gamma)
+    u = low + share * (high - low)
     return _from_ratio(process, ramp, u / np.maximum(1 - u, 1e-300))
 
 
@@ -139,21 +142,48 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
         ArgumentError: unknown family or argument, times that do not fall or that float32 cannot tell
             apart, or times outside the process.
     """
-    if not isinstance(grid, (str, tuple)) or (isinstance(grid, tuple) and not isinstance(grid[0], str)):
-        return check([float(t) for t in grid], process, n)
-    name, arguments = (grid, {}) if isinstance(grid, str) else grid
-    if name not in GRIDS:
-        raise unknown("grid", name, GRIDS)
-    known = list(inspect.signature(GRIDS[name]).parameters)[2:]
-    known += [] if name in ("trailing", "leading") else ["open"]
-    for key in arguments:
-        if key not in known:
-            takes = ", ".join(known) or "no arguments"
+    n, family = whole("n", n, 1), named(grid)
+    if family is None:
+        return check(explicit(grid), process, n)
+    name, arguments = family
+    defaults = {p.name: p.default for p in list(inspect.signature(GRIDS[name]).parameters.values())[2:]}
+    defaults |= {} if name in ("trailing", "leading") else {"open": False}
+    for key, value in arguments.items():
+        if key not in defaults:
+            takes = ", ".join(defaults) or "no arguments"
             raise ArgumentError(f"grid {name!r} has no argument {key!r}: it takes {takes}")
-    span = process if t_start is None else _Started(process, t_start)
-    arguments = dict(arguments)
+        what = f"{key} of grid {name!r}"
+        flag = isinstance(defaults[key], bool)
+        arguments[key] = like(what, value, defaults[key]) if flag else positive(what, value)
+    span = process if t_start is None else _Started(process, finite("t_start", t_start))
     ramp = np.arange(n) / (n if arguments.pop("open", False) else max(n - 1, 1))
     return check([float(t) for t in GRIDS[name](span, ramp, **arguments)], process, n)
+
+
+def named(grid: Grid) -> tuple[str, dict[str, Any]] | None:
+    """(family, arguments) of a grid that is not given by its times.
+
+    Raises:
+        ArgumentError: an unknown family, or something that is neither.
+    """
+    name, arguments = grid if isinstance(grid, tuple) and len(grid) == 2 else (grid, {})
+    if not isinstance(name, str):
+        return None
+    if name not in GRIDS:
+        raise unknown("grid", name, GRIDS)
+    if not isinstance(arguments, Mapping):
+        raise ArgumentError(f"grid = {grid!r}: the arguments of a family are a mapping, such as {{'rho': 7}}")
+    return name, dict(arguments)
+
+
+def explicit(grid: Any) -> list[float]:
+    """The times themselves as floats."""
+    try:
+        return [float(t) for t in grid]
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"grid = {grid!r}: it is a family by name, ('family', {{argument: value}}), or falling times"
+        ) from None
 
 
 class _Started:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .core import Field, advance
-from .errors import ArgumentError, SolveError
+from .errors import ArgumentError, SolveError, finite, positive, whole
 from .methods import get
 from .noise import Noise
 from .plan import Plan
@@ -56,7 +56,7 @@ def run(
     once, at the end; a run that fails is repeated with a look after every step, to name the one.
 
     Raises:
-        SolveError: NaN or infinity, with the step where it first appeared.
+        SolveError: NaN or infinity, or an exception of a field, with the step where it first appeared.
     """
     started = time.perf_counter()
     found = _march(fields, plan, x, noise, callback, save or {len(plan.steps) - 1}, watch=False)
@@ -84,19 +84,34 @@ def _march(
             if noise is None:
                 raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
             zs = [noise.increment(*step.brownian).to(x)]
-        xs, fs = advance(fields, step, xs, fs, zs)
+        try:
+            xs, fs = advance(fields, step, xs, fs, zs)
+        except Exception as error:
+            kind = type(error) if isinstance(error, SolveError) else SolveError
+            raise kind(f"{_where(plan, n)}: {_said(error)}") from error
         if watch and not torch.isfinite(xs[-1]).all():
             evaluated = [stage.at for stage in step.stages if stage.at is not None]
             raise SolveError(
-                f"method {plan.method}, step {n + 1} of {len(plan.steps)}, t = {plan.times[n]:.6g} to "
-                f"{plan.times[n + 1]:.6g}: NaN or infinity, evaluated at t = {evaluated}; check what the "
-                "network or f returns there, or take smaller steps"
+                f"{_where(plan, n)}: NaN or infinity, evaluated at t = {evaluated}; check what the network "
+                "or f returns there, or take smaller steps"
             )
         if callback is not None:
             callback(n, plan.times[n + 1], xs[-1])
         if n in save:
             found.append(xs[-1])
     return found
+
+
+def _where(plan: Plan, n: int) -> str:
+    return (
+        f"method {plan.method}, step {n + 1} of {len(plan.steps)}, t = {plan.times[n]:.6g} to "
+        f"{plan.times[n + 1]:.6g}"
+    )
+
+
+def _said(error: Exception) -> str:
+    """What an error of the network or of f says, in one line."""
+    return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
 
 
 def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: Any) -> Plan:
@@ -135,8 +150,15 @@ def solve(
     """
     if (dt is None) == (steps == 0):
         raise ArgumentError("give either dt= or steps=: the step is fixed, and chosen by you")
-    start, end = map(float, t)
-    marks = [end] if save_at is None else [float(s) for s in save_at]
+    steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
+    if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
+        raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
+    if not isinstance(t, Sequence) or len(t) != 2:
+        raise ArgumentError(f"t = {t!r}: it is (start, end)")
+    start, end = (finite("t", s) for s in t)
+    marks = [end] if save_at is None else [finite("save_at", s) for s in save_at]
+    if not marks:
+        raise ArgumentError("save_at is empty: leave it out to save the end")
     stops = [start, *(m for m in marks if m != start)]
     forward = end > start
     if any((b <= a) if forward else (b >= a) for a, b in pairwise(stops)) or (
@@ -145,9 +167,7 @@ def solve(
         raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
     times = [start]
     for a, b in pairwise(stops):
-        n = steps if dt is None else math.ceil(abs(b - a) / abs(dt) - 1e-9)
-        if n < 1:
-            raise ArgumentError(f"steps = {n}: at least one step is needed between saved times")
+        n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
         times += [a + (b - a) * i / n for i in range(1, n)] + [b]
     if len(times) == 1:
         raise ArgumentError(f"nothing to integrate: t = {t}")

@@ -14,15 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-DEPTH = 10  # halvings of an octave of Brownian time, below which the path is one bridge
+from .errors import whole
+
+DEPTH = 20  # halvings of an octave of Brownian time: steps may be as short as its millionth part
 PRIOR, MOTION = 0, 1  # uses of the generator, the high word of its counter
 
 
 def seed_of(seed: int | torch.Generator) -> int:
-    """An integer seed; from a torch Generator one is drawn, which moves the generator on."""
+    """An integer seed; from a torch Generator one is drawn, which moves the generator on.
+
+    Raises:
+        ArgumentError: neither of the two.
+    """
     if isinstance(seed, torch.Generator):
         return int(torch.randint(2**62, (), generator=seed, device=seed.device))
-    return int(seed)
+    return whole("seed", seed)
 
 
 class Noise:

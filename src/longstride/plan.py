@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from .core import Stage, Step
 from .errors import ArgumentError, PlanError
+from .files import write_text
 
 VERSION = 1
 
@@ -114,33 +113,15 @@ class Plan:
             )
             for step in file.steps
         )
-        return Plan(file.times, steps, file.made_for, file.method, file.options, file.report)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ArgumentError: the path cannot be written.
-    """
-    path = Path(path)
-    try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
-        except BaseException:
-            os.unlink(part)
-            raise
-    except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror}") from error
+        plan = Plan(file.times, steps, file.made_for, file.method, file.options, file.report)
+        if plan.nfe != file.nfe:
+            raise PlanError(f"{path} says nfe = {file.nfe}, but its steps evaluate {plan.nfe} times")
+        return plan
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
-    return json.loads(json.dumps(value))
+    """As JSON gives it back: tuples are lists, and numpy's numbers Python's."""
+    return json.loads(json.dumps(value, default=lambda number: number.item()))
 
 
 def _body(plan: Plan) -> dict[str, Any]:
@@ -172,7 +153,10 @@ def _check(plan: Plan) -> None:
         if not (math.isfinite(a) and math.isfinite(b) and (b > a if rising else b < a)):
             raise PlanError(f"times must all go one way, but {b} follows {a}")
     states, evaluations = 1, 0
+    low, high = sorted((times[0], times[-1]))
     for n, step in enumerate(plan.steps):
+        if any(not low <= stage.at <= high for stage in step.stages if stage.at is not None):
+            raise PlanError(f"step {n} evaluates outside the times of the plan, {low} to {high}")
         try:
             states, evaluations = _check_step(step, states, evaluations)
         except PlanError as error:
@@ -181,6 +165,10 @@ def _check(plan: Plan) -> None:
 
 def _check_step(step: Step, states: int, evaluations: int) -> tuple[int, int]:
     """States and evaluations kept by a step that begins with so many; every index must exist."""
+    if step.brownian is not None:
+        a, b = step.brownian
+        if not (0 < min(a, b) < max(a, b) < math.inf):
+            raise PlanError(f"its Brownian interval {step.brownian} has no length, or is not positive")
     for k, stage in enumerate(step.stages):
         noises = 0 if step.brownian is None else 1
         for name, row, known in (

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from .errors import PlanError
+
+Number = Annotated[float, pydantic.Strict()]  # a text that reads like a number is not one
+Whole = Annotated[int, pydantic.Strict()]
 
 
 class Strict(pydantic.BaseModel):
@@ -15,18 +18,18 @@ class Strict(pydantic.BaseModel):
 
 
 class StageFile(Strict):
-    x: tuple[float, ...]
-    f: tuple[float, ...]
-    z: tuple[float, ...]
-    at: float | None
-    field: int = pydantic.Field(ge=0, le=3)
+    x: tuple[Number, ...]
+    f: tuple[Number, ...]
+    z: tuple[Number, ...]
+    at: Number | None
+    field: Whole = pydantic.Field(ge=0, le=3)
 
 
 class StepFile(Strict):
     stages: tuple[StageFile, ...]
-    keep_x: tuple[int, ...]
-    keep_f: tuple[int, ...]
-    brownian: tuple[float, float] | None
+    keep_x: tuple[Whole, ...]
+    keep_f: tuple[Whole, ...]
+    brownian: tuple[Number, Number] | None
 
 
 class PlanFile(Strict):
@@ -35,8 +38,8 @@ class PlanFile(Strict):
     method: str
     options: dict[str, Any]
     made_for: dict[str, Any]
-    nfe: int
-    times: tuple[float, ...]
+    nfe: Whole
+    times: tuple[Number, ...]
     steps: tuple[StepFile, ...]
     report: dict[str, Any]
     digest: str

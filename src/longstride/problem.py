@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .core import Field, Weight
+from .errors import SolveError
 from .operator import Linear
 
 
@@ -15,11 +17,13 @@ from .operator import Linear
 class ODE:
     """dx/dt = L x + f(t, x), x [B, ...].
 
+    f(t, x) gets t as a scalar tensor, real, where x is and as precise.
+
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
     """
 
-    f: Callable[[float, Tensor], Tensor]
+    f: Callable[[Tensor, Tensor], Tensor]
     L: Weight = 0.0
 
     def operator(self, exponential: bool) -> Linear:
@@ -28,6 +32,16 @@ class ODE:
 
     def fields(self, exponential: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
+
+        def rate(t: float, x: Tensor) -> Tensor:
+            out = self.f(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+            if not isinstance(out, Tensor) or out.shape != x.shape:
+                what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+                raise SolveError(
+                    f"f returned {what} for x of shape {tuple(x.shape)}: return dx/dt, one for one"
+                )
+            return out
+
         if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
-            return (self.f,)
-        return (lambda t, x: self.f(t, x) + self.L * x,)
+            return (rate,)
+        return (lambda t, x: rate(t, x) + self.L * x,)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import ArgumentError
+from .errors import ArgumentError, finite, positive
 
 Time = float | Tensor
 COSINE_S = 0.008  # s of the cosine schedule
@@ -28,6 +28,20 @@ def _float_pair(process: Process, t: float) -> tuple[float, float]:
     x = torch.tensor(t, dtype=torch.float64)
     alpha, sigma = process.alpha_sigma(x)
     return float(alpha), float(sigma)
+
+
+def rising(low_name: str, least: float, low: float, high_name: str, high: float, most: float) -> None:
+    """Check least < low < high <= most.
+
+    Raises:
+        ArgumentError: naming the one that is out of place.
+    """
+    low, high = finite(low_name, low), finite(high_name, high)
+    if not least < low < high <= most:
+        raise ArgumentError(
+            f"{low_name} = {low} and {high_name} = {high}: they must follow "
+            f"{least} < {low_name} < {high_name}" + (f" <= {most}" if most < math.inf else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -120,8 +134,7 @@ class VE(Process):
     sigma_max: float = 50.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise ArgumentError(f"need 0 < sigma_min < sigma_max, got {self.sigma_min} and {self.sigma_max}")
+        rising("sigma_min", 0.0, self.sigma_min, "sigma_max", self.sigma_max, math.inf)
 
     @property
     def t_max(self) -> float:
@@ -135,7 +148,7 @@ class VE(Process):
         return torch.ones_like(t), t
 
     def time(self, lambda_: float) -> float:
-        return math.exp(-lambda_)
+        return math.exp(-lambda_) if lambda_ > -math.inf else self.t_max
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,10 @@ class EDM(VE):
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("sigma_data", self.sigma_data)
 
     def preconditioning(self, t: Time) -> tuple[Any, Any, Any, Any]:
         total = t * t + self.sigma_data**2
@@ -165,6 +182,9 @@ class Flow(Process):
     """
 
     t_min: float = 1e-3  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        rising("t_min", 0.0, self.t_min, "t_max", self.t_max, 1.0)
 
     @property
     def t_max(self) -> float:
@@ -204,10 +224,12 @@ class VP(Process):
             raise ArgumentError(f"unknown schedule {self.schedule!r} of VP: linear or cosine")
         if self.zero_snr and not self.discrete:
             raise ArgumentError("zero_snr rescales a table of betas: give discrete=True as well")
+        rising("beta_min", 0.0, self.beta_min, "beta_max", self.beta_max, 1000.0)
         last = 1.0 if self.schedule == "linear" else 0.9946
         lowest, highest = (0.0, 999.0) if self.discrete else (1e-3, last)
         object.__setattr__(self, "t_min", lowest if self.t_min is None else self.t_min)
         object.__setattr__(self, "t_max", highest if self.t_max is None else self.t_max)
+        rising("t_min", self.t_end, self.t_min, "t_max", self.t_max, 999.0 if self.discrete else 1.0)
 
     @property
     def t_end(self) -> float:
@@ -254,8 +276,8 @@ class VP(Process):
         return alpha, torch.where(t >= 1, 1.0, square.sqrt())
 
     def time(self, lambda_: float) -> float:
-        if lambda_ == math.inf:
-            return self.t_end
+        if math.isinf(lambda_):
+            return self.t_end if lambda_ > 0 else self.t_max
         if self.discrete:
             table = np.log(self._ratio[::-1], where=self._ratio[::-1] > 0, out=np.full(1000, -1e3))
             inside = table[0] <= lambda_ <= table[-1]
@@ -283,6 +305,19 @@ class AlphaSigma(Process):
     t_max: float = 1.0  # type: ignore[misc]
     t_min: float = 1e-3  # type: ignore[misc]
     name: str = "custom"
+
+    def __post_init__(self) -> None:
+        rising("t_min", self.t_end, self.t_min, "t_max", self.t_max, math.inf)
+        try:
+            ts = torch.linspace(self.t_end, self.t_max, 65, dtype=torch.float64)
+            alpha, sigma = self.alpha_sigma(ts)
+            good = alpha.shape == sigma.shape == ts.shape
+        except Exception as error:
+            raise ArgumentError(f"alpha and sigma must take a tensor of times: {error}") from error
+        if not (good and (alpha >= 0).all() and (sigma >= 0).all()):
+            raise ArgumentError("alpha and sigma must give one number, not negative, for each time")
+        if not (alpha[:-1] * sigma[1:] > alpha[1:] * sigma[:-1]).all():
+            raise ArgumentError("alpha/sigma must fall from clean data to noise, that is as t grows")
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.alpha_of(t), self.sigma_of(t)

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import grid as grids
 from .core import Stage, Step
 from .denoiser import Denoiser
-from .errors import ArgumentError
+from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_row
 from .integrate import Callback, Stats, run
 from .methods import Method, get
@@ -45,54 +45,56 @@ def plan_sampling(
     """
     if final not in ("data", "sigma_min"):
         raise ArgumentError(f"final = {final!r}: it is data or sigma_min")
-    if nfe is not None and nfe < 1:
-        raise ArgumentError(f"nfe = {nfe}: a sample needs at least one evaluation")
+    if nfe is not None:
+        nfe = whole("nfe", nfe, 1, "a sample needs at least one evaluation")
     rule, to_data = get(method, **options), final == "data"
     natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
     frame = Frame(process, rule.prediction or natural, rule.eta)
     grid, given = _positive_times(process, grid)
     if given and t_start is not None:
         raise ArgumentError("t_start belongs to a family of grids: explicit times have their own")
-    first = given[0] if given else process.t_max if t_start is None else t_start
+    first = given[0] if given else process.t_max if t_start is None else finite("t_start", t_start)
     pure = math.isinf(frame.clock(first))
     if given and nfe is None:
-        intervals = (1,) * pure + (rule.sizes[0],) * (len(given) - 1 - pure)
+        lead = min(int(pure), len(given) - 1)
+        parts = (rule.sizes[0],) * (len(given) - 1 - lead)
     else:
-        intervals = _intervals(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
-    times = grids.times(process, len(intervals) + 1, given or grid, t_start)
-    if to_data:
-        times = [*times, process.t_end]
-    elif not intervals:
-        raise ArgumentError(f"{method} needs more than nfe = {nfe} to stop at sigma_min")
-    steps = []
-    if intervals and math.isinf(frame.clock(times[0])):
-        steps = [_ddim(process, times[0], times[1])]
-    regular, parts = times[len(steps) :], intervals[len(steps) :]
-    steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
+        lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
+    times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)
+    steps = [_ddim(process, *times[k : k + 2]) for k in range(lead)]
+    regular = times[lead:]
+    try:
+        steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
+    except OverflowError:
+        raise ArgumentError(
+            f"method {method} with {options}: its weights overflow; take smaller ones"
+        ) from None
     if to_data:
         evaluated = bool(parts) and rule.evaluates_end
-        steps.append(_end(process, frame, times[-2], steps[-1] if steps else Step(()), evaluated))
-    return Plan(tuple(times), tuple(steps), process.describe(), method, options)
+        steps.append(_end(process, frame, times[-1], steps[-1] if steps else Step(()), evaluated))
+        times = [*times, process.t_end]
+    elif not steps:
+        raise ArgumentError("final = sigma_min needs two times at least: where to begin and where to stop")
+    return Plan(tuple(times), tuple(steps), process.describe(), method, rule.options)
 
 
 def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
     """(family, []) or (None, explicit times without the clean end)."""
     if grid is None:
         return grids.default_grid(process), []
-    if isinstance(grid, str) or (len(grid) and isinstance(grid[0], str)):
+    if grids.named(grid) is not None:
         return grid, []
-    times = [float(t) for t in grid]  # type: ignore[arg-type]
+    times = grids.explicit(grid)
     times = times[:-1] if times and times[-1] == process.t_end else times
     if not times:
         raise ArgumentError("the grid is empty: give descending process times, or a family by name")
     return None, times
 
 
-def _intervals(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, ...]:
-    """Evaluations of each interval of the grid; the rest of the budget is for the end."""
-    budget = nfe - (1 if to_data or rule.evaluates_end else 0)
-    lead = min(int(pure), budget)
-    return (1,) * lead + rule.split(budget - lead)
+def _spent(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, tuple[int, ...]]:
+    """Steps of DDIM first, then the evaluations of each step of the method; the rest is for the end."""
+    left = nfe - pure - (1 if to_data or rule.evaluates_end else 0)
+    return (int(pure), rule.split(left)) if left > 0 else (nfe - to_data, ())
 
 
 def _ddim(process: Process, s: float, t: float) -> Step:
@@ -117,13 +119,15 @@ def prior(
     t: float | None = None,
     dtype: torch.dtype | None = None,
     first: int = 0,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Pure noise [n, *shape] at time t (default t_max), of samples first .. first + n - 1."""
     if not model.shape:
         raise ArgumentError("the model has no shape: Denoiser(..., shape=(3, 32, 32)), or give x_init=")
+    n = whole("n", n, 1, "at least one sample")
     sigma = model.process.sigma(model.process.t_max if t is None else t)
     noise = Noise(seed_of(seed), range(first, first + n), model.shape).prior()
-    return (noise * sigma).to(model.device, dtype or model.dtype)
+    return (noise * sigma).to(device or model.device or "cpu", dtype or model.dtype)
 
 
 def sample(
@@ -139,7 +143,7 @@ def sample(
     cond: Mapping[str, Any] | None = None,
     guidance: float = 1.0,
     t_start: float | None = None,
-    final: str = "data",
+    final: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     batch: int = 256,
@@ -154,7 +158,8 @@ def sample(
         n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time.
         method, nfe, grid, t_start, final, options: see `plan_sampling`; or a finished `plan`.
         seed: of the noise of sample i, whatever n and batch are; an int or a torch Generator.
-        cond: what the network is conditioned on; tensors of length n are dealt out sample by sample.
+        cond: what the network is conditioned on, e.g. {"y": labels}: a number for all samples, or a tensor
+            or list of length n, dealt out sample by sample.
         guidance: classifier-free guidance weight; 1 is plain conditional.
         device, dtype: of the state (and the network is moved to the device).
         batch: samples that go through the network at once.
@@ -166,71 +171,69 @@ def sample(
         ArgumentError: a bad argument, before anything is run.
         SolveError: the network failed or returned NaN, with method, step and time.
     """
+    batch, number = whole("batch", batch, 1), seed_of(seed)
+    asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
+    asked = {k: v for k, v in asked.items() if v is not None}
     if plan is None:
-        plan = plan_sampling(
-            model.process,
-            method or DEFAULT_METHOD,
-            nfe,
-            grid,
-            final=final,
-            t_start=t_start,
-            **options,
-        )
-    elif method is not None or nfe is not None or grid is not None or options or t_start is not None:
-        raise ArgumentError("plan= already holds method, nfe, grid and options: leave those out")
-    else:
-        plan.demand(model.process.describe())
-    if (n is None) == (x_init is None):
-        raise ArgumentError("give either n=, how many samples, or x_init=, the noise to start from")
-    if x_init is None:
-        if t_start is not None:
-            raise ArgumentError("t_start needs x_init: process.add_noise(x0, t_start, noise) makes one")
-        if n is None or n < 1:
-            raise ArgumentError(f"n = {n}: at least one sample")
-        count = n
-    else:
-        if model.shape and tuple(x_init.shape[1:]) != model.shape:
-            raise ArgumentError(
-                f"x_init is {list(x_init.shape)} where the model wants [n, *{list(model.shape)}]"
-            )
-        count, dtype = len(x_init), dtype or torch.promote_types(x_init.dtype, torch.float32)
-    cond = _checked(cond, count)
-    if device is not None:
-        model = model.to(device)
-    number, parts, stats = seed_of(seed), [], stats or Stats()
+        plan = plan_sampling(model.process, **asked)
+    elif not isinstance(plan, Plan):
+        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
+    elif asked:
+        raise ArgumentError(f"plan= already holds {', '.join(asked)}: leave those out")
+    plan.demand(model.process.describe())
+    count = _count(model, n, x_init, plan.times[0], t_start)
+    try:
+        where = None if device is None else torch.device(device)
+        model = model if where is None else model.to(where)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(f"device = {device!r}: {error}") from error
+    if x_init is not None:
+        dtype = dtype or torch.promote_types(x_init.dtype, torch.float32)
+        where = where or model.device or x_init.device
+    where = where or model.device or torch.device("cpu")
+    if not (dtype or model.dtype).is_floating_point:
+        raise ArgumentError(f"dtype = {dtype}: the state needs a floating one, such as torch.float32")
+    cond = model.conditioning(cond, count, where)
+    parts, seconds = [], 0.0
     with torch.set_grad_enabled(grad):
         for first in range(0, count, batch):
             size = min(batch, count - first)
             if x_init is None:
-                x = prior(model, size, number, plan.times[0], dtype, first)
+                x = prior(model, size, number, plan.times[0], dtype, first, where)
             else:
-                x = x_init[first : first + size].to(model.device, dtype)
-            fields = model.fields(_dealt(cond, first, size, count), guidance)
+                x = x_init[first : first + size].to(where, dtype)
+            dealt = {
+                name: value[first : first + size] if isinstance(value, Tensor) and value.ndim else value
+                for name, value in cond.items()
+            }
             noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
-            found, cost = run(fields, plan, x, noise, callback)
+            found, cost = run(model.fields(dealt, guidance), plan, x, noise, callback)
             parts.append(found[-1])
-            stats.seconds += cost.seconds
-    stats.nfe, stats.steps = plan.nfe, len(plan.steps)
-    stats.network_calls = plan.nfe * model.calls_per_evaluation(guidance)
+            seconds += cost.seconds
+    if stats is not None:
+        stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
+        stats.network_calls = plan.nfe * model.calls_per_evaluation(guidance)
     return torch.cat(parts)
 
 
-def _checked(cond: Mapping[str, Any] | None, n: int) -> dict[str, Any]:
-    for name, value in (cond or {}).items():
-        if isinstance(value, Tensor) and value.ndim and len(value) not in (1, n):
-            raise ArgumentError(f"cond {name!r} has {len(value)} entries for {n} samples")
-    return dict(cond or {})
-
-
-def _dealt(cond: Mapping[str, Any], first: int, size: int, n: int) -> dict[str, Any]:
-    """The part of the conditioning that belongs to a batch."""
-
-    def part(value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.ndim == 0:
-            return value
-        return value[first : first + size] if len(value) == n else value.expand(size, *value.shape[1:])
-
-    return {name: part(value) for name, value in cond.items()}
+def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, t_start: float | None) -> int:
+    """How many samples are asked for, if what they start from fits the model."""
+    if (n is None) == (x_init is None):
+        raise ArgumentError("give either n=, how many samples, or x_init=, the noise to start from")
+    if x_init is None:
+        if t_start is not None or model.process.lambda_(first) >= 0:
+            raise ArgumentError(
+                f"the run begins at t = {first:.6g}, where x is not noise alone: give x_init=; "
+                "process.add_noise(x0, t, noise) makes one"
+            )
+        return whole("n", n, 1, "at least one sample")
+    if not isinstance(x_init, Tensor) or not x_init.is_floating_point():
+        raise ArgumentError("x_init must be a tensor of floats [n, *shape]")
+    if not x_init.ndim or not len(x_init) or (model.shape and tuple(x_init.shape[1:]) != model.shape):
+        raise ArgumentError(
+            f"x_init is {list(x_init.shape)} where the model wants [n, *{list(model.shape)}], n at least 1"
+        )
+    return len(x_init)
 
 
 def reference(
@@ -247,7 +250,7 @@ def reference(
 
     It ends as samples do, with the data prediction at t_min. Halving `nfe` says how converged it is.
     """
-    process = model.process
+    process, nfe = model.process, whole("nfe", nfe, 8, "a reference takes steps of 4 evaluations, 2 at least")
     high = min(math.exp(-process.lambda_(process.t_max)), REFERENCE_RATIO)
     low = math.exp(-process.lambda_(process.t_min))
     n = nfe // 4 + 1

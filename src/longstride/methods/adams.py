@@ -114,10 +114,13 @@ def adams_bashforth(
         s, t = times[n], times[n + 1]
         h = op.clock(t) - op.clock(s)
         nodes = _window(times, n, order, lower_order_final)
+        if variable is not None:
+            # From pure noise lambda and sigma/alpha are infinite: nothing is interpolated through there.
+            nodes = [u for u in nodes if math.isfinite(op.variable(variable, u))] or [s]
         if fixed:
             new_first: list[Weight] = [h * w for w in fixed[len(nodes)]]
         else:
-            new_first = weights(op, s, t, nodes, moments, variable)
+            new_first = weights(op, s, t, nodes, moments, variable if len(nodes) > 1 else None)
         held = min(order - 1, n)
         row = [0.0] * (held + 1 - len(nodes)) + new_first[::-1]
         x, f = op.row(t, [(s, exp(h * op.L))], row)
@@ -185,13 +188,13 @@ def _exp_adams(order: int):
     def build(
         *,
         prediction: str = "data",
-        interpolate: str = "lambda",
+        interpolate: str | None = None,
         eta: float = 0.0,
         lower_order_final: bool = False,
     ) -> Method:
-        _check("prediction", prediction, ("data", "noise", "v", "velocity", "sigma"))
-        _check("interpolate", interpolate, ("lambda", "sigma", "t"))
-        variable = None if interpolate == "lambda" and prediction in ("data", "noise") else interpolate
+        _check("interpolate", interpolate, (None, "lambda", "sigma", "t"))
+        clock = "lambda" if prediction in ("data", "noise") else prediction
+        variable = None if interpolate == clock else interpolate
         if eta and prediction not in ("data", "noise"):
             raise ArgumentError(f"eta = {eta} needs prediction data or noise, not {prediction}")
         claimed = min(order, 2) if eta else order
@@ -201,7 +204,7 @@ def _exp_adams(order: int):
 
 
 def _deis(order: int):
-    def build(*, interpolate: str = "lambda", lower_order_final: bool = False) -> Method:
+    def build(*, interpolate: str | None = None, lower_order_final: bool = False) -> Method:
         return _exp_adams(order)(
             prediction="noise", interpolate=interpolate, lower_order_final=lower_order_final
         )

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from ..core import Step
-from ..errors import ArgumentError, unknown
+from ..errors import ArgumentError, like, unknown
 from ..operator import Linear, Operator
 
 Writer = Callable[[Sequence[float], int, Operator, int], Step]
@@ -85,6 +85,8 @@ REGISTRY: dict[str, Entry] = {}
 
 def register(name: str, build: Callable[..., Method], *, kind: str, reference: str, **defaults: Any) -> None:
     """Give a builder with some of its arguments fixed a name. Keyword-only arguments are its options."""
+    if name in REGISTRY:
+        raise ArgumentError(f"there is a method {name!r} already: give yours another name")
     REGISTRY[name] = Entry(build, kind, reference, defaults)
 
 
@@ -92,15 +94,17 @@ def get(name: str, **options: Any) -> Method:
     """The registered method, with options.
 
     Raises:
-        ArgumentError: unknown name (with the nearest ones) or option (with those there are).
+        ArgumentError: unknown name (with the nearest ones) or option (with those there are), or an
+            option of the wrong kind.
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise unknown("method", name, REGISTRY)
     entry = REGISTRY[name]
-    for key in options:
+    for key, value in options.items():
         if key not in entry.options:
             takes = ", ".join(entry.options) or "none"
             raise ArgumentError(f"method {name!r} has no option {key!r}; its options: {takes}")
+        options[key] = like(f"{key} of method {name!r}", value, entry.options[key])
     method = entry.build(**{**entry.defaults, **options})
     return replace(method, name=name, kind=entry.kind, reference=entry.reference, options=dict(options))
 

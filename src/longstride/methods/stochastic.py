@@ -28,6 +28,7 @@ def ddim(*, eta: float = 0.0) -> Method:
         variance = eta**2 * -math.expm1(-2 * h)  # of the fresh noise, in units of sigma_t^2
         kept = math.sqrt(1 - variance) * math.exp(-h)
         fresh = math.sqrt(variance) * math.exp(-lambda_t)
+        # xi is scaled as an evaluation is: in this frame both are in units of u = x/alpha.
         x, (w, z) = op.row(t, [(s, kept)], [1 - kept, fresh])
         return Step(
             (Stage((1.0,), at=s, field=op.field), Stage(x, (w,), (z,) if eta else ())),

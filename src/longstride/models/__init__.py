@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..errors import unknown
+from ..errors import ArgumentError, SolveError, unknown
 from ..metrics import Statistics
 from ..process import EDM
 from .classifier import Classifier
@@ -62,27 +64,43 @@ def load(name: str | Path) -> Denoiser:
         return mixture()
     path = _file(name, "")
     tensors, header = read_tensors(path, "denoiser")
-    net = fill(seeded(UNet, *header["unet"]), tensors, path)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on CPUs
-    return Denoiser(
-        net,
-        EDM(sigma_data=header["sigma_data"]),
-        predicts="raw",
-        shape=tuple(header["shape"]),
-        null={"y": header["classes"]},
-        data_range=(-1.0, 1.0),
-        name=header["name"],
-    )
+    with _described(path):
+        net = fill(seeded(UNet, *header["unet"]), tensors, path)
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on CPUs
+        return Denoiser(
+            net,
+            EDM(sigma_data=header["sigma_data"]),
+            predicts="raw",
+            shape=tuple(header["shape"]),
+            null={"y": header["classes"]},
+            data_range=(-1.0, 1.0),
+            name=header["name"],
+        )
+
+
+@contextmanager
+def _described(path: Path) -> Iterator[None]:
+    """What a header lacks, or says that no network can be built of, is an error of the file."""
+    try:
+        yield
+    except SolveError:
+        raise
+    except Exception as error:
+        raise ArgumentError(
+            f"the header of {path} describes no network ({type(error).__name__}: {error}); make the file "
+            "again with `longstride train`"
+        ) from error
 
 
 def judge(name: str | Path) -> Judge:
     """The classifier and the test statistics that belong to a model that `load` knows."""
     path = _file(name, "-judge")
     tensors, header = read_tensors(path, "judge")
-    test = Statistics(tensors.pop("test.mean"), tensors.pop("test.cov"), header["n"])
-    net = fill(seeded(Classifier, *header["classifier"]), tensors, path)
-    assert isinstance(net, Classifier)
-    return Judge(net, test, header["accuracy"], header["floor"])
+    with _described(path):
+        test = Statistics(tensors.pop("test.mean"), tensors.pop("test.cov"), header["n"])
+        net = fill(seeded(Classifier, *header["classifier"]), tensors, path)
+        assert isinstance(net, Classifier)
+        return Judge(net, test, header["accuracy"], header["floor"])
 
 
 def save(path: Path, net: UNet, size: tuple[int, ...], shape: tuple[int, ...], name: str,

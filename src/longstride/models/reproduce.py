@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArgumentError, unknown
+from ..files import output_folder
 from ..metrics import class_agreement, frechet_distance, statistics
-from ..report.output import output_folder
 from . import save, save_judge
 from .data import load_images
 from .train import AUGMENT, RECIPES, train_classifier, train_denoiser

@@ -53,8 +53,14 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
             f"{path} holds no longstride {kind}: its header says {meta.get('kind', 'nothing')}; "
             "make one with `longstride train`"
         )
+    try:
+        header = json.loads(meta["header"])
+    except (KeyError, ValueError) as error:
+        raise ArgumentError(
+            f"{path} has no readable header: make it again with `longstride train`"
+        ) from error
     floats = {k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()}
-    return floats, json.loads(meta["header"])
+    return floats, header
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import ArgumentError
 from .classifier import Classifier
 from .data import Images
 from .unet import UNet
@@ -92,6 +93,9 @@ def train_denoiser(
 
     progress(images, of, loss) is called after every step. KeyboardInterrupt writes the checkpoint before
     it goes on its way, so the next call continues with the step that was interrupted.
+
+    Raises:
+        ArgumentError: a checkpoint that is damaged, or of another network.
     """
     torch.manual_seed(recipe.seed)
     g = torch.Generator().manual_seed(recipe.seed)
@@ -103,12 +107,17 @@ def train_denoiser(
     optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, betas=(0.9, 0.99))
     step, seconds, steps, mean_loss = 0, 0.0, recipe.images // recipe.batch, 1.0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(saved["net"])
-        ema.load_state_dict(saved["ema"])
-        optimizer.load_state_dict(saved["optimizer"])
-        g.set_state(saved["generator"])
-        step, seconds, mean_loss = saved["step"], saved["seconds"], saved["loss"]
+        try:
+            saved = torch.load(checkpoint, weights_only=True)
+            net.load_state_dict(saved["net"])
+            ema.load_state_dict(saved["ema"])
+            optimizer.load_state_dict(saved["optimizer"])
+            g.set_state(saved["generator"])
+            step, seconds, mean_loss = saved["step"], saved["seconds"], saved["loss"]
+        except Exception as error:  # torch's errors for a damaged file are of many kinds
+            raise ArgumentError(
+                f"cannot go on from {checkpoint} ({type(error).__name__}): delete it to begin again"
+            ) from error
 
     def save() -> None:
         part = checkpoint.with_suffix(".part")

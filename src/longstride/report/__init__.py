@@ -1,7 +1,6 @@
 """Pictures, plots and comparisons, for people."""
 
 from .comparison import Comparison, Result, compare
-from .output import output_folder
 from .pictures import Strip, picture_grid, samples_image
 from .plots import error_plot
 
@@ -11,7 +10,6 @@ __all__ = [
     "Strip",
     "compare",
     "error_plot",
-    "output_folder",
     "picture_grid",
     "samples_image",
 ]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import ArgumentError
+from ..files import output_folder
 from ..metrics import endpoint_error
 from ..sampling import plan_sampling, prior, reference, sample
-from .output import output_folder
 from .pictures import Strip, picture_grid
 from .plots import error_plot
 
