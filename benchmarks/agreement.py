@@ -33,6 +33,8 @@ WHY = {
     " it its order; the next row is the same with sigma_s.",
     "azula REAB 2, repaired": "REAB with sigma_s in its last line. What remains is its trapezoid rule of 256"
     " intervals for the weights, where ours are exact.",
+    "diffusers DEIS 3, float32 tables": "it forms the weights in float32 as differences of much larger"
+    " antiderivatives; with the table in float64, the row above, the two agree to round-off.",
 }
 
 
@@ -60,7 +62,7 @@ def trace(sampler: Sampler, task: Task, times: Tensor, noise: Tensor) -> list[tu
 def compared_times(kind: str) -> Tensor:
     """Ten times on which the evaluations are compared."""
     if kind == "vp":
-        return torch.arange(900, -1, -100, dtype=torch.float64)
+        return torch.arange(999, -1, -100, dtype=torch.float64)
     if kind == "flow":
         return 1 - torch.linspace(0, 0.95, 10, dtype=torch.float64)
     return torch.tensor(ls.grid.times(ls.process.EDM(), 10, "karras"), dtype=torch.float64)
@@ -115,13 +117,13 @@ def main() -> None:
     lines += [
         "",
         "On the mixture. The difference is the largest of any element of the data prediction at any",
-        "evaluation on 10 times (EDM: the grid `karras`; flow: uniform from 1; VP: 900, 800 ... 0). Orders",
+        "evaluation on 10 times (EDM: the grid `karras`; flow: uniform from 1; VP: 999, 899 ... 99). Orders",
         f"are end to end with the published start, from t = {spans}, on {STEPS[0]} to {STEPS[-1]} steps of",
         "unequal length; predictor-correctors are judged by the predicted state, the last one evaluated.",
-        "diffusers' casts to float32 are undone here. Its `lower_order_final` counts the step to clean data",
-        "as one of its own and is off on both sides. A multistep method starts with a step of order 1, whose",
-        "error, h^2 (h^3 where it is corrected), limits the order end to end; tests/ measures the orders",
-        "from exact starting values.",
+        "diffusers' casts to float32 are undone, but for the rows that say float32 tables, which run it as",
+        "it is. Its `lower_order_final` counts the step to clean data as one of its own and is off on both",
+        "sides. A multistep method starts with a step of order 1, whose error, h^2 (h^3 where it is",
+        "corrected), limits the order end to end; tests/ measures the orders from exact starting values.",
         "",
         "| process | longstride | peer | largest difference | first at evaluation | our order | theirs |",
         "|---|---|---|---|---|---|---|",
@@ -140,7 +142,7 @@ def main() -> None:
         where = f"{first or '-'}" + ("" if n == m else f" (evaluations: {n} and {m})")
         lines.append("| " + " | ".join((*key, pair.peer_name, f"{gap:.1e}", where, *slopes)) + " |")
         print(lines[-1], flush=True)
-        if first:
+        if gap > (1e-5 if "float32" in pair.peer_name else 1e-9):
             reason = WHY.get(pair.peer_name, "not explained yet")
             notes.append(f"- {pair.name} and {pair.peer_name}: {reason}")
     RESULTS.mkdir(exist_ok=True)

@@ -97,9 +97,10 @@ def scheduler(
         if hasattr(found, "alphas_cumprod"):
             d.use_table(found, task.table)
         found.set_timesteps(len(times))
-        found.sigmas = below(times)
+        sigmas = task.table[times.long()] if task.kind == "vp" else times
+        found.sigmas = below(sigmas)
         if twice:
-            ends = times[:1], times[1:].repeat_interleave(2), torch.zeros(1).double()
+            ends = sigmas[:1], sigmas[1:].repeat_interleave(2), torch.zeros(1).double()
             found.sigmas = torch.cat(ends)
         spec = d.Spec("", make, "", frame, output, step=step)
         with mock.patch.object(torch, "float32", torch.float64):
@@ -108,9 +109,29 @@ def scheduler(
     return run
 
 
+def stock(make: Callable[..., Any], frame: str = "vp") -> Sampler:
+    """A diffusers scheduler with the tables it makes itself, in float32."""
+
+    def run(task: Task, times: Tensor, noise: Tensor) -> object:
+        found = make()
+        found.set_timesteps(len(times))
+        return d.drive(found, found.timesteps, d.Spec("", make, "", frame, "data"), task, noise)
+
+    return run
+
+
 def ddim(task: Task, times: Tensor, noise: Tensor) -> object:
-    make = partial(diffusers.DDIMScheduler, clip_sample=False, prediction_type="sample")
-    return d.spend_indexed(make, lambda n: n, "data", task, noise, len(times))
+    return d.spend_indexed(DDIM, lambda n: n, "data", task, noise, len(times))
+
+
+def stock_ddim(task: Task, times: Tensor, noise: Tensor) -> object:
+    """With its own table, whose sigma it has no name for."""
+
+    def keep(found: Any, table: Tensor) -> None:
+        found.sigma_t = (1 - found.alphas_cumprod).sqrt()
+
+    with mock.patch.object(d, "use_table", keep):
+        return ddim(task, times, noise)
 
 
 def repaired_reab() -> type:
@@ -141,6 +162,8 @@ multi = partial(diffusers.DPMSolverMultistepScheduler, **DATA, final_sigmas_type
 unipc = partial(diffusers.UniPCMultistepScheduler, **DATA, final_sigmas_type="sigma_min")
 deis = partial(diffusers.DEISMultistepScheduler, **DATA)
 sample = {"prediction_type": "sample"}
+trailing = {"timestep_spacing": "trailing"}
+DDIM = partial(diffusers.DDIMScheduler, clip_sample=False, **sample, **trailing)
 
 
 def pairs() -> list[Pair]:
@@ -220,11 +243,11 @@ def pairs() -> list[Pair]:
                 label, mine = f"unipc_{order} {kind} {prediction}", ours(f"unipc_{order}", **options)
                 theirs = scheduler(partial(unipc, **args))
                 found.append(Pair(label, mine, f"diffusers UniPC {order} {kind} {prediction}", theirs))
-    return found + flow_pairs()
+    return found + flow_pairs() + table_pairs()
 
 
 def flow_pairs() -> list[Pair]:
-    """On a flow in its own t, and DDIM on the table of VP."""
+    """On a flow in its own t."""
     euler, heun = diffusers.FlowMatchEulerDiscreteScheduler, diffusers.FlowMatchHeunDiscreteScheduler
     found = [
         Pair(
@@ -240,7 +263,6 @@ def flow_pairs() -> list[Pair]:
         Pair("euler", ours("euler"), "k-diffusion euler", crowson(k.K.sample_euler), "flow"),
         Pair("heun", ours("heun"), "k-diffusion heun", crowson(k.K.sample_heun), "flow"),
         Pair("dpmpp_2m", ours("dpmpp_2m"), "k-diffusion dpmpp_2m", crowson(k.K.sample_dpmpp_2m), "flow"),
-        Pair("ddim", ours("ddim"), "diffusers DDIM (leading)", ddim, "vp"),
     ]
     for order in (2, 3, 4):
         mine = ours(f"lms_{order}")
@@ -248,4 +270,32 @@ def flow_pairs() -> list[Pair]:
         found.append(Pair(f"lms_{order}", mine, f"k-diffusion lms {order}", lms, "flow"))
         vab = azula_run(partial(azula.sample.vABSampler, order=order))
         found.append(Pair(f"lms_{order}", mine, f"azula vAB {order}", vab, "flow"))
+    return found
+
+
+def table_pairs() -> list[Pair]:
+    """On the table of VP, at its trailing times: in float64, and with the tables diffusers makes itself."""
+    heun = {"solver_type": "heun"}
+    found = [
+        Pair("ddim", ours("ddim"), "diffusers DDIM", ddim, "vp"),
+        Pair("ddim", ours("ddim"), "diffusers DDIM, float32 tables", stock_ddim, "vp"),
+    ]
+    solvers: list[tuple[str, dict[str, Any], str, Callable[..., Any], str]] = [
+        ("dpmpp_2m", {}, "DPM++ 2M midpoint", multi, "vp"),
+        ("exp_adams_2", {}, "DPM++ 2M heun", partial(multi, **heun), "vp"),
+        ("dpmpp_3m", {}, "DPM++ 3M", partial(multi, solver_order=3), "vp"),
+        ("euler", {}, "Euler", partial(diffusers.EulerDiscreteScheduler, **sample), "ve"),
+        ("heun", {}, "Heun", partial(diffusers.HeunDiscreteScheduler, **sample), "ve"),
+    ]
+    for order in (1, 2, 3):
+        solvers.append((f"deis_{order}", {}, f"DEIS {order}", partial(deis, solver_order=order), "vp"))
+    for order in (1, 2, 3, 4):
+        options = {"variant": "bh2", "lower_order_final": False}
+        make = partial(unipc, solver_order=order, solver_type="bh2")
+        solvers.append((f"unipc_{order}", options, f"UniPC {order} bh2", make, "vp"))
+    for name, options, peer, make, frame in solvers:
+        make, mine = partial(make, **trailing, beta_start=1e-4, beta_end=0.02), ours(name, **options)
+        exact = scheduler(make, frame, twice=peer == "Heun")
+        found.append(Pair(name, mine, f"diffusers {peer}", exact, "vp"))
+        found.append(Pair(name, mine, f"diffusers {peer}, float32 tables", stock(make, frame), "vp"))
     return found

@@ -288,7 +288,8 @@ def test_the_real_command_exits_as_promised():
     assert all(word in done.stdout for word in ("sample", "compare", "train", "methods", "models"))
 
 
-def test_an_interrupt_is_one_line_and_leaves_nothing(elsewhere):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_one_line_and_leaves_nothing(elsewhere, how):
     untrained(elsewhere.parent / "slow.safetensors", "slow")
     command = [*COMMAND, "compare", "../slow.safetensors", "--n", "4000", "--out", "report"]
     # A test run in the background of a shell ignores interrupts, and its children would inherit that.
@@ -299,7 +300,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(elsewhere):
     deadline = time.monotonic() + 60
     while not os.listdir(elsewhere) and time.monotonic() < deadline:
         time.sleep(0.05)  # until the run has begun: its temporary folder is there
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "longstride: interrupted\n")
     assert os.listdir(elsewhere) == []

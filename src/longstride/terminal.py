@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,8 @@ class OneLineErrors(TyperGroup):
     """The group of commands: says what went wrong in one line, and exits with the right code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, interrupt)  # ended from outside, it tidies up as for ctrl-C
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
         except SolveError as error:
@@ -34,6 +38,10 @@ class OneLineErrors(TyperGroup):
         if code == INTERRUPTED:
             fail("interrupted", code)
         sys.exit(code)
+
+
+def interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def fail(message: str, code: int) -> int:

@@ -56,7 +56,7 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(patch=1, width=32, depth=1, images=1_000_000, flip=False, augment=0.5,
                      classifier_epochs=120),
-    "fashion": Recipe(patch=2, width=64, depth=2, images=1_250_000, flip=True),
+    "fashion": Recipe(patch=2, width=64, depth=2, images=1_900_000, flip=True),
 }  # fmt: skip
 
 
