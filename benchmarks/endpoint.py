@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from peers import runs as peer_runs
 
 RESULTS = Path(__file__).parent / "results"
 NFES = (4, 5, 6, 8, 10, 15, 20)
+SCREENS = ("mixture-edm", "digits-edm")  # what is run on `fashion` was best of its library on these
 SEED = 0
 PACKAGES = ("torch", "longstride", "diffusers", "k-diffusion", "azula", "smalldiffusion")
 
@@ -94,23 +96,19 @@ def measure(run: Run, counter: object, noise: torch.Tensor, truth: torch.Tensor,
     return [float(f"{error:.5g}") if math.isfinite(error) else "not finite", calls]
 
 
-def screened(figures: dict, runs: list[Run], nfes: list[int], best: int) -> set[tuple[str, str, str]]:
-    """The `best` runs of every peer at every NFE on the exact models of the same process."""
-    keep: set[tuple[str, str, str]] = set()
+def screened(figures: dict, runs: list[Run], best: int) -> set[tuple[str, str, str, str]]:
+    """(peer, sampler, grid, nfe): every peer's `best` at that NFE on each exact model of the same process."""
+    keep: set[tuple[str, str, str, str]] = set()
     known = {(r.peer, r.sampler, r.grid) for r in runs}
-    for model in ("mixture-edm", "digits-edm"):
-        rows = figures.get(model, {}).get("rows", {})
-        for peer in {peer for peer, _, _ in known}:
-            for nfe in nfes:
-                ranked = sorted(
-                    (row["nfe"][str(nfe)][0], key)
-                    for key, row in ((endpoint_tables.split(k), v) for k, v in rows.items())
-                    if key in known
-                    and key[0] == peer
-                    and not isinstance(row["nfe"].get(str(nfe), [""])[0], str)
-                )
-                keep |= {key for _, key in ranked[:best]}
-    return keep or known
+    for model, peer in product(SCREENS, sorted({peer for peer, _, _ in known})):
+        rows = {endpoint_tables.split(k): row for k, row in figures.get(model, {}).get("rows", {}).items()}
+        mine = {key: row for key, row in rows.items() if key in known and key[0] == peer}
+        if not mine:
+            raise SystemExit(f"fashion is screened on {model}, where {peer} was not run yet: run that first")
+        for nfe in map(str, NFES):
+            ranked = sorted((endpoint_tables.figure(row, nfe), key) for key, row in mine.items())
+            keep |= {(*key, nfe) for error, key in ranked[:best] if math.isfinite(error)}
+    return keep
 
 
 def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -> None:
@@ -130,9 +128,10 @@ def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -
         f"{model}: {n} noises; halving the reference's steps changes it by {entry['reference']}", flush=True
     )
     runs = list(all_runs(task, args.peers))
+    keep = None
     if model == "fashion" and args.screen:
-        keep = screened(figures, runs, args.nfe, args.screen)
-        runs = [r for r in runs if (r.peer, r.sampler, r.grid) in keep]
+        keep = screened(figures, runs, args.screen)
+        runs = [r for r in runs if (r.peer, r.sampler, r.grid) in {key[:3] for key in keep}]
         entry["screen"] = args.screen
     saved = time.monotonic()
     for i, run in enumerate(runs, 1):
@@ -140,7 +139,8 @@ def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -
         if run.note:
             row["note"] = run.note
         for nfe in args.nfe:
-            if str(nfe) not in row["nfe"]:
+            wanted = keep is None or (run.peer, run.sampler, run.grid, str(nfe)) in keep
+            if wanted and str(nfe) not in row["nfe"]:
                 row["nfe"][str(nfe)] = measure(run, counter, noise, truth, nfe)
         if time.monotonic() - saved > 15 or i == len(runs):
             saved = time.monotonic()
@@ -159,7 +159,7 @@ def main() -> None:
         default=["diffusers", "k_diffusion", "azula", "smalldiffusion", "longstride"],
     )
     parser.add_argument(
-        "--screen", type=int, default=8, help="fashion: only each peer's best on exact models"
+        "--screen", type=int, default=12, help="fashion: only each peer's best on exact models"
     )
     parser.add_argument("--fresh", action="store_true", help="forget these models' and peers' figures first")
     parser.add_argument("--threads", type=int, default=1)

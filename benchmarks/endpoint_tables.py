@@ -49,7 +49,7 @@ def best_of(model: str, entry: dict) -> list[str]:
     lines += [f"{entry['n']} noises; the reference is converged to {entry['reference']}. Runs: {ran}. "]
     if "screen" in entry:
         lines += [
-            f"Only the {entry['screen']} best of each library per NFE on the exact EDM models were run."
+            f"At each NFE, the {entry['screen']} best of each library on each exact EDM model were run."
         ]
     lines += [f"[Everything that was run](endpoint-{model}.md).", ""]
     lines += ["| NFE | " + " | ".join(peers) + " | best peer / ours |", "|---" * (len(peers) + 2) + "|"]
@@ -74,7 +74,9 @@ def everything(model: str, entry: dict, about: dict) -> list[str]:
         return sum(math.log(max(v, 1e-300)) for v in found) / max(len(found), 1), item[0]
 
     lines = [f"# {model}: every sampler and grid", *heading(about)]
-    lines += ["End-point error; sorted by its geometric mean over the NFE. Empty: cannot spend so few. "]
+    lines += [
+        "End-point error; sorted by its geometric mean over the NFE. Empty: cannot spend so few, or not run. "
+    ]
     lines += ["nan: not finite. A star: it spent fewer evaluations than allowed.", ""]
     lines += ["| library | sampler | grid | " + " | ".join(nfes) + " |", "|---" * (len(nfes) + 3) + "|"]
     for key, row in sorted(rows.items(), key=score):

@@ -28,6 +28,7 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: 
     part = path.with_name(f".{path.name}.part")
     try:
         save_file(half, part, {"format": FORMAT, "kind": kind, "header": json.dumps(header)})
+        part.chmod(0o644)  # safetensors makes files that only their owner can read
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
