@@ -56,7 +56,7 @@ def plan_sampling(
     first = given[0] if given else process.t_max if t_start is None else t_start
     pure = math.isinf(frame.clock(first))
     if given and nfe is None:
-        intervals = (1,) * pure + (rule.sizes[0],) * (len(given) - 1 - pure)
+        intervals = (1,) * pure + tuple(rule.full(n) for n in range(len(given) - 1 - pure))
     else:
         intervals = _intervals(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
     times = grids.times(process, len(intervals) + 1, given or grid, t_start)
