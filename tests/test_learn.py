@@ -20,7 +20,7 @@ from longstride.models.exact import Mixture
 
 F64 = torch.float64
 PROCESSES = {"edm": ls.process.EDM(), "vp": ls.process.VP(), "flow": ls.process.Flow()}
-LAMBDAS = np.linspace(-3, 5, 4001)
+LAMBDAS = np.linspace(-3, 5, 20001)  # so fine that the corners of the table do not show
 CURVED = {
     "lambda": LAMBDAS.tolist(),
     "l": (0.5 + 0.3 * np.sin(LAMBDAS)).tolist(),
@@ -88,7 +88,8 @@ def test_a_fitted_plan_is_saved_and_is_the_same_for_the_same_seed(make, tmp_path
     plan.save(tmp_path / "plan.json")
     loaded = ls.Plan.load(tmp_path / "plan.json")
     assert loaded.steps == plan.steps == make(model, 6, samples=16, seed=3).steps
-    assert loaded.report == plan.report and loaded.report["evaluations"] > 0
+    assert loaded.report == plan.report
+    assert loaded.report["evaluations"] > 0
     x = ls.sample(model, 3, plan=loaded)
     assert torch.equal(x, ls.sample(model, 3, plan=plan))
 
@@ -133,7 +134,7 @@ def test_constant_statistics_are_dpm_solver_with_a_corrector(prediction, l, s, k
     assert torch.allclose(end(ours, model), end(known, model), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("k", "n"), [(1, 200), (2, 100), (3, 200)])
+@pytest.mark.parametrize(("k", "n"), [(1, 200), (2, 100), (3, 100)])
 def test_any_smooth_statistics_keep_the_order(k: int, n: int) -> None:
     method = get(f"dpm_v3_{k}", statistics=CURVED, lower_order_final=False)
     trial = diffusion_trial(ls.process.EDM(sigma_min=0.5, sigma_max=4.0), "data")
@@ -162,20 +163,21 @@ def test_a_gaussian_is_sampled_exactly_with_its_own_statistics() -> None:
     assert torch.allclose(x, noise * ((b**2 * v + t**2) / (a**2 * v + s**2)) ** 0.5, rtol=1e-5)
 
 
-def test_statistics_of_the_model_beat_those_of_data_prediction() -> None:
-    for name in ("edm", "vp"):
-        model = mixture(process=PROCESSES[name])
-        noise, truth = held_out(model)
-        statistics = model_statistics(model)
-        for nfe in (8, 10):
-            v3, unipc = (
-                ls.metrics.endpoint_error(ls.sample(model, x_init=noise, plan=plan), truth)
-                for plan in (
-                    dpm_solver_v3(model, nfe, grid="log_snr", statistics=statistics),
-                    ls.plan_sampling(model.process, "unipc_2", nfe, "log_snr"),
-                )
+@pytest.mark.parametrize("name", ["edm", "vp"])
+def test_statistics_of_the_model_beat_those_of_data_prediction(name: str) -> None:
+    """In the median of the samples' errors; the mean is of the few that end in another component."""
+    model = mixture(process=PROCESSES[name])
+    noise, truth = held_out(model)
+    statistics = model_statistics(model)
+    for nfe in (8, 10):
+        v3, pp, unipc = (
+            (ls.sample(model, x_init=noise, plan=plan) - truth).square().mean(1).sqrt().median()
+            for plan in (
+                dpm_solver_v3(model, nfe, grid="log_snr", statistics=statistics),
+                *(ls.plan_sampling(model.process, m, nfe, "log_snr") for m in ("dpmpp_2m", "unipc_2")),
             )
-            assert v3 < unipc
+        )
+        assert v3 < 0.8 * min(pp, unipc)
 
 
 @pytest.mark.parametrize(

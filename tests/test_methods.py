@@ -35,7 +35,7 @@ def noise_at(x: Tensor, t: float) -> Tensor:
 
 
 def transfer(x: Tensor, e: Tensor, s: float, t: float) -> Tensor:
-    """DDIM as PNDM writes it (Liu et al. 2022, eq. 11), in alpha_bar."""
+    """DDIM as PNDM writes it (Liu et al. 2022), in alpha_bar."""
     a_s, a_t = VP.alpha(s) ** 2, VP.alpha(t) ** 2
     falling = (1 - a_t) * a_s
     return (
@@ -209,7 +209,7 @@ def test_rho_adams_is_adams_in_sigma_over_alpha(k: int) -> None:
 
 
 def test_t_adams_integrates_lagrange_polynomials_of_t_against_rho() -> None:
-    """Zhang and Chen 2023, eq. 15: C_j = int l_j(t) d(rho), here by a fine trapezoid."""
+    """Zhang and Chen 2023: C_j = int l_j(t) d(rho), here by a fine trapezoid."""
     s, t, r = GRID[3], GRID[4], GRID[2]
     rho = lambda u: math.exp(-VP.lambda_(u))  # noqa: E731
     times = np.linspace(s, t, 20001)

@@ -46,12 +46,12 @@ def iia(
         min E |Y - sum_i x_i X_i - sum_j w_j F_j|^2
 
     over `samples` noises, the state weights x_i staying the method's; then the next step is fitted from
-    where this one leads (Zhang et al. 2024, eq. 9 and 16). `memory` evaluations are remembered, more than the
-    method does if it has none: DDIM becomes IIA-DDIM. The exact weights are among the candidates, so
-    no step is worse than the method's own on the noises it was fitted to.
+    where this one leads (Zhang et al. 2024). At least `memory` evaluations are remembered, so that DDIM has
+    two to combine. The method's own weights are among the candidates: no step is worse than its, on the
+    noises it was fitted to.
 
-    Costs nfe + 4 substeps evaluations a step of each sample.  cond: as for `sample`, for all `samples`.
-    Plan.report holds the error of each step before and after.
+    Costs nfe evaluations of each sample, and 4 substeps more for each step.  cond: as for `sample`, for all
+    `samples`.  Plan.report holds the error of each step before and after.
 
     Raises:
         ArgumentError: a method that draws noise, or memory, samples or substeps below 1.

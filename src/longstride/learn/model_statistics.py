@@ -32,11 +32,10 @@ def model_statistics(
 
     y = x/alpha obeys dy/dlambda = -l y - f with f = (1 - l) y - x0_hat, whatever l is. The best l makes f
     depend least on x: E|df/dx|^2 is smallest where l is the mean diagonal of sigma d eps/dx, which is
-    1 - alpha tr(d x0_hat/dx)/d (Zheng et al. 2023, eq. 7); its trace is from one probe of random signs for
-    each sample, the same at every lambda.
-    The best s makes f e^(-int s) change least: E|df/dlambda - s f|^2 is smallest at s = E[f f']/E[f f]
-    (eq. 12 without b), f' by differences along the trajectories. The paper has one l, s and b for each
-    element; these are means over the elements, since a plan's weights are numbers.
+    1 - alpha tr(d x0_hat/dx)/d; the trace is from one probe of random signs for each sample, the same at
+    every lambda. The best s makes f e^(-int s) change least: E|df/dlambda - s f|^2 is smallest at
+    s = E[f f']/E[f f], f' by differences along the trajectories (Zheng et al. 2023). The paper has one l, s
+    and b for each element. These are means over the elements and b = 0, since a plan's weights are numbers.
 
     Costs 2 points - 1 evaluations of each sample, half of them differentiated.  cond: as for `sample`, for
     all `samples`.

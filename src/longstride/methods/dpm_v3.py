@@ -42,6 +42,7 @@ class _Curve:
 
 
 def _curves(statistics: Statistics) -> tuple[_Curve, _Curve]:
+    """l and s, if the statistics are fit to be used."""
     if set(statistics) != {"lambda", "l", "s"} or len({len(v) for v in statistics.values()}) != 1:
         raise ArgumentError(
             'statistics are {"lambda": [...], "l": [...], "s": [...]} of one length: '
@@ -63,23 +64,23 @@ def dpm_v3(order: int):
 
         So y_t = A y_s - int e^(-int_lambda^t l) f dlambda with A = e^(-int_s^t l). f is interpolated after
         division by e^(int s), the growth it is known to have: a polynomial for g = e^(-int s) f. l is chosen
-        to make f depend little on x, s to make g change little (Zheng et al. 2023, eq. 8 to 11, b = 0:
+        to make f depend little on x, s to make g change little (Zheng et al. 2023, with b = 0:
         a plan holds weights of states and evaluations, and b is a constant image). l = 1, s = 0 is data
         prediction, l = 0, s = -1 noise prediction: DPM-Solver++ and DPM-Solver with a corrector. As in the
         paper, f at a past time is that of the predicted state, where the network was asked.
         """
-        l, s_ = _curves(DATA_PREDICTION if statistics is None else statistics)  # noqa: E741
+        linear, growth = _curves(DATA_PREDICTION if statistics is None else statistics)
 
         def weights(start: float, end: float, nodes: Sequence[float]) -> tuple[float, list[float]]:
             """A, and the integrals that weigh f at the nodes, all in lambda."""
             lam = start + (GAUSS_X + 1) / 2 * (end - start)
-            decay = np.exp(l.integral(lam) - l.integral(end)) * GAUSS_W * (end - start) / 2
+            decay = np.exp(linear.integral(lam) - linear.integral(end)) * GAUSS_W * (end - start) / 2
             c = []
             for j, node in enumerate(nodes):
                 others = [u for i, u in enumerate(nodes) if i != j]
                 lagrange = np.prod([(lam - u) / (node - u) for u in others], axis=0)
-                c.append(float(decay @ (np.exp(s_.integral(lam) - s_.integral(node)) * lagrange)))
-            return float(np.exp(l.integral(start) - l.integral(end))), c
+                c.append(float(decay @ (np.exp(growth.integral(lam) - growth.integral(node)) * lagrange)))
+            return float(np.exp(linear.integral(start) - linear.integral(end))), c
 
         def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
             s, t = times[n], times[n + 1]
@@ -92,7 +93,7 @@ def dpm_v3(order: int):
                 known = [*nodes, t] if corrected else nodes
                 lambdas = [op.clock(u) for u in known]
                 keep, c = weights(op.clock(s), op.clock(t), lambdas)
-                x = [(u, -w * (1 - float(l(v)))) for u, v, w in zip(known, lambdas, c, strict=True)]
+                x = [(u, -w * (1 - float(linear(v)))) for u, v, w in zip(known, lambdas, c, strict=True)]
                 x.insert(len(nodes), (s, keep))
                 return op.row(t, [*((s, w) for w in pad), *x], [*pad, *c])
 

@@ -15,11 +15,11 @@ def pseudo_linear(order: int, tableau: Tableau, steps: int):
     """Adams-Bashforth of this order, whose first `steps` steps are taken with a tableau instead.
 
     Every row is a DDIM transfer phi(x_s, e', s, t): u_t = u_s + (rho_t - rho_s) e' with u = x/alpha and
-    rho = sigma/alpha, along a mean e' of noise predictions (Liu et al. 2022, eq. 11 to 13). "Pseudo" is that
-    the mean is the classical one though neither the steps nor the stages stand evenly in rho: the middle
-    stages are at the middle of t. That leaves an error of order h^3 a step, so the order is 2, whatever
-    the number of evaluations behind e'. A budget that cannot pay the start is spent as iPNDM spends it, on
-    Adams steps of the order their history allows.
+    rho = sigma/alpha, along a mean e' of noise predictions (Liu et al. 2022). "Pseudo" is that the mean
+    is the classical one though neither the steps nor the stages stand evenly in rho: the middle stages are
+    at the middle of t. That leaves an error of order h^3 a step, so the order is 2, however many evaluations
+    are behind e'. A budget that cannot pay the start is spent as iPNDM spends it, on Adams steps of the
+    order their history allows.
     """
 
     def build(*, prediction: str | None = None) -> Method:
