@@ -15,7 +15,8 @@ from longstride.process import EDM
 
 HERE = Path(__file__).parent
 AGREEMENT = HERE.parent / "benchmarks" / "results" / "agreement.md"
-STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64}  # by claimed order; those of tests/test_laws.py
+STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}  # by claimed order; as in tests/test_laws.py
+DIFFUSION_STEPS = STEPS | {6: 80, 7: 80}
 PROCESS = EDM(sigma_min=0.5, sigma_max=4.0)
 REAL = torch.linspace(-4, -0.3, 12, dtype=torch.float64)
 IMAGINARY = 1j * torch.linspace(-5, 3, 12, dtype=torch.float64)
@@ -28,7 +29,8 @@ The order is claimed, then measured: the slope of the error when the steps are h
 "ODE", "real L" and "imaginary L" are x' = L x + f with a known solution. "Diffusion" is a mixture of two
 Gaussians sampled from sigma 4 to 0.5, also with a known solution. These four give a multistep method exact
 starting values. "As published" is the diffusion again with the method's own start, which may cost it an
-order or two. An empty cell: a classical method has no L of its own, and `ddim` needs a diffusion.
+order or two. An empty cell: a classical method has no L of its own, and `ddim`, `accelerated_ddim` and
+`dpm_v3_k` need a diffusion.
 
 A predictor-corrector's order is that of the state it ends on, the corrected one; its predictor's is one
 less. Stochastic methods are measured here with eta = 0, and their weak order by the tests. `dopri5` shows
@@ -50,13 +52,29 @@ DIFFERENCES = """
 - **iPNDM** uses the Adams coefficients of equal steps on unequal ones: `ipndm_3` and `ipndm_4` are of
   order 2. `lms_k` (also `ab_k`) has the coefficients of the steps taken, and order k.
 - **DEIS** in diffusers is `logrho`: exponential Adams in lambda with noise prediction, which is `deis_k`.
-  The paper's t-AB is `deis_k` with `interpolate="t"`. Its rho-AB is `interpolate="sigma"`, which is
-  `lms_k` with `prediction="sigma"`.
+  The paper's t-AB is `deis_tab_k`, the same with `interpolate="t"`. Its rho-AB is `deis_rhoab_k`, with
+  `interpolate="sigma"`, which is `lms_k` with `prediction="sigma"`. Its rhoRK are the classical tableaus in
+  that frame: `rho_heun`, `rho_midpoint`, `rho_kutta_3`, `rho_rk4`. k is the order, one more than the degree
+  that the paper counts.
+- **PNDM**: `f_pndm` (also `pndm`) has three Runge-Kutta steps of 4 evaluations before its Adams steps,
+  `s_pndm` one of 2, `plms` (Stable Diffusion's) one of 2 before fourth-order Adams. All are of order 2 on
+  steps that are not even in sigma/alpha. A budget of no more than the start, 12 evaluations and the last one
+  for `f_pndm`, is spent as `ipndm_4` spends it.
+- **Momentum**: `hb_ab_k` averages the evaluations and is of order 1 for beta < 1. `ghvb` with `order=1.8`
+  is the paper's GHVB 1.8: the two-step formula with beta = 0.8, of true order 2. The paper's coefficients
+  are those of equal steps, ours those of the steps taken; on equal steps they agree.
+- **accelerated_ddim** is what the paper's experiments run, one evaluation a step. The scheme of its theorem
+  evaluates twice.
+- **DPM-Solver-v3**: `dpm_v3_k` without statistics is data prediction with exact coefficients. For a model,
+  `ls.learn.dpm_solver_v3` estimates them. They are means over the elements of a sample where the paper has
+  one for each, without its constant b and its pseudo-order and half-corrector options.
 - **UniPC** hard-codes a = 1/2 in its formulas with two nodes (the second-order predictor, the first-order
   corrector), which makes them depend on B(h): `variant="bh1"` is B = h, `variant="bh2"` is
   B = h phi_1(h L), that is e^h - 1 with noise prediction and 1 - e^(-h) with data prediction. With more
   nodes B(h) cancels. `unipc_p` ends at order p + 1. `lower_order_final` lowers the order towards the end,
   the step to clean data counted, as the published code does.
+- **Noise prediction** of the multistep kind, `dpm_2m` and `dpm_3m`, is what diffusers has as
+  `algorithm_type="dpmsolver"`; the third-order one halves its second difference as `dpmpp_3m` does.
 - **Singlestep**: `dpm_2` and `dpm_3` are DPM-Solver-2 and -3 (noise prediction), `dpmpp_2s` and `dpmpp_3s`
   the same tables with data prediction. k-diffusion's `dpm_2` is ours.
 - **BDIA** has a constant gamma in its paper; below 1 that is of order 1. The default here is e^(-h), of
@@ -102,6 +120,7 @@ def slopes(name: str) -> list[str]:
     trials += [ode_trial(L) if exponential else None for L in (REAL, IMAGINARY)]
     diffusion = diffusion_trial(PROCESS, method.prediction or "sigma")
     found = ["" if trial is None else f"{measured_order(method, trial, n):.2f}" for trial in trials]
+    n = DIFFUSION_STEPS[method.order]
     ends = (measured_order(method, diffusion, n, exact_start=exact) for exact in (True, False))
     return [*found, *(f"{slope:.2f}" for slope in ends)]
 

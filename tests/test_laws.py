@@ -20,7 +20,9 @@ from longstride.noise import Noise
 
 F64 = torch.float64
 NAMES = sorted(REGISTRY)
-STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64}  # where the error is asymptotic and above round-off
+STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}  # asymptotic, and above round-off
+DIFFUSION_STEPS = STEPS | {6: 80, 7: 80}
+HIGH_ORDER_VP = ls.process.VP(t_min=0.2, t_max=0.8)  # on VP below, round-off comes first
 EDM = ls.process.EDM(sigma_min=0.5, sigma_max=4.0)
 VP = ls.process.VP(t_min=0.3, t_max=0.6)
 PROCESSES = {
@@ -69,8 +71,9 @@ def test_order_on_odes(name: str, kind: str) -> None:
 @pytest.mark.parametrize("process", [EDM, VP], ids=["EDM", "VP"])
 def test_order_on_a_diffusion(name: str, process: ls.process.Process) -> None:
     method = plain(name)
+    process = HIGH_ORDER_VP if process is VP and method.order > 5 else process
     trial = diffusion_trial(process, method.prediction or "sigma")
-    assert abs(measured_order(method, trial, STEPS[method.order]) - method.order) < 0.2
+    assert abs(measured_order(method, trial, DIFFUSION_STEPS[method.order]) - method.order) < 0.2
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "v", "sigma"])

@@ -1,6 +1,6 @@
 """Longstride: anything that evolves in time, in as few model evaluations as possible."""
 
-from . import grid, metrics, models, process
+from . import grid, learn, metrics, models, process
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -26,6 +26,7 @@ __all__ = [
     "Step",
     "advance",
     "grid",
+    "learn",
     "list_methods",
     "load",
     "metrics",

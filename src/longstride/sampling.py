@@ -57,7 +57,7 @@ def plan_sampling(
     pure = math.isinf(frame.clock(first))
     if given and nfe is None:
         lead = min(int(pure), len(given) - 1)
-        parts = (rule.sizes[0],) * (len(given) - 1 - lead)
+        parts = tuple(rule.full(n) for n in range(len(given) - 1 - lead))
     else:
         lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
     times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)

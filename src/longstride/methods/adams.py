@@ -19,7 +19,7 @@ import numpy as np
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
 from ..operator import Operator, exp, phi
-from .base import Method, register
+from .base import Method, one_of, register
 
 Moments = Callable[[int, Weight], list[Weight]]
 
@@ -55,19 +55,14 @@ def unipc_moments(variant: str) -> Moments:
     return moments
 
 
-def _interpolated(op: Operator, s: float, t: float, nodes: Sequence[float], name: str) -> np.ndarray:
-    """Weights of a polynomial in another variable than the clock, by Gauss quadrature over the clock."""
+def _interpolated(op: Operator, s: float, t: float, m: int, name: str) -> list[Weight]:
+    """The first m moments in another variable than the clock, by Gauss quadrature over the clock."""
     y_s, start = op.variable(name, s), op.clock(s)
     width, h = op.variable(name, t) - y_s, op.clock(t) - start
-    r = (GAUSS_X + 1) / 2
-    y = [(op.variable(name, op.time(start + h * float(u))) - y_s) / width for u in r]
-    kernel = GAUSS_W / 2 * np.exp((1 - r) * h * op.L)
-    moments = [kernel @ np.array(y) ** i for i in range(len(nodes))]
-    return np.linalg.solve(_vandermonde([(op.variable(name, u) - y_s) / width for u in nodes]), moments)
-
-
-def _vandermonde(c: Sequence[float]) -> np.ndarray:
-    return np.vander(np.array(c), increasing=True).T
+    r = [(float(u) + 1) / 2 for u in GAUSS_X]
+    y = [(op.variable(name, op.time(start + h * u)) - y_s) / width for u in r]
+    kernel = [float(w) / 2 * exp((1 - u) * h * op.L) for u, w in zip(r, GAUSS_W, strict=True)]
+    return [sum((k * v**i for k, v in zip(kernel, y, strict=True)), 0.0) for i in range(m)]
 
 
 def weights(
@@ -79,16 +74,18 @@ def weights(
     variable: str | None = None,
 ) -> list[Weight]:
     """Weights, in units of u, of the evaluations at times `nodes` in the step from s to t."""
-    start = op.clock(s)
-    h = op.clock(t) - start
-    if variable is not None:
-        return [h * float(w) for w in _interpolated(op, s, t, nodes, variable)]
-    inverse = np.linalg.inv(_vandermonde([(op.clock(u) - start) / h for u in nodes]))
-    mu = moments(len(nodes), h * op.L)
+    h = op.clock(t) - op.clock(s)
+    if variable is None:
+        y, mu = [op.clock(u) for u in (s, t, *nodes)], moments(len(nodes), h * op.L)
+    else:
+        y = [op.variable(variable, u) for u in (s, t, *nodes)]
+        mu = _interpolated(op, s, t, len(nodes), variable)
+    c = [(v - y[0]) / (y[1] - y[0]) for v in y[2:]]
+    inverse = np.linalg.inv(np.vander(np.array(c), increasing=True).T)
     return [h * sum((float(a) * m for a, m in zip(row, mu, strict=True)), 0.0) for row in inverse]
 
 
-def _window(times: Sequence[float], n: int, order: int, lower_order_final: bool) -> list[float]:
+def window(times: Sequence[float], n: int, order: int, lower_order_final: bool = False) -> list[float]:
     """Times of the evaluations used by step n, newest first: what history and the end allow."""
     size = min(order, n + 1, len(times) - 1 - n if lower_order_final else order)
     return [times[n - j] for j in range(size)]
@@ -113,7 +110,7 @@ def adams_bashforth(
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
         s, t = times[n], times[n + 1]
         h = op.clock(t) - op.clock(s)
-        nodes = _window(times, n, order, lower_order_final)
+        nodes = window(times, n, order, lower_order_final)
         if variable is not None:
             # From pure noise lambda and sigma/alpha are infinite: nothing is interpolated through there.
             nodes = [u for u in nodes if math.isfinite(op.variable(variable, u))] or [s]
@@ -156,7 +153,7 @@ def predictor_corrector(
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
         s, t = times[n], times[n + 1]
         decay = [(s, exp((op.clock(t) - op.clock(s)) * op.L))]
-        nodes = _window(times, n, order, lower_order_final)
+        nodes = window(times, n, order, lower_order_final)
         predict = weights(op, s, t, nodes, moments)
         correct = weights(op, s, t, [t, *nodes], moments)
         held = min(order - 1, n) + 1  # evaluations known before the prediction, the one at s included
@@ -172,14 +169,9 @@ def predictor_corrector(
     return Method(write, order + 1, prediction=prediction, exponential=prediction in ("data", "noise"))
 
 
-def _check(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ArgumentError(f"{name} = {value!r}: it is one of {', '.join(map(str, allowed))}")
-
-
-def _dpmpp_multistep(order: int, eta_default: float = 0.0):
-    def build(*, eta: float = eta_default, lower_order_final: bool = False) -> Method:
-        return adams_bashforth(order, halved, "data", None, lower_order_final, eta, claimed=2)
+def _dpm_multistep(order: int, prediction: str):
+    def build(*, eta: float = 0.0, lower_order_final: bool = False) -> Method:
+        return adams_bashforth(order, halved, prediction, None, lower_order_final, eta, claimed=2)
 
     return build
 
@@ -192,7 +184,7 @@ def _exp_adams(order: int):
         eta: float = 0.0,
         lower_order_final: bool = False,
     ) -> Method:
-        _check("interpolate", interpolate, (None, "lambda", "sigma", "t"))
+        one_of("interpolate", interpolate, (None, "lambda", "sigma", "t"))
         clock = "lambda" if prediction in ("data", "noise") else prediction
         variable = None if interpolate == clock else interpolate
         if eta and prediction not in ("data", "noise"):
@@ -217,7 +209,7 @@ LINEAR = (None, "sigma", "velocity", "v")  # frames with L = 0; None is the proc
 
 def _lms(order: int):
     def build(*, prediction: str | None = None) -> Method:
-        _check("prediction", prediction, LINEAR)
+        one_of("prediction", prediction, LINEAR)
         return adams_bashforth(order, prediction=prediction)
 
     return build
@@ -225,7 +217,7 @@ def _lms(order: int):
 
 def _ipndm(order: int):
     def build(*, prediction: str | None = None) -> Method:
-        _check("prediction", prediction, LINEAR)
+        one_of("prediction", prediction, LINEAR)
         return adams_bashforth(order, prediction=prediction, fixed=UNIFORM, claimed=min(order, 2))
 
     return build
@@ -237,15 +229,15 @@ def gradient_estimation(*, gamma: float = 2.0, prediction: str | None = None) ->
     gamma = 3/2 is ipndm_2 and of order 2; any other is of order 1 and, at few steps, often better
     (Permenter and Yuan 2024, algorithm 1, which found 2 best).
     """
-    _check("prediction", prediction, LINEAR)
+    one_of("prediction", prediction, LINEAR)
     coefficients = {1: (1.0,), 2: (gamma, 1 - gamma)}
     return adams_bashforth(2, prediction=prediction, fixed=coefficients, claimed=2 if gamma == 1.5 else 1)
 
 
 def _unipc(order: int):
     def build(*, variant: str = "bh2", prediction: str = "data", lower_order_final: bool = True) -> Method:
-        _check("variant", variant, ("bh1", "bh2"))
-        _check("prediction", prediction, ("data", "noise"))
+        one_of("variant", variant, ("bh1", "bh2"))
+        one_of("prediction", prediction, ("data", "noise"))
         return predictor_corrector(order, unipc_moments(variant), prediction, lower_order_final)
 
     return build
@@ -253,7 +245,7 @@ def _unipc(order: int):
 
 def _abm(order: int):
     def build(*, prediction: str | None = None) -> Method:
-        _check("prediction", prediction, LINEAR)
+        one_of("prediction", prediction, LINEAR)
         return predictor_corrector(order, prediction=prediction)
 
     return build
@@ -266,7 +258,18 @@ for _k in (1, 2, 3, 4):
         kind="exponential Adams",
         reference="Hochbruck and Ostermann 2011",
     )
-    register(f"deis_{_k}", _deis(_k), kind="exponential Adams", reference="Zhang and Chen 2023, DEIS")
+    for _name, _variable, _paper in (
+        ("deis", "lambda", "DEIS"),
+        ("deis_tab", "t", "tAB-DEIS"),
+        ("deis_rhoab", "sigma", "rhoAB-DEIS"),
+    ):
+        register(
+            f"{_name}_{_k}",
+            _deis(_k),
+            kind="exponential Adams",
+            reference=f"Zhang and Chen 2023, {_paper}",
+            interpolate=_variable,
+        )
     register(f"ab_{_k}", _lms(_k), kind="Adams", reference="Bashforth and Adams 1883")
     register(f"lms_{_k}", _lms(_k), kind="Adams", reference="Bashforth and Adams 1883; Crowson 2022")
     register(
@@ -276,15 +279,20 @@ for _k in (1, 2, 3, 4):
         reference="Liu et al. 2022; Zhang and Chen 2023, iPNDM",
     )
     register(f"abm_{_k}", _abm(_k), kind="predictor-corrector", reference="Moulton 1926")
+for _k in (1, 2, 3, 4, 5, 6):
     register(f"unipc_{_k}", _unipc(_k), kind="predictor-corrector",
              reference="Zhao et al. 2023, UniPC")  # fmt: skip
 for _k in (2, 3):
-    register(
-        f"dpmpp_{_k}m",
-        _dpmpp_multistep(_k),
-        kind="exponential Adams",
-        reference=f"Lu et al. 2022, DPM-Solver++({_k}M)",
-    )
-    register(f"dpmpp_{_k}m_sde", _dpmpp_multistep(_k, 1.0), kind="stochastic",
-             reference=f"Lu et al. 2022, SDE-DPM-Solver++({_k}M)", eta=1.0)  # fmt: skip
+    for _name, _prediction, _eta, _kind, _paper in (
+        ("dpm_{}m", "noise", 0.0, "exponential Adams", "Lu et al. 2022, DPM-Solver"),
+        ("dpmpp_{}m", "data", 0.0, "exponential Adams", "Lu et al. 2022, DPM-Solver++"),
+        ("dpmpp_{}m_sde", "data", 1.0, "stochastic", "Lu et al. 2022, SDE-DPM-Solver++"),
+    ):
+        register(
+            _name.format(_k),
+            _dpm_multistep(_k, _prediction),
+            kind=_kind,
+            reference=f"{_paper}({_k}M)",
+            eta=_eta,
+        )
 register("gradient_estimation", gradient_estimation, kind="Adams", reference="Permenter and Yuan 2024")

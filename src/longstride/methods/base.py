@@ -23,6 +23,7 @@ class Method:
     evaluations; times[0] is where its history begins.
 
     order: of convergence.  sizes: evaluations that one step can be written with, largest first.
+    start: evaluations of the first steps, where a start makes them dearer than sizes[0].
     prediction: the frame in which it samples a diffusion (`frame.Frame`: "data", "noise", or with L = 0
     "sigma", "velocity", "v"; None for the process's own of these).  eta: noise of the SDE it samples.
     exponential: whether it solves the linear part exactly.  diffusion: whether it needs a process, as
@@ -32,6 +33,7 @@ class Method:
     write: Writer
     order: int
     sizes: tuple[int, ...] = (1,)
+    start: tuple[int, ...] = ()
     prediction: str | None = None
     eta: float = 0.0
     exponential: bool = True
@@ -42,11 +44,19 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
 
     def step(self, times: Sequence[float], n: int, operator: Operator, evals: int | None = None) -> Step:
-        return self.write(times, n, operator, evals or self.sizes[0])
+        return self.write(times, n, operator, evals or self.full(n))
+
+    def full(self, n: int) -> int:
+        """Evaluations of step n when no budget lowers them."""
+        return self.start[n] if n < len(self.start) else self.sizes[0]
 
     def split(self, nfe: int) -> tuple[int, ...]:
-        """The budget as evaluations of each step: full steps, then what is left in lower-order ones."""
-        parts = []
+        """The budget as evaluations of each step: full steps, then what is left in lower-order ones.
+
+        A start is paid whole, with something left for what it prepares, or not at all.
+        """
+        parts = list(self.start) if nfe > sum(self.start) else []
+        nfe -= sum(parts)
         while nfe > 0:
             parts.append(next(size for size in self.sizes if size <= nfe))
             nfe -= parts[-1]
@@ -107,6 +117,12 @@ def get(name: str, **options: Any) -> Method:
         options[key] = like(f"{key} of method {name!r}", value, entry.options[key])
     method = entry.build(**{**entry.defaults, **options})
     return replace(method, name=name, kind=entry.kind, reference=entry.reference, options=dict(options))
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a value of an option that is not among those allowed."""
+    if value not in allowed:
+        raise ArgumentError(f"{name} = {value!r}: it is one of {', '.join(map(str, allowed))}")
 
 
 @dataclass(frozen=True)

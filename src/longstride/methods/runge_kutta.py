@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
 from ..operator import Operator, phi
-from .base import Method, register
+from .base import Method, one_of, register
 
 Term = tuple[int, float, float]
 Entry = float | tuple[Term, ...]
@@ -52,8 +52,7 @@ def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
     sizes = tuple(sorted(by_size, reverse=True))
     exponential = tableaus[0].exponential
     frames = ("data", "noise") if exponential else (None, "sigma", "velocity", "v")
-    if prediction not in frames:
-        raise ArgumentError(f"prediction = {prediction!r}: it is one of {', '.join(map(str, frames))}")
+    one_of("prediction", prediction, frames)
 
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
         tableau = by_size[next(size for size in sizes if size <= evals)]
@@ -146,3 +145,12 @@ for _name, _tableaus, _reference in (
     ("tsit5", (TSIT5, RK4, RALSTON_3, RALSTON, EULER), "Tsitouras 2011"),
 ):
     register(_name, _classical(*_tableaus), kind="Runge-Kutta", reference=_reference)
+for _name, _tableaus in (
+    ("rho_heun", (HEUN, EULER)),
+    ("rho_midpoint", (MIDPOINT, EULER)),
+    ("rho_kutta_3", (KUTTA_3, MIDPOINT, EULER)),
+    ("rho_rk4", (RK4, KUTTA_3, MIDPOINT, EULER)),
+):
+    # rho is sigma/alpha, whatever clock the process has of its own.
+    register(_name, _classical(*_tableaus), kind="Runge-Kutta",
+             reference="Zhang and Chen 2023, rhoRK-DEIS", prediction="sigma")  # fmt: skip

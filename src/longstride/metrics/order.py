@@ -16,7 +16,7 @@ from ..methods import Method
 from ..operator import Linear, Operator
 from ..process import Process
 
-START = 3  # steps whose result is replaced by the exact one, enough history for four-step methods
+START = 3  # steps at least whose result is replaced by the exact one; more while the history grows
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,16 @@ def error(method: Method, trial: Trial, n: int, exact_start: bool = True) -> flo
     fields = [trial.field] * len(PREDICTIONS)  # whichever the stage asks for, it is the operator's
     times = trial.times(n)
     xs, fs = [trial.exact(times[0])], list[Tensor]()
+    x_at, f_at = [times[0]], list[float]()  # when the states and evaluations that are kept were
     for k in range(n):
-        step = method.step(times, k, trial.operator)
+        step, held = method.step(times, k, trial.operator), len(fs)
         xs, fs = advance(fields, step, xs, fs)
-        if exact_start and k < START:
-            xs = [trial.exact(t) for t in times[k + 2 - len(xs) : k + 2]]
-            last = k + 2 if method.evaluates_end else k + 1
-            fs = [trial.field(t, trial.exact(t)) for t in times[last - len(fs) : last]]
+        x_at += [times[k + 1] if stage.at is None else stage.at for stage in step.stages]
+        f_at += [stage.at for stage in step.stages if stage.at is not None]
+        x_at, f_at = [x_at[i] for i in step.keep_x], [f_at[i] for i in step.keep_f]
+        if exact_start and (k < START or len(fs) > held):
+            xs = [trial.exact(t) for t in x_at]
+            fs = [trial.field(t, trial.exact(t)) for t in f_at]
     return float((xs[-1] - trial.exact(times[-1])).abs().square().mean().sqrt())
 
 
