@@ -60,7 +60,8 @@ def best_of(model: str, entry: dict) -> list[str]:
             number = f"**{error:.3g}**" if error == lowest else f"{error:.3g}"
             cells.append(f"{number} {name}")
         others = min((found[p][0] for p in peers if p != OURS), default=math.inf)
-        ratio = f"{others / found[OURS][0]:.3f}" if OURS in found else ""
+        ours = found.get(OURS, (math.nan, ""))[0]
+        ratio = f"{others / ours:.3f}" if ours else "1" if others == ours else "ours is 0"
         lines.append(f"| {nfe} | " + " | ".join(cells) + f" | {ratio} |")
     return [*lines, ""]
 
