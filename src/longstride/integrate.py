@@ -83,7 +83,7 @@ def _march(
         if step.brownian is not None:
             if noise is None:
                 raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
-            zs = [noise.increment(*step.brownian).to(x)]
+            zs = [noise.increment(a, b).to(x) for a, b in pairwise(step.brownian)]
         xs, fs = advance(fields, step, xs, fs, zs)
         if watch and not torch.isfinite(xs[-1]).all():
             evaluated = [stage.at for stage in step.stages if stage.at is not None]

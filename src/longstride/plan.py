@@ -181,8 +181,13 @@ def _check(plan: Plan) -> None:
 
 def _check_step(step: Step, states: int, evaluations: int) -> tuple[int, int]:
     """States and evaluations kept by a step that begins with so many; every index must exist."""
+    marks = () if step.brownian is None else step.brownian
+    ordered = sorted(set(marks))
+    one_way = len(marks) > 1 and list(marks) in (ordered, ordered[::-1])
+    if step.brownian is not None and not (one_way and 0 < ordered[0] and ordered[-1] < math.inf):
+        raise PlanError(f"its Brownian times {marks} must be two or more, positive, and all go one way")
+    noises = max(len(marks) - 1, 0)
     for k, stage in enumerate(step.stages):
-        noises = 0 if step.brownian is None else 1
         for name, row, known in (
             ("x", stage.x, states),
             ("f", stage.f, evaluations),

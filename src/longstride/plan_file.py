@@ -26,7 +26,7 @@ class StepFile(Strict):
     stages: tuple[StageFile, ...]
     keep_x: tuple[int, ...]
     keep_f: tuple[int, ...]
-    brownian: tuple[float, float] | None
+    brownian: tuple[float, ...] | None
 
 
 class PlanFile(Strict):

@@ -63,10 +63,10 @@ def _interpolated(op: Operator, s: float, t: float, nodes: Sequence[float], name
     y = [(op.variable(name, op.time(start + h * float(u))) - y_s) / width for u in r]
     kernel = GAUSS_W / 2 * np.exp((1 - r) * h * op.L)
     moments = [kernel @ np.array(y) ** i for i in range(len(nodes))]
-    return np.linalg.solve(_vandermonde([(op.variable(name, u) - y_s) / width for u in nodes]), moments)
+    return np.linalg.solve(vandermonde([(op.variable(name, u) - y_s) / width for u in nodes]), moments)
 
 
-def _vandermonde(c: Sequence[float]) -> np.ndarray:
+def vandermonde(c: Sequence[float]) -> np.ndarray:
     return np.vander(np.array(c), increasing=True).T
 
 
@@ -83,7 +83,7 @@ def weights(
     h = op.clock(t) - start
     if variable is not None:
         return [h * float(w) for w in _interpolated(op, s, t, nodes, variable)]
-    inverse = np.linalg.inv(_vandermonde([(op.clock(u) - start) / h for u in nodes]))
+    inverse = np.linalg.inv(vandermonde([(op.clock(u) - start) / h for u in nodes]))
     mu = moments(len(nodes), h * op.L)
     return [h * sum((float(a) * m for a, m in zip(row, mu, strict=True)), 0.0) for row in inverse]
 
@@ -161,9 +161,12 @@ def predictor_corrector(
         x, f = op.row(t, decay, pad + predict[::-1])
         x_c, f_c = op.row(t, decay, pad + correct[:0:-1] + correct[:1])
         first = (Stage((1.0,), at=s, field=op.field),) if n == 0 else ()
+        w, brownian = op.noise(s, t)
+        z = (w,) if w else ()
         return Step(
-            (*first, Stage(x, f, at=t, field=op.field), Stage(x_c, f_c)),
+            (*first, Stage(x, f, z, at=t, field=op.field), Stage(x_c, f_c, z)),
             keep_f=tuple(range(-min(order, n + 2), 0)),
+            brownian=brownian,
         )
 
     return Method(write, order + 1, prediction=prediction, exponential=prediction in ("data", "noise"))
