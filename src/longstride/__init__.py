@@ -9,6 +9,7 @@ from .methods import list_methods
 from .models import load
 from .plan import Plan
 from .problem import ODE
+from .restart import plan_restart
 from .sampling import plan_sampling, prior, reference, sample
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "load",
     "metrics",
     "models",
+    "plan_restart",
     "plan_sampling",
     "prior",
     "process",

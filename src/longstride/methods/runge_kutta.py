@@ -54,7 +54,7 @@ def stages(
     """
     start = op.clock(s) if start is None else start
     stop = op.clock(t) if stop is None else stop
-    known = {op.clock(t): t, op.clock(s): s}  # the ends are hit exactly, whatever the inverse of the clock does
+    known = {op.clock(t): t, op.clock(s): s}  # the ends are hit exactly, whatever op.time does
     h, rows = stop - start, list[Stage]()
     for c, row in zip((*tableau.c, 1.0), (*tableau.a, tableau.b), strict=True):
         final = len(rows) == len(tableau.c)

@@ -3,7 +3,8 @@
 Two ideas. One adds noise to a deterministic step: before it, where sigma is raised and the step begins
 further up (churn), or after it, where the step goes further down (ancestral). Noise on top of a
 distribution at one sigma is the distribution at a larger one, exactly, so the weak order is that of the
-deterministic step. Their noise belongs to what a step owns of a Brownian motion in alpha^2/sigma^2. The other integrates the reverse SDE, of `Frame` with its eta (SA-Solver, DPM++ SDE).
+deterministic step. Their noise belongs to what a step owns of a Brownian motion in alpha^2/sigma^2. The
+other integrates the reverse SDE, of `Frame` with its eta (SA-Solver, DPM++ SDE).
 """
 
 from __future__ import annotations
@@ -86,8 +87,10 @@ def edm_churn(
     With s_churn = 0 it is `heun`; s_noise other than 1 gives up the order.
     """
     if s_churn < 0 or not 0 <= s_tmin < s_tmax:
-        raise ArgumentError(f"s_churn = {s_churn}, s_tmin = {s_tmin}, s_tmax = {s_tmax}: churn is not negative "
-                            "and 0 <= s_tmin < s_tmax")  # fmt: skip
+        raise ArgumentError(
+            f"s_churn = {s_churn}, s_tmin = {s_tmin}, s_tmax = {s_tmax}: give s_churn >= 0 and "
+            "0 <= s_tmin < s_tmax"
+        )
     by_size = {2: HEUN, 1: EULER}
 
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
@@ -106,11 +109,32 @@ def edm_churn(
     return Method(write, 2, (2, 1), prediction="sigma", exponential=False, diffusion=True)
 
 
+def accelerated_ddpm() -> Method:
+    """DDPM with half of its noise before the evaluation, which doubles the order (Li et al. 2024).
+
+    Y+ = Y + sqrt((1 - a)/2) Z,  Y_t = (Y+ + (1 - a) score_s(Y+) + sqrt((1 - a)/2) Z+)/sqrt a, of a VP process
+    with a = alpha_s^2/alpha_t^2. In u = x/alpha that is a row of any process: u+ = u + d Z and
+    u_t = e^(-2h) u+ + (1 - e^(-2h)) x0_hat(u+) + d Z+, where 2 d^2 is what sigma^2/alpha^2 falls by.
+    It puts in the noise of the step's beginning and not of its end, so it is for small steps.
+    """
+
+    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+        s, t = times[n], times[n + 1]
+        q_s, q_t = math.exp(-2 * op.clock(s)), math.exp(-2 * op.clock(t))
+        d, kept = math.sqrt((q_s - q_t) / 2), q_t / q_s
+        _, before = op.row(s, (), [d])
+        x, (f, after) = op.row(t, [(s, kept)], [1 - kept, d])
+        noised = Stage((1.0,), z=before, at=s, field=op.field)
+        return Step((noised, Stage((0.0, *x), (f,), (0.0, after))), brownian=(q_s, (q_s + q_t) / 2, q_t))
+
+    return Method(write, 2, prediction="data", diffusion=True)
+
+
 def _sa_solver(order: int):
     def build(
         *, tau: float = 1.0, tau_range: tuple[float, float] | None = None, corrector: bool = True
     ) -> Method:
-        """Stochastic Adams: predictor and corrector through `order` nodes, with noise tau(t) (Xue et al. 2023).
+        """Stochastic Adams, a predictor through `order` nodes and a corrector (Xue et al. 2023).
 
         du/dlambda = -(1 + tau^2) u + (1 + tau^2) x0_hat, u = x/alpha, its linear part and its noise solved
         exactly; both rows of a step get the same noise. tau(t) is `tau` while sigma/alpha is in tau_range
@@ -140,6 +164,8 @@ register("dpmpp_2s_ancestral", dpmpp_2s_ancestral, kind="stochastic",
          reference="Lu et al. 2022; Crowson 2022")  # fmt: skip
 register("dpmpp_sde", dpmpp_sde, kind="stochastic", reference="Lu et al. 2022; Crowson 2022")
 register("edm_churn", edm_churn, kind="stochastic", reference="Karras et al. 2022, algorithm 2")
+register("accelerated_ddpm", accelerated_ddpm, kind="stochastic",
+         reference="Li et al. 2024, accelerated DDPM")  # fmt: skip
 for _k in (1, 2, 3):
     register(f"sa_solver_{_k}", _sa_solver(_k), kind="stochastic",
              reference="Xue et al. 2023, SA-Solver")  # fmt: skip

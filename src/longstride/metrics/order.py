@@ -15,6 +15,7 @@ from ..core import Field, advance
 from ..frame import PREDICTIONS, Frame, conversion
 from ..integrate import run
 from ..methods import REGISTRY, Method, get
+from ..noise import Noise
 from ..operator import Linear, Operator
 from ..plan import Plan
 from ..process import Process
@@ -122,15 +123,16 @@ def without_noise(name: str) -> dict[str, object]:
     return {k: v for k, v in plain.items() if k in REGISTRY[name].options}
 
 
-class Impulses:
-    """In place of a `Noise`: each normal of a run is a unit vector of its own, [1, size]."""
+class Impulses(Noise):
+    """Each normal of a run is a unit vector of its own, [1, size], after the first `used`."""
 
     def __init__(self, size: int, used: int):
-        self.size, self.used = size, used
+        super().__init__(0, range(1), (size,))
+        self.used = used
 
     def increment(self, a: float, b: float) -> Tensor:
         self.used += 1
-        return torch.eye(self.size, dtype=torch.float64)[None, self.used - 1]
+        return torch.eye(*self.shape, dtype=torch.float64)[None, self.used - 1]
 
 
 def gaussian_moments(
@@ -138,8 +140,8 @@ def gaussian_moments(
 ) -> tuple[float, float, float, float]:
     """Mean and variance a plan ends with on data N(mean, variance), then what they should be: no sampling.
 
-    The data prediction is mean + alpha v/(alpha^2 v + sigma^2) (x - alpha mean), so a state is a sum of 1, the
-    normal it began with and those of the steps. It is run as the row of its coefficients [1, 2 + normals].
+    The data prediction is mean + alpha v/(alpha^2 v + sigma^2) (x - alpha mean), so a state is a sum of 1,
+    the normal it began with and those of the steps; it is run as its coefficients [1, 2 + normals].
     """
     size = 2 + sum(len(step.brownian) - 1 for step in plan.steps if step.brownian)
     one, start = torch.eye(size, dtype=torch.float64)[:2, None]
