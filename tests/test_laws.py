@@ -33,6 +33,7 @@ PROCESSES = {
     "edm": ls.process.EDM(),
     "ve": ls.process.VE(),
     "vp": ls.process.VP(),
+    "sub-VP": ls.process.SubVP(),
     "cosine": ls.process.VP(schedule="cosine"),
     "discrete": ls.process.VP(discrete=True),
     "discrete cosine": ls.process.VP(schedule="cosine", discrete=True),
@@ -271,6 +272,7 @@ def test_no_two_normals_of_a_run_share_brownian_time(name: str, process: ls.proc
         ("sa_solver_3", {"tau_range": (1e3, 1e4), "corrector": False}, "exp_adams_3", {}),
         ("sa_solver_2", {"tau": 0.7, "corrector": False}, "exp_adams_2", {"eta": 0.7}),
         ("er_sde_1", {"phi": "sde"}, "ddpm", {}),
+        ("exp_adams_1", {"eta": 1.0}, "ddpm", {}),
         ("euler_ancestral", {}, "ddpm", {}),
     ],
 )

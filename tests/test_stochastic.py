@@ -1,4 +1,4 @@
-"""Stochastic samplers that are more than a method: restarts."""
+"""Stochastic samplers that are more than a method: restarts, Langevin correctors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 import longstride as ls
+from longstride.langevin import langevin
 from longstride.metrics.order import gaussian_moments
 from longstride.models import mixture
 from longstride.models.exact import Mixture
+from longstride.noise import Noise
 
+EDM = ls.process.EDM(sigma_min=0.1, sigma_max=10.0)
 RANGES = [(0.3, 2.0, 3, 4), (0.2, 1.0, 2, 3), (0.5, 8.0, 1, 6)]  # overlapping, one within the other
 
 
@@ -24,9 +28,7 @@ def test_restart_with_no_repetition_is_the_ode() -> None:
     assert torch.equal(ls.sample(model, x_init=x, plan=plan), heun)
 
 
-@pytest.mark.parametrize(
-    "process", [ls.process.EDM(sigma_min=0.1, sigma_max=10.0), ls.process.VP(t_min=0.01)]
-)
+@pytest.mark.parametrize("process", [EDM, ls.process.VP(t_min=0.01)])
 @pytest.mark.parametrize("method", ["heun", "dpmpp_2s"])
 def test_restart_keeps_the_distribution_to_the_order_of_its_method(
     process: ls.process.Process, method: str
@@ -48,7 +50,7 @@ def test_restart_keeps_the_distribution_to_the_order_of_its_method(
 def test_each_repetition_of_a_restart_contracts_an_error_as_the_flow_does(tmp_path) -> None:
     """Two runs with the same noise differ by the error: on N(0, c) the flow from t to s scales it as the
     standard deviation does, and a jump does not change it."""
-    process, c = ls.process.EDM(sigma_min=0.1, sigma_max=10.0), 0.25
+    process, c = EDM, 0.25
     model = mixture(Mixture(torch.ones(1), torch.zeros(1, 1), torch.full((1, 1, 1), c)), process)
     x = torch.ones(1, 1, dtype=torch.float64)
 
@@ -81,3 +83,71 @@ def test_each_repetition_of_a_restart_contracts_an_error_as_the_flow_does(tmp_pa
 def test_a_restart_that_cannot_be_says_why(restarts: list, method: str, says: str) -> None:
     with pytest.raises(ls.ArgumentError, match=says):
         ls.plan_restart(ls.process.EDM(), 20, restarts, method)
+
+
+def gaussian(process: ls.process.Process, variances: Tensor) -> ls.Denoiser:
+    """N(0, variances) in many dimensions, where a norm is its expectation."""
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (w[:, None] for w in process.pair(t))
+        return alpha * variances / (alpha**2 * variances + sigma**2) * x
+
+    return ls.Denoiser(net, process, shape=variances.shape)
+
+
+def test_langevin_steps_have_the_variance_of_their_snr() -> None:
+    """On N(0, v) a step makes V to (1 - e/v)^2 V + 2 e with e = 2 r^2 v^2/V, at rest when V = (1 + r^2) v."""
+    model = gaussian(EDM, torch.full((40_000,), 0.25))
+    t, r, noise = 1.0, 0.3, Noise(0, range(2), (40_000,))
+    x = noise.prior().float() * torch.tensor([[0.7], [2.0]])
+    for k in range(60):
+        x = langevin(model.fields(), t, t, x, noise.increment(k + 1, k + 2).to(x), r)
+    assert x.var(1) == pytest.approx((1 + r**2) * (0.25 + t**2), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [ls.process.VE(sigma_max=10.0), ls.process.VP(), ls.process.SubVP()],
+    ids=["VE", "VP", "sub-VP"],
+)
+def test_predictor_and_corrector_sample_the_data(process: ls.process.Process) -> None:
+    variances = torch.cat([torch.full((20_000,), 0.25), torch.full((20_000,), 1.0)])
+    model = gaussian(process, variances)
+    alpha, sigma = process.pair(process.t_max)
+    x_init = ls.prior(model, 1, dtype=torch.float64) * (alpha**2 * variances / sigma**2 + 1).sqrt()
+    x = ls.sample_langevin(model, x_init, 300, predictor="accelerated_ddpm", snr=0.08)
+    for part, v in zip(x.chunk(2, 1), (0.25, 1.0), strict=True):
+        assert float(part.var()) == pytest.approx(v, rel=0.03)
+
+
+def test_without_correctors_only_the_predictor_is_left() -> None:
+    model = mixture(dim=3)
+    x = ls.prior(model, 4, dtype=torch.float64)
+    alone = ls.sample(model, x_init=x, method="ddpm", nfe=7, seed=5)
+    assert torch.equal(ls.sample_langevin(model, x, 7, predictor="ddpm", correctors=0, seed=5), alone)
+
+
+@pytest.mark.parametrize("nfe", [4, 8, 11])
+@pytest.mark.parametrize("correctors", [1, 2])
+def test_correctors_keep_the_budget_and_samples_their_noise(nfe: int, correctors: int) -> None:
+    exact, calls = mixture(dim=3), 0
+
+    def net(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return exact.net(x, t)
+
+    model = ls.Denoiser(net, exact.process, shape=(3,))
+    x = ls.prior(model, 5, dtype=torch.float64)
+    many = ls.sample_langevin(model, x, nfe, correctors=correctors, seed=3)
+    assert calls == nfe
+    few = ls.sample_langevin(model, x[:2], nfe, correctors=correctors, seed=3)
+    assert torch.allclose(few, many[:2], rtol=1e-12, atol=1e-12)
+
+
+def test_a_predictor_that_does_not_fit_is_refused() -> None:
+    model = mixture(dim=3)
+    x = ls.prior(model, 2)
+    for arguments in ({"predictor": "heun"}, {"predictor": "dpmpp_2m"}, {"snr": 0.0}, {"correctors": 9}):
+        with pytest.raises(ls.ArgumentError):
+            ls.sample_langevin(model, x, 8, **arguments)

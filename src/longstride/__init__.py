@@ -5,6 +5,7 @@ from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .integrate import Solution, Stats, solve
+from .langevin import sample_langevin
 from .methods import list_methods
 from .models import load
 from .plan import Plan
@@ -37,5 +38,6 @@ __all__ = [
     "process",
     "reference",
     "sample",
+    "sample_langevin",
     "solve",
 ]

@@ -109,25 +109,33 @@ def edm_churn(
     return Method(write, 2, (2, 1), prediction="sigma", exponential=False, diffusion=True)
 
 
-def accelerated_ddpm() -> Method:
-    """DDPM with half of its noise before the evaluation, which doubles the order (Li et al. 2024).
+def _reverse_diffusion(order: int):
+    def build() -> Method:
+        """Euler on the reverse SDE, with noise of variance 2 d^2 = what sigma^2/alpha^2 falls by.
 
-    Y+ = Y + sqrt((1 - a)/2) Z,  Y_t = (Y+ + (1 - a) score_s(Y+) + sqrt((1 - a)/2) Z+)/sqrt a, of a VP process
-    with a = alpha_s^2/alpha_t^2. In u = x/alpha that is a row of any process: u+ = u + d Z and
-    u_t = e^(-2h) u+ + (1 - e^(-2h)) x0_hat(u+) + d Z+, where 2 d^2 is what sigma^2/alpha^2 falls by.
-    It puts in the noise of the step's beginning and not of its end, so it is for small steps.
-    """
+        In u = x/alpha, u_t = e^(-2h) u_s + (1 - e^(-2h)) x0_hat(u_s) + sqrt(2) d Z: the reverse diffusion
+        predictor (Song et al. 2021, VE as published). Half of the noise before the evaluation,
+        u+ = u_s + d Z, and half after doubles the order: accelerated DDPM (Li et al. 2024, for VP),
 
-    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
-        s, t = times[n], times[n + 1]
-        q_s, q_t = math.exp(-2 * op.clock(s)), math.exp(-2 * op.clock(t))
-        d, kept = math.sqrt((q_s - q_t) / 2), q_t / q_s
-        _, before = op.row(s, (), [d])
-        x, (f, after) = op.row(t, [(s, kept)], [1 - kept, d])
-        noised = Stage((1.0,), z=before, at=s, field=op.field)
-        return Step((noised, Stage((0.0, *x), (f,), (0.0, after))), brownian=(q_s, (q_s + q_t) / 2, q_t))
+            Y+ = Y + sqrt((1 - a)/2) Z,  Y_t = (Y+ + (1 - a) score_s(Y+) + sqrt((1 - a)/2) Z+)/sqrt a,
 
-    return Method(write, 2, prediction="data", diffusion=True)
+        a = alpha_s^2/alpha_t^2. Both put in the noise of the step's beginning: for small steps.
+        """
+
+        def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+            s, t = times[n], times[n + 1]
+            q_s, q_t = math.exp(-2 * op.clock(s)), math.exp(-2 * op.clock(t))
+            d = math.sqrt((q_s - q_t) / order)
+            before = op.row(s, (), [d])[1] if order == 2 else ()
+            marks = (q_s, (q_s + q_t) / 2, q_t) if order == 2 else (q_s, q_t)
+            kept = q_t / q_s
+            (x,), (f, after) = op.row(t, [(s, kept)], [1 - kept, d])
+            last = Stage((0.0, x), (f,), (*(0.0,) * len(before), after))
+            return Step((Stage((1.0,), z=before, at=s, field=op.field), last), brownian=marks)
+
+        return Method(write, order, prediction="data", diffusion=True)
+
+    return build
 
 
 def _sa_solver(order: int):
@@ -164,7 +172,9 @@ register("dpmpp_2s_ancestral", dpmpp_2s_ancestral, kind="stochastic",
          reference="Lu et al. 2022; Crowson 2022")  # fmt: skip
 register("dpmpp_sde", dpmpp_sde, kind="stochastic", reference="Lu et al. 2022; Crowson 2022")
 register("edm_churn", edm_churn, kind="stochastic", reference="Karras et al. 2022, algorithm 2")
-register("accelerated_ddpm", accelerated_ddpm, kind="stochastic",
+register("reverse_diffusion", _reverse_diffusion(1), kind="stochastic",
+         reference="Song et al. 2021, reverse diffusion")  # fmt: skip
+register("accelerated_ddpm", _reverse_diffusion(2), kind="stochastic",
          reference="Li et al. 2024, accelerated DDPM")  # fmt: skip
 for _k in (1, 2, 3):
     register(f"sa_solver_{_k}", _sa_solver(_k), kind="stochastic",
