@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride.core import Stage, Step
 from longstride.langevin import langevin
-from longstride.metrics.order import gaussian_moments
+from longstride.methods import get
+from longstride.metrics.order import gaussian_moments, weak_order
 from longstride.models import mixture
 from longstride.models.exact import Mixture
 from longstride.noise import Noise
@@ -151,3 +153,46 @@ def test_a_predictor_that_does_not_fit_is_refused() -> None:
     for arguments in ({"predictor": "heun"}, {"predictor": "dpmpp_2m"}, {"snr": 0.0}, {"correctors": 9}):
         with pytest.raises(ls.ArgumentError):
             ls.sample_langevin(model, x, 8, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("order", "options", "weak"),
+    [
+        (1, {"corrector": False}, 1),
+        (2, {"corrector": False}, 2),
+        (3, {"tau_range": (0.2, 2.0)}, 2),
+        (3, {"tau": 0.5, "tau_range": (0.5, 20.0)}, 2),
+    ],
+)
+def test_sa_solver_may_leave_out_its_corrector_or_its_noise(order: int, options: dict, weak: int) -> None:
+    process = ls.process.EDM(sigma_min=0.05, sigma_max=10.0)
+    assert get(f"sa_solver_{order}", **options).order == weak
+    assert weak_order(f"sa_solver_{order}", process, 128, **options) == pytest.approx(weak, abs=0.25)
+
+
+def test_churn_raises_sigma_as_the_algorithm_says() -> None:
+    """The row of x_hat: weight 1 of x, sqrt(sigma_hat^2 - sigma^2) S_noise of xi, evaluated at sigma_hat."""
+    times = [8.0, 4.0, 2.0, 1.0, 0.0]
+    plan = ls.plan_sampling(
+        ls.process.EDM(), "edm_churn", grid=times, s_churn=1.0, s_tmin=1.5, s_tmax=6.0, s_noise=1.1
+    )
+    first, inside, last, _ = plan.steps
+    assert first.brownian is None  # 8 is above s_tmax
+    assert last.stages[0].at == pytest.approx(2 * 1.25)
+    row = inside.stages[0]
+    assert (row.x, row.at) == ((1.0,), pytest.approx(4 * 1.25))
+    assert row.z == pytest.approx((1.1 * math.sqrt(5**2 - 4**2),))
+
+
+@pytest.mark.parametrize("marks", [(1.0,), (1.0, 1.0), (2.0, 1.0, 3.0), (0.0, 1.0), (1.0, math.inf)])
+def test_noise_without_an_interval_is_refused(marks: tuple[float, ...]) -> None:
+    step = Step((Stage((1.0,), z=(1.0,)),), brownian=marks)
+    with pytest.raises(ls.PlanError, match="Brownian"):
+        ls.Plan((2.0, 1.0), (step,))
+
+
+def test_only_noise_goes_back_in_time() -> None:
+    down, jump = Step((Stage((0.5,)),)), Step((Stage((1.0,), z=(1.0,)),), brownian=(1.0, 2.0))
+    assert ls.Plan((3.0, 1.0, 2.0, 0.5), (down, jump, down)).stochastic
+    with pytest.raises(ls.PlanError, match="one way"):
+        ls.Plan((3.0, 1.0, 2.0, 0.5), (down, down, down))
