@@ -318,7 +318,7 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ls.PlanError, match="step 2 evaluates outside"):
         replace(plan, steps=(*plan.steps[:2], late))
     for interval in ((1.0, 1.0), (-1.0, 1.0), (0.0, 1.0)):
-        with pytest.raises(ls.PlanError, match="Brownian interval"):
+        with pytest.raises(ls.PlanError, match="Brownian times"):
             replace(plan, steps=(replace(plan.steps[0], brownian=interval), *plan.steps[1:]))
 
 
@@ -413,3 +413,9 @@ def test_bad_arguments_of_solve_are_refused(arguments: dict, message: str) -> No
 def test_solve_does_not_sample() -> None:
     with pytest.raises(ls.ArgumentError, match="samples diffusions"):
         ls.solve(ls.ODE(lambda t, x: -x), torch.ones(1, 1), t=(0, 1), method="ddpm", dt=0.1)
+
+
+def test_lower_orders_towards_the_end_count_the_step_to_clean_data() -> None:
+    """As published: of n steps, the last to clean data, step k from the end is of order k at most."""
+    nodes = [len(s.stages[0].f) - s.stages[0].f.count(0.0) for s in ls.plan_sampling(EDM, "unipc_3", 8).steps]
+    assert nodes[1:] == [2, 3, 3, 3, 3, 2, 1]

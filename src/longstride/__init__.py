@@ -5,10 +5,12 @@ from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .integrate import Solution, Stats, solve
+from .langevin import sample_langevin
 from .methods import list_methods
 from .models import load
 from .plan import Plan
 from .problem import ODE
+from .restart import plan_restart
 from .sampling import plan_sampling, prior, reference, sample
 
 __version__ = "0.1.0"
@@ -31,10 +33,12 @@ __all__ = [
     "load",
     "metrics",
     "models",
+    "plan_restart",
     "plan_sampling",
     "prior",
     "process",
     "reference",
     "sample",
+    "sample_langevin",
     "solve",
 ]

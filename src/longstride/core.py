@@ -47,14 +47,15 @@ class Stage:
 class Step:
     """The rows of one step, and which states and evaluations the next step sees.
 
-    brownian: ends of the interval of Brownian time that the step's noise belongs to, or None; the
-    variance of the motion over it is its length, whatever clock the method integrates in.
+    brownian: marks of Brownian time, or None: noise m of the step is the motion from mark m to the next
+    over the root of its length, a unit normal, whatever clock the method integrates in. Most steps have one
+    noise and two marks; a stage in the middle that is noisy too has a mark of its own.
     """
 
     stages: tuple[Stage, ...]
     keep_x: tuple[int, ...] = (-1,)
     keep_f: tuple[int, ...] = ()
-    brownian: tuple[float, float] | None = None
+    brownian: tuple[float, ...] | None = None
 
     @cached_property
     def nfe(self) -> int:

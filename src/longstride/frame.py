@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .core import Weight
@@ -147,6 +147,9 @@ class Frame:
             weight = self.eta * math.sqrt(math.expm1(2 * h))
             interval = math.exp(-2 * lambda_s), math.exp(-2 * lambda_t)
         return self.process.sigma(t) * weight, interval
+
+    def noisy(self, eta: float) -> Frame:
+        return replace(self, eta=eta)
 
 
 def ddim_row(process: Process, s: float, t: float) -> tuple[float, float]:

@@ -83,7 +83,7 @@ def _march(
         if step.brownian is not None:
             if noise is None:
                 raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
-            zs = [noise.increment(*step.brownian).to(x)]
+            zs = [noise.increment(a, b).to(x) for a, b in pairwise(step.brownian)]
         try:
             xs, fs = advance(fields, step, xs, fs, zs)
         except Exception as error:

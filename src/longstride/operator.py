@@ -75,6 +75,9 @@ class Operator(Protocol):
     def noise(self, s: float, t: float) -> tuple[float, tuple[float, float] | None]:
         """Weight of a unit normal in the step s -> t, and the Brownian interval it stands for."""
 
+    def noisy(self, eta: float) -> Operator:
+        """The same with another amount of noise."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -100,3 +103,6 @@ class Linear:
 
     def noise(self, s: float, t: float) -> tuple[float, None]:
         return 0.0, None
+
+    def noisy(self, eta: float) -> Linear:
+        return self

@@ -27,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """times[0] > ... > times[-1] and the step between each two.
+    """times[0] > ... > times[-1] and the step between each two; a step of noise alone may go back.
 
     made_for: the process (`Process.describe`) that the weights belong to, {} for a plain problem.
     method, options: who wrote the weights.  report: what was tried and measured, for the reader.
@@ -149,11 +149,12 @@ def _check(plan: Plan) -> None:
     if len(times) != len(plan.steps) + 1 or not plan.steps:
         raise PlanError(f"{len(plan.steps)} steps need one time more than that, not {len(times)}")
     rising = times[-1] > times[0]
-    for a, b in pairwise(times):
-        if not (math.isfinite(a) and math.isfinite(b) and (b > a if rising else b < a)):
+    for (a, b), step in zip(pairwise(times), plan.steps, strict=True):
+        jump = step.nfe == 0 and step.brownian is not None  # noise puts it back to an earlier time
+        if not (math.isfinite(a) and math.isfinite(b) and a != b and (jump or (b > a) == rising)):
             raise PlanError(f"times must all go one way, but {b} follows {a}")
     states, evaluations = 1, 0
-    low, high = sorted((times[0], times[-1]))
+    low, high = min(times), max(times)
     for n, step in enumerate(plan.steps):
         if any(not low <= stage.at <= high for stage in step.stages if stage.at is not None):
             raise PlanError(f"step {n} evaluates outside the times of the plan, {low} to {high}")
@@ -165,12 +166,12 @@ def _check(plan: Plan) -> None:
 
 def _check_step(step: Step, states: int, evaluations: int) -> tuple[int, int]:
     """States and evaluations kept by a step that begins with so many; every index must exist."""
-    if step.brownian is not None:
-        a, b = step.brownian
-        if not (0 < min(a, b) < max(a, b) < math.inf):
-            raise PlanError(f"its Brownian interval {step.brownian} has no length, or is not positive")
+    marks = () if step.brownian is None else step.brownian
+    ordered = sorted({m for m in marks if 0 < m < math.inf})
+    if step.brownian is not None and (len(marks) < 2 or list(marks) not in (ordered, ordered[::-1])):
+        raise PlanError(f"its Brownian times {marks} must be two or more, positive, and all go one way")
+    noises = max(len(marks) - 1, 0)
     for k, stage in enumerate(step.stages):
-        noises = 0 if step.brownian is None else 1
         for name, row, known in (
             ("x", stage.x, states),
             ("f", stage.f, evaluations),

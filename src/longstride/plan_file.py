@@ -29,7 +29,7 @@ class StepFile(Strict):
     stages: tuple[StageFile, ...]
     keep_x: tuple[Whole, ...]
     keep_f: tuple[Whole, ...]
-    brownian: tuple[Number, Number] | None
+    brownian: tuple[Number, ...] | None
 
 
 class PlanFile(Strict):

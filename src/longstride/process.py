@@ -329,3 +329,31 @@ class AlphaSigma(Process):
             "name": self.name,
             "marks": [[t, *self.pair(t)] for t in marks],
         }
+
+
+@dataclass(frozen=True)
+class SubVP(Process):
+    """Sub-variance preserving: the alpha of VP's linear schedule, and its sigma squared, which is below it.
+
+    So sigma = 1 - alpha^2 (Song et al. 2021, eq. 29); t is in [0, 1].
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_max: float = 1.0  # type: ignore[misc]
+    t_min: float = 1e-3  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        rising("t_min", 0.0, self.t_min, "t_max", self.t_max, 1.0)
+
+    @cached_property
+    def _vp(self) -> VP:
+        return VP(beta_min=self.beta_min, beta_max=self.beta_max)
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self._vp.alpha_sigma(t)
+        return alpha, sigma**2
+
+    def time(self, lambda_: float) -> float:
+        """alpha/(1 - alpha^2) = e^lambda gives log alpha = -asinh(e^(-lambda)/2), and so VP's lambda."""
+        return self._vp.time((lambda_ - math.asinh(math.exp(min(-lambda_, 700.0)) / 2)) / 2)

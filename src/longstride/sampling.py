@@ -61,8 +61,9 @@ def plan_sampling(
     else:
         lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
     times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)
+    times = [*times, process.t_end] if to_data else times
     steps = [_ddim(process, *times[k : k + 2]) for k in range(lead)]
-    regular = times[lead:]
+    regular = times[lead:]  # the step to clean data counted, as methods count that look at how many are left
     try:
         steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
     except OverflowError:
@@ -71,8 +72,7 @@ def plan_sampling(
         ) from None
     if to_data:
         evaluated = bool(parts) and rule.evaluates_end
-        steps.append(_end(process, frame, times[-1], steps[-1] if steps else Step(()), evaluated))
-        times = [*times, process.t_end]
+        steps.append(_end(process, frame, times[-2], steps[-1] if steps else Step(()), evaluated))
     elif not steps:
         raise ArgumentError("final = sigma_min needs two times at least: where to begin and where to stop")
     return Plan(tuple(times), tuple(steps), process.describe(), method, rule.options)

@@ -65,6 +65,10 @@ def _interpolated(op: Operator, s: float, t: float, m: int, name: str) -> list[W
     return [sum((k * v**i for k, v in zip(kernel, y, strict=True)), 0.0) for i in range(m)]
 
 
+def vandermonde(c: Sequence[float]) -> np.ndarray:
+    return np.vander(np.array(c), increasing=True).T
+
+
 def weights(
     op: Operator,
     s: float,
@@ -81,7 +85,7 @@ def weights(
         y = [op.variable(variable, u) for u in (s, t, *nodes)]
         mu = _interpolated(op, s, t, len(nodes), variable)
     c = [(v - y[0]) / (y[1] - y[0]) for v in y[2:]]
-    inverse = np.linalg.inv(np.vander(np.array(c), increasing=True).T)
+    inverse = np.linalg.inv(vandermonde(c))
     return [h * sum((float(a) * m for a, m in zip(row, mu, strict=True)), 0.0) for row in inverse]
 
 
@@ -161,9 +165,12 @@ def predictor_corrector(
         x, f = op.row(t, decay, pad + predict[::-1])
         x_c, f_c = op.row(t, decay, pad + correct[:0:-1] + correct[:1])
         first = (Stage((1.0,), at=s, field=op.field),) if n == 0 else ()
+        w, brownian = op.noise(s, t)
+        z = (w,) if w else ()
         return Step(
-            (*first, Stage(x, f, at=t, field=op.field), Stage(x_c, f_c)),
+            (*first, Stage(x, f, z, at=t, field=op.field), Stage(x_c, f_c, z)),
             keep_f=tuple(range(-min(order, n + 2), 0)),
+            brownian=brownian,
         )
 
     return Method(write, order + 1, prediction=prediction, exponential=prediction in ("data", "noise"))

@@ -6,8 +6,10 @@ An entry of a tableau is a number, or a sum of terms (k, c, w) that mean w phi_k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
@@ -42,11 +44,34 @@ def entry(e: Entry, z: Weight) -> Weight:
     return sum((w * phi(k, c * z) for k, c, w in e), 0.0) if isinstance(e, tuple) else e
 
 
-def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
+def stages(
+    tableau: Tableau, op: Operator, s: float, t: float, start: float | None = None, stop: float | None = None
+) -> tuple[Stage, ...]:
+    """The rows of a tableau from x at s to x at t.
+
+    The clock runs from that of s to that of t, or from `start` to `stop`: what begins noisier or ends cleaner
+    than the times it stands between, and is put right by noise.
+    """
+    start = op.clock(s) if start is None else start
+    stop = op.clock(t) if stop is None else stop
+    known = {op.clock(t): t, op.clock(s): s}  # the ends are hit exactly, whatever op.time does
+    h, rows = stop - start, list[Stage]()
+    for c, row in zip((*tableau.c, 1.0), (*tableau.a, tableau.b), strict=True):
+        final = len(rows) == len(tableau.c)
+        tau = stop if c == 1 else start + c * h
+        at = t if final else known[tau] if tau in known else op.time(tau)
+        weights = [h * entry(e, h * op.L) for e in row]
+        x, f = op.row(at, [(s, phi(0, c * h * op.L) if c else 1.0)], weights)
+        rows.append(Stage(x, f, at=None if final else at, field=op.field))
+    return tuple(rows)
+
+
+def runge_kutta(*tableaus: Tableau, prediction: str | None = None, eta: float = 0.0) -> Method:
     """The first tableau, and the others, fewer stages each, for what a budget leaves over.
 
     prediction: the frame on a diffusion: "data" or "noise" for an exponential tableau, one with L = 0
-    (None, "sigma", "velocity", "v") for a classical one.
+    (None, "sigma", "velocity", "v") for a classical one.  eta: noise of the SDE, which every stage gets up to
+    the time where it stands, so that what a stage and the end of a step have in common is the same noise.
     """
     by_size = {len(tableau.c): tableau for tableau in tableaus}
     sizes = tuple(sorted(by_size, reverse=True))
@@ -57,18 +82,28 @@ def runge_kutta(*tableaus: Tableau, prediction: str | None = None) -> Method:
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
         tableau = by_size[next(size for size in sizes if size <= evals)]
         s, t = times[n], times[n + 1]
-        start = op.clock(s)
-        h = op.clock(t) - start
-        stages: list[Stage] = []
-        for c, row in zip((*tableau.c, 1.0), (*tableau.a, tableau.b), strict=True):
-            at = s if c == 0 else t if c == 1 else op.time(start + c * h)
-            weights = [h * entry(e, h * op.L) for e in row]
-            x, f = op.row(at, [(s, phi(0, c * h * op.L) if c else 1.0)], weights)
-            final = len(stages) == len(tableau.c)
-            stages.append(Stage(x, f, at=None if final else at, field=op.field))
-        return Step(tuple(stages))
+        rows, marks = list[Stage](), list[float]()
+        for stage in stages(tableau, op, s, t):
+            at = t if stage.at is None else stage.at
+            z, interval = op.noise(s, at) if at != s else (0.0, None)
+            if interval is None:
+                rows.append(stage)
+                continue
+            marks += [q for q in interval if q not in marks]
+            length = interval[1] - interval[0]
+            shares = tuple(z * math.sqrt((q - p) / length) for p, q in pairwise(marks))
+            rows.append(replace(stage, z=shares))
+        return Step(tuple(rows), brownian=tuple(marks) or None)
 
-    return Method(write, tableaus[0].order, sizes, prediction=prediction, exponential=exponential)
+    return Method(
+        write,
+        tableaus[0].order,
+        sizes,
+        prediction=prediction,
+        eta=eta,
+        exponential=exponential,
+        diffusion=eta > 0,
+    )
 
 
 def _classical(*tableaus: Tableau):

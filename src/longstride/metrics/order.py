@@ -6,15 +6,20 @@ import cmath
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core import Field, advance
 from ..frame import PREDICTIONS, Frame, conversion
-from ..methods import Method
+from ..integrate import run
+from ..methods import REGISTRY, Method, get
+from ..noise import Noise
 from ..operator import Linear, Operator
+from ..plan import Plan
 from ..process import Process
+from ..sampling import plan_sampling
 
 START = 3  # steps at least whose result is replaced by the exact one; more while the history grows
 
@@ -113,6 +118,66 @@ def error(method: Method, trial: Trial, n: int, exact_start: bool = True) -> flo
             xs = [trial.exact(t) for t in x_at]
             fs = [trial.field(t, trial.exact(t)) for t in f_at]
     return float((xs[-1] - trial.exact(times[-1])).abs().square().mean().sqrt())
+
+
+def without_noise(name: str) -> dict[str, object]:
+    """Options that make a method deterministic and let it keep its full order to the end."""
+    plain = {"lower_order_final": False, "eta": 0.0, "tau": 0.0, "s_churn": 0.0, "phi": "ode"}
+    return {k: v for k, v in plain.items() if k in REGISTRY[name].options}
+
+
+class Impulses(Noise):
+    """Each normal of a run is a unit vector of its own, [1, size], after the first `used`."""
+
+    def __init__(self, size: int, used: int):
+        super().__init__(0, range(1), (size,))
+        self.used = used
+
+    def increment(self, a: float, b: float) -> Tensor:
+        self.used += 1
+        return torch.eye(*self.shape, dtype=torch.float64)[None, self.used - 1]
+
+
+def gaussian_moments(
+    plan: Plan, process: Process, mean: float, variance: float
+) -> tuple[float, float, float, float]:
+    """Mean and variance a plan ends with on data N(mean, variance), then what they should be: no sampling.
+
+    The data prediction is mean + alpha v/(alpha^2 v + sigma^2) (x - alpha mean), so a state is a sum of 1,
+    the normal it began with and those of the steps; it is run as its coefficients [1, 2 + normals].
+    """
+    size = 2 + sum(len(step.brownian) - 1 for step in plan.steps if step.brownian)
+    one, start = torch.eye(size, dtype=torch.float64)[:2, None]
+
+    def law(t: float) -> tuple[float, float]:
+        alpha, sigma = process.pair(t)
+        return alpha * mean, alpha**2 * variance + sigma**2
+
+    def field(prediction: str) -> Field:
+        def evaluate(t: float, x: Tensor) -> Tensor:
+            (alpha, sigma), (m, v) = process.pair(t), law(t)
+            a, b = conversion("data", prediction, alpha, sigma)
+            return a * x + b * (mean * one + alpha * variance / v * (x - m * one))
+
+        return evaluate
+
+    m, v = law(plan.times[0])
+    found, _ = run([field(p) for p in PREDICTIONS], plan, m * one + v**0.5 * start, Impulses(size, 2))
+    row = found[-1][0]
+    return float(row[0]), float(row[1:].square().sum()), *law(plan.times[-1])
+
+
+def weak_order(name: str, process: Process, n: int = 64, **options: Any) -> float:
+    """log2 of the fall of the error in mean and variance on N(0.7, 0.25) when n steps become 2 n."""
+
+    def error(steps: int) -> float:
+        method = get(name, **options)
+        nfe = steps * method.sizes[0] + method.evaluates_end
+        plan = plan_sampling(process, name, nfe, "karras", final="sigma_min", **options)
+        m, v, true_m, true_v = gaussian_moments(plan, process, 0.7, 0.25)
+        return abs(m - true_m) + abs(v - true_v)
+
+    return math.log2(error(n) / error(2 * n))
 
 
 def measured_order(method: Method, trial: Trial, n: int = 64, exact_start: bool = True) -> float:
