@@ -118,7 +118,8 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
     for f in (karras, log_snr, exponential, uniform, trailing, leading, quadratic, flow_shift, decay, beta)
 }
 
-Grid = str | tuple[str, dict[str, Any]] | Sequence[float]
+Family = Callable[[Any, int], Sequence[float]]  # of a process and n
+Grid = str | tuple[str, dict[str, Any]] | Sequence[float] | Family
 
 
 def default_grid(process: Process) -> str:
@@ -128,6 +129,8 @@ def default_grid(process: Process) -> str:
 
 def times(process: Process, n: int, grid: Grid, t_start: float | None = None) -> list[float]:
     """n descending times of a grid: a family, ("family", {argument: value}), or the times themselves.
+
+    A family that has no name is a function of the process and n.
 
     The argument open=True, of every family but leading and trailing, leaves out t_min: the n times are
     the first of n + 1, and the step to clean data is as long as its neighbours. At few steps that is often
@@ -139,6 +142,9 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
         ArgumentError: unknown family or argument, times that do not fall or that float32 cannot tell
             apart, or times outside the process.
     """
+    span = process if t_start is None else _Started(process, t_start)
+    if callable(grid):
+        return check([float(t) for t in grid(span, n)], process, n)
     if not isinstance(grid, (str, tuple)) or (isinstance(grid, tuple) and not isinstance(grid[0], str)):
         return check([float(t) for t in grid], process, n)
     name, arguments = (grid, {}) if isinstance(grid, str) else grid
@@ -150,7 +156,6 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
         if key not in known:
             takes = ", ".join(known) or "no arguments"
             raise ArgumentError(f"grid {name!r} has no argument {key!r}: it takes {takes}")
-    span = process if t_start is None else _Started(process, t_start)
     arguments = dict(arguments)
     ramp = np.arange(n) / (n if arguments.pop("open", False) else max(n - 1, 1))
     return check([float(t) for t in GRIDS[name](span, ramp, **arguments)], process, n)

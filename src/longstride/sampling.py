@@ -79,7 +79,7 @@ def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, lis
     """(family, []) or (None, explicit times without the clean end)."""
     if grid is None:
         return grids.default_grid(process), []
-    if isinstance(grid, str) or (len(grid) and isinstance(grid[0], str)):
+    if isinstance(grid, str) or callable(grid) or (len(grid) and isinstance(grid[0], str)):
         return grid, []
     times = [float(t) for t in grid]  # type: ignore[arg-type]
     times = times[:-1] if times and times[-1] == process.t_end else times
