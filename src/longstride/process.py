@@ -207,7 +207,9 @@ class VP(Process):
         if self.schedule not in ("linear", "scaled_linear", "cosine"):
             raise ArgumentError(f"unknown schedule {self.schedule!r} of VP: linear, scaled_linear or cosine")
         if (self.zero_snr or self.betas or self.schedule == "scaled_linear") and not self.discrete:
-            raise ArgumentError("zero_snr, betas and scaled_linear are of a table: give discrete=True as well")
+            raise ArgumentError(
+                "zero_snr, betas and scaled_linear are of a table: give discrete=True as well"
+            )
         if self.betas and (len(self.betas) < 2 or min(self.betas) <= 0 or max(self.betas[:-1]) >= 1):
             raise ArgumentError("betas are two or more numbers between 0 and 1, of which the last may be 1")
         last = 1.0 if self.schedule == "linear" else 0.9946

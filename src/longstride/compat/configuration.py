@@ -167,6 +167,8 @@ class Configuration:
                 raise ArgumentError(f"{schedule} with {n} timesteps: give its table as trained_betas")
             power = 2 if schedule == "scaled_linear" else 1
             betas = np.linspace(v["beta_start"] ** (1 / power), v["beta_end"] ** (1 / power), n) ** power
+        if len(betas) != n:
+            raise ArgumentError(f"trained_betas has {len(betas)} entries where num_train_timesteps is {n}")
         return VP(discrete=True, zero_snr=zero_snr, betas=tuple(float(b) for b in betas))
 
     def network_time(self, t: float) -> float:
@@ -207,9 +209,11 @@ class Configuration:
         """The shift of a flow's times: fixed, or following mu.
 
         Raises:
-            ArgumentError: it follows mu, and there is none.
+            ArgumentError: it follows mu and there is none, or this is no flow.
         """
         v = self.given
+        if mu is not None and not isinstance(self.process, Flow):
+            raise ArgumentError(f"mu = {mu}: {self.name} has no flow whose times could shift; leave it out")
         if not v.get("use_dynamic_shifting"):
             return v.get("shift", v.get("flow_shift", 1.0))
         if mu is None:
@@ -217,21 +221,20 @@ class Configuration:
         return math.exp(mu) if v["time_shift_type"] == "exponential" else mu
 
     def times(self, n: int, shift: float = 1.0) -> np.ndarray:
-        """n process times where the class lays its steps, neither rounded nor doubled."""
+        """n process times where the class lays its steps, neither rounded nor doubled.
+
+        Those of a flow are the ones its pipelines give: the step to clean data is as long as the others.
+        """
         if self.kind == "edm":
             return self._ramped(self.process.t_max, self.process.t_min, n)
         if not isinstance(self.process, Flow):
             return self._of_table(n)
-        train = self.given["num_train_timesteps"]
-        if self.kind == "open":
-            return self.shifted(np.linspace(1, 1 / train, n + 1)[:n], shift)
-        # The class takes its smallest sigma from the shifted training grid, and shifts it again.
-        dynamic = self.given["use_dynamic_shifting"]
-        return self.shifted(np.linspace(1, 1 / train if dynamic else shift / (train + shift - 1), n), shift)
+        last = 1 / n if self.ramp is None else 1 / self.given["num_train_timesteps"]
+        return self.shifted(np.linspace(1, last, n), shift)
 
     def shifted(self, t: np.ndarray, shift: float) -> np.ndarray:
         """Times of a flow as its class changes those it is given."""
-        t = shift * t / (1 + (shift - 1) * t)
+        t = t / (t + (1 - t) / shift)  # 1 stays 1
         if terminal := self.given.get("shift_terminal"):
             t = 1 - (1 - t) * (1 - terminal) / (1 - t[-1])
         if self.ramp is None:

@@ -87,6 +87,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             raise ArgumentError(f"{name} has no setting {strange[0]!r}; it has {', '.join(known)}")
         scheduler.register_to_config(**{k: v for k, v in values.items() if k not in OWN})
         scheduler._reset(None)
+        if scheduler.config["plan"] is not None:
+            plan = Plan.from_json(scheduler.config["plan"])
+            scheduler._plan(scheduler._configuration, plan.nfe, None, None)
         return (scheduler, {}) if return_unused_kwargs else scheduler
 
     def __len__(self) -> int:
@@ -264,9 +267,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 f"eta = {eta}: the noise is the method's, from_config(..., options={{'eta': {eta}}})"
             )
         if model_output.shape != sample.shape:
-            raise ArgumentError(
-                f"the network returned {list(model_output.shape)} for an x of {list(sample.shape)}"
-            )
+            shapes = f"{list(model_output.shape)} for an x of {list(sample.shape)}"
+            raise ArgumentError(f"the network returned {shapes}: give step its prediction alone")
         if not self._running:
             self._run_from(timestep)
         if self._done == len(self._calls):
