@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,16 +14,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel
 
 import longstride as ls
 from longstride.compat.configuration import CLASSES
 from longstride.compat.diffusers import PlanScheduler
 from longstride.methods import REGISTRY
-from longstride.models.data import load_images
 
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
@@ -53,28 +48,31 @@ def drive(
 
 # What diffusers computes too, on times that it does not round.
 
+TEN, NINE = {"num_inference_steps": 10}, {"num_inference_steps": 9}
 SIGMAS = np.linspace(1, 1 / 9, 9)
 SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
-    ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}, "ddim", {"num_inference_steps": 10}),
-    ("DDIMScheduler", {"timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False, **LATENT}, "ddim", {"num_inference_steps": 10}),
-    ("DDIMScheduler", {"prediction_type": "v_prediction", "clip_sample": False, "rescale_betas_zero_snr": True,
-                       "timestep_spacing": "trailing"}, "ddim", {"num_inference_steps": 10}),
+    ("DDIMScheduler", {"timestep_spacing": "trailing", "clip_sample": False}, "ddim", TEN),
+    ("DDIMScheduler", {"steps_offset": 1, "clip_sample": False, **LATENT}, "ddim", TEN),
+    ("DDIMScheduler", {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True,
+                       "timestep_spacing": "trailing", "clip_sample": False}, "ddim", TEN),
     ("DDIMScheduler", {"prediction_type": "sample", "clip_sample": False, "num_train_timesteps": 100,
-                       "trained_betas": np.geomspace(1e-3, 0.1, 100).tolist()}, "ddim", {"num_inference_steps": 10}),
-    ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing", **LATENT}, "dpmpp_2m", {"num_inference_steps": 10}),
-    ("DPMSolverMultistepScheduler", {"solver_type": "heun", "timestep_spacing": "leading"}, "exp_adams_2", {"num_inference_steps": 9}),
-    ("DPMSolverMultistepScheduler", {"solver_order": 3, "lower_order_final": False}, "dpmpp_3m", {"num_inference_steps": 9}),
-    ("UniPCMultistepScheduler", {}, "unipc_2", {"num_inference_steps": 9}),
-    ("UniPCMultistepScheduler", {"solver_order": 3, "solver_type": "bh2", **LATENT}, "unipc_3", {"num_inference_steps": 9}),
-    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, **LATENT}, "euler", {"num_inference_steps": 10}),
-    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "use_karras_sigmas": True}, "euler", {"num_inference_steps": 10}),
-    ("HeunDiscreteScheduler", {"timestep_spacing": "trailing"}, "heun", {"num_inference_steps": 10}),
-    ("EDMEulerScheduler", {}, "euler", {"num_inference_steps": 9}),
-    ("EDMDPMSolverMultistepScheduler", {"prediction_type": "v_prediction"}, "dpmpp_2m", {"num_inference_steps": 9}),
+                       "trained_betas": np.geomspace(1e-3, 0.1, 100).tolist()}, "ddim", TEN),
+    ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing", **LATENT}, "dpmpp_2m", TEN),
+    ("DPMSolverMultistepScheduler", {"solver_type": "heun"}, "exp_adams_2", NINE),
+    ("DPMSolverMultistepScheduler", {"solver_order": 3, "lower_order_final": False}, "dpmpp_3m", NINE),
+    ("UniPCMultistepScheduler", {}, "unipc_2", NINE),
+    ("UniPCMultistepScheduler", {"solver_order": 3, "solver_type": "bh2", **LATENT}, "unipc_3", NINE),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, **LATENT}, "euler", TEN),
+    ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "use_karras_sigmas": True}, "euler", TEN),
+    ("HeunDiscreteScheduler", {"timestep_spacing": "trailing"}, "heun", TEN),
+    ("EDMEulerScheduler", {}, "euler", NINE),
+    ("EDMDPMSolverMultistepScheduler", {"prediction_type": "v_prediction"}, "dpmpp_2m", NINE),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "euler", {"sigmas": SIGMAS}),
-    ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, "euler", {"sigmas": SIGMAS, "mu": 0.9}),
+    ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, "euler",
+     {"sigmas": SIGMAS, "mu": 0.9}),
     ("FlowMatchEulerDiscreteScheduler", {"shift_terminal": 0.1, "use_dynamic_shifting": True,
-                                         "time_shift_type": "linear"}, "euler", {"sigmas": SIGMAS, "mu": 2.0}),
+                                         "time_shift_type": "linear"}, "euler",
+     {"sigmas": SIGMAS, "mu": 2.0}),
     ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True}, "unipc_2",
      {"sigmas": np.array([0.9, 0.7, 0.5, 0.3, 0.1])}),
 ]  # fmt: skip
@@ -333,6 +331,10 @@ def test_what_is_not_understood_is_refused_by_name(name: str, settings: dict, mi
 
 def test_wrong_use_is_refused() -> None:
     scheduler = PlanScheduler.from_config(VP)
+    dynamic = config("FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True)
+    zero_snr = config(
+        "EulerDiscreteScheduler", rescale_betas_zero_snr=True
+    )  # of a network that predicts noise
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: PlanScheduler.from_config(VP, method="dpmp_2m"), "did you mean"),
         (lambda: PlanScheduler.from_config(VP, solver="x"), "no setting 'solver'"),
@@ -345,9 +347,9 @@ def test_wrong_use_is_refused() -> None:
         (lambda: _set(scheduler, 4).step(X, 999.0, X, eta=0.5), "eta"),
         (lambda: _set(scheduler, 4).step(X.repeat(1, 2, 1, 1), 999.0, X), "its prediction alone"),
         (lambda: _set(scheduler, 4).set_begin_index(4), "begin index"),
-        (lambda: [drive(scheduler, smooth, X) for scheduler in [_set(scheduler, 4)] for _ in "12"], "set_timesteps"),
-        (lambda: _set(PlanScheduler.from_config(config("FlowMatchEulerDiscreteScheduler", use_dynamic_shifting=True)), 4), "mu"),
-        (lambda: _set(PlanScheduler.from_config(config("EulerDiscreteScheduler", rescale_betas_zero_snr=True)), 4), "alpha = 0"),
+        (lambda: [drive(s, smooth, X) for s in [_set(scheduler, 4)] for _ in "12"], "set_timesteps"),
+        (lambda: _set(PlanScheduler.from_config(dynamic), 4), "mu="),
+        (lambda: _set(PlanScheduler.from_config(zero_snr), 4), "alpha = 0"),
     ]  # fmt: skip
     for call, words in refused:
         with pytest.raises(ls.ArgumentError, match=words):

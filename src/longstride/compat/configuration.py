@@ -71,8 +71,8 @@ def class_of(config: Mapping[str, Any]) -> str:
     names = [name] if name else [n for n in CLASSES if keys == set(parameters(n))]
     if len(names) != 1 or names[0] not in CLASSES:
         raise ArgumentError(
-            f"the configuration of {name or 'an unnamed class'} is not understood; trained_with= may name "
-            f"one of those that are: {', '.join(CLASSES)}"
+            f"the configuration of {name or 'a class that it does not name'} is not understood; "
+            f"trained_with= may name one of those that are: {', '.join(CLASSES)}"
         )
     return names[0]
 

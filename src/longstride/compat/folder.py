@@ -58,19 +58,20 @@ def load_folder(folder: Path) -> Denoiser:
         )
     config = json.loads((home / "config.json").read_text())
     name = config.get("_class_name", "")
-    if not hasattr(diffusers, name):
+    if name not in SCHEDULER_TIMES:
         raise ArgumentError(
-            f"{home / 'config.json'} is of {name or 'no class'}, which diffusers does not have"
+            f"how a {name or 'model without a class'} is called is not known, only of "
+            f"{', '.join(SCHEDULER_TIMES)}; give your own net(x, t, **cond) to ls.Denoiser"
         )
     c = Configuration(json.loads(found[0].read_text()))
-    model = getattr(diffusers, name).from_pretrained(home, local_files_only=True)
-    net = Network(model.eval().requires_grad_(False), c.sign)
     channels, size = config.get("in_channels"), config.get("sample_size")
     if config.get("out_channels") not in (None, channels):
         raise ArgumentError(
             f"{name} takes {channels} channels and returns {config['out_channels']}, so it is given or "
             "returns more than x: run it in its pipeline, with PlanScheduler"
         )
+    model = getattr(diffusers, name).from_pretrained(home, local_files_only=True)
+    net = Network(model.eval().requires_grad_(False), c.sign)
     spatial = tuple(size) if isinstance(size, list) else (size, size)
     scale = c.network_time(1.0) if c.predicts == "flow" and SCHEDULER_TIMES[name] else 1.0
     return Denoiser(
