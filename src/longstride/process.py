@@ -230,13 +230,13 @@ class VP(Process):
     @cached_property
     def _ratio(self) -> np.ndarray:
         """alpha/sigma of the discrete table."""
-        ends = self.beta_min / 1000, self.beta_max / 1000
+        low, high = self.beta_min / 1000, self.beta_max / 1000
         if self.betas:
             betas = np.array(self.betas)
         elif self.schedule == "linear":
-            betas = np.linspace(*ends, 1000)
+            betas = np.linspace(low, high, 1000)
         elif self.schedule == "scaled_linear":
-            betas = np.linspace(*np.sqrt(ends), 1000) ** 2
+            betas = np.linspace(low**0.5, high**0.5, 1000) ** 2
         else:
             edges = np.cos((np.linspace(0, 1, 1001) + COSINE_S) / (1 + COSINE_S) * np.pi / 2) ** 2
             betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)

@@ -7,9 +7,8 @@ States, evaluations and noises live in numbered registers, used again as soon as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import accumulate, count, pairwise
 from typing import Any
 
@@ -120,9 +119,12 @@ def resume(plan: Plan, index: int, process: Process) -> list[Step]:
     if n == len(plan.steps) or (len(plan.steps[n - 1].keep_x) == 1 and not plan.steps[n - 1].keep_f):
         return left + list(plan.steps[n:])
     final = "data" if times[-1] == process.t_end else "sigma_min"
-    write = partial(plan_sampling, process, plan.method, final=final, **plan.options)
-    if plan.method in REGISTRY and write(len(at), times).steps == plan.steps:
-        rest = write(len(at) - head, times[n:]).steps
+
+    def written(nfe: int, grid: Sequence[float]) -> tuple[Step, ...]:
+        return plan_sampling(process, plan.method, nfe, grid, final=final, **plan.options).steps
+
+    if plan.method in REGISTRY and written(len(at), times) == plan.steps:
+        rest = written(len(at) - head, times[n:])
         if evaluated_at(rest) == at[head:]:
             return left + list(rest)
     raise ArgumentError(

@@ -268,8 +268,8 @@ class Configuration:
             t = offset + stride * np.arange(more, points)[::-1]
         if self.ramp is None:
             return t
-        ends = (process.t_max, process.t_min) if more else (t[0], t[-1])
-        return np.array([process.time(-math.log(q)) for q in self._ratios(process, *ends, n)])
+        first, last = (process.t_max, process.t_min) if more else (t[0], t[-1])
+        return np.array([process.time(-math.log(q)) for q in self._ratios(process, first, last, n)])
 
     def _ratios(self, table: Process, first: float, last: float, n: int) -> np.ndarray:
         """n noise-to-signal ratios between two times of a table, or between the two that are given."""

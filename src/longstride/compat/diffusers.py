@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ OWN = ("trained_with", "method", "options", "grid", "plan")
 WIDE = (torch.float32, torch.float64)
 
 
-class PlanScheduler(SchedulerMixin, ConfigMixin):
+class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as all of diffusers' are made
     """Runs a plan, or a method of the registry, in place of the scheduler that a network came with.
 
     `PlanScheduler.from_config(pipe.scheduler.config, method="unipc_2")` reads what the network predicts, its
@@ -47,7 +47,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         ArgumentError: a configuration, method or plan that it cannot run, before anything is run.
     """
 
-    _compatibles: ClassVar = list(CLASSES)
+    _compatibles = list(CLASSES)  # noqa: RUF012
     order = 1  # one entry of `timesteps` for each evaluation, whatever the order of the method
 
     @register_to_config
@@ -153,10 +153,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 raise ArgumentError(f"the plan has {plan.nfe} evaluations: num_inference_steps={plan.nfe}")
             return plan
 
-        def along(count: int) -> np.ndarray:
+        def along(count: int) -> Sequence[float]:
             if points is None:
-                return c.times(count, c.shift(mu))
-            return np.interp(np.linspace(0, n - 1, count), np.arange(n), points)
+                return c.times(count, c.shift(mu)).tolist()
+            return np.interp(np.linspace(0, n - 1, count), np.arange(n), points).tolist()
 
         def grid(process: Any, count: int) -> Sequence[float]:
             times = along(count)
@@ -172,7 +172,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     def _reset(self, plan: Plan | None, device: torch.device | str | None = None) -> None:
         """Before the first call of a plan; without one, the times are those of the training."""
         self._configuration = c = Configuration(self.config)
-        self._given, self._begin_index = plan, None
+        self._given = plan
+        self._begin_index: int | None = None
         self.num_inference_steps = None if plan is None else plan.nfe
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
         self._shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
@@ -187,7 +188,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """The calls from an evaluation on, with every number they need."""
         c, clip = self._configuration, self._configuration.clip
         self._first, self._done, self._running = index, 0, False
-        self._memory: dict[int, Tensor] = {}
+        self._memory: list[Tensor] = []
+        self._lost: Tensor | float = 0.0  # what rounding the state to half precision took from it
         self._noises: list[Noise] = []
         self._calls: list[tuple[Call, tuple[float, ...]]] = []
         if self._given is None:
@@ -206,8 +208,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             if clip is None:
                 self._calls.append((call, (a / b,)))
             else:
-                pair = c.process.pair(call.stage.at)
-                self._calls.append((call, (a, b, *conversion("data", target, *pair))))
+                assert call.stage.at is not None
+                back = conversion("data", target, *c.process.pair(call.stage.at))
+                self._calls.append((call, (a, b, *back)))
+
+        used = {r for call, _ in self._calls for r in (call.evaluation, *(row[0] for row in call.rows))}
+        self._memory = [torch.empty(0)] * (1 + max(used))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this evaluation: x is at its time, and the steps are made anew from there.
@@ -277,8 +283,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         memory = self._memory
         wide = sample.dtype in WIDE
         x, out = (sample, model_output) if wide else (sample.float(), model_output.float())
-        if not wide and self._done:
-            x = x + self._lost  # what rounding the state to half precision took from it
+        if not wide:
+            x = x + self._lost
         memory[call.state] = x
         memory[call.evaluation] = _filed(x, out, weights, self._configuration.clip)
         for register, terms, interval in call.rows:
@@ -287,6 +293,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             )
         result = memory[call.result]
         self._done += 1
+        if self._done == len(self._calls):
+            self._memory = []  # a run's tensors go when it is over
         if not wide:
             rounded = result.to(sample.dtype)
             self._lost, result = result - rounded, rounded
