@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 import longstride as ls
 from longstride.compat.diffusers import PlanScheduler
 from longstride.models.data import load_images
+from test_diffusers import drive
 
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
@@ -97,6 +98,30 @@ def test_load_gives_what_the_pipeline_runs(trained: Path) -> None:
     for folder in (trained, trained / "unet"):
         out = ls.sample(ls.load(folder), x_init=x, method="unipc_2", nfe=NFE, grid="karras")
         assert torch.allclose(out.div(2).add(0.5).clamp(0, 1), images(pipe, 4), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
+        ("EDMEulerScheduler", {"prediction_type": "v_prediction"}),
+        ("EulerDiscreteScheduler", {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}),
+    ],
+)
+def test_load_knows_every_kind_of_network(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    """Its times, its scale of x and its sign are those that PlanScheduler gives it."""
+    torch.manual_seed(0)
+    net = UNet2DModel(8, 1, 1, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+                      down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    net.save_pretrained(tmp_path)
+    getattr(diffusers, name)(**settings).save_pretrained(tmp_path)
+    scheduler = PlanScheduler.from_pretrained(tmp_path)
+    scheduler.set_timesteps(6)
+    x = torch.randn(2, 1, 8, 8, generator=seeded()) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        want = drive(scheduler, lambda y, t: net(y, t).sample, x)
+    model, times = ls.load(tmp_path), scheduler._given.times
+    assert torch.allclose(ls.sample(model, x_init=x, method="dpmpp_2m", grid=times), want, atol=1e-4)
 
 
 def test_noise_of_a_pipeline_belongs_to_the_sample(trained: Path) -> None:

@@ -176,8 +176,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         self._begin_index: int | None = None
         self.num_inference_steps = None if plan is None else plan.nfe
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
-        self._shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
-        self.timesteps = self._shown.to(device)
+        shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
+        self.timesteps = shown.to(device)
+        self._index = {
+            t: i for i, t in enumerate(shown.tolist())
+        }  # of equal times the last, where a step begins
         self.sigmas = torch.tensor(
             [c.sigma(t) for t in (*times, plan.times[-1] if plan else c.process.t_end)]
         )
@@ -227,14 +230,14 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     def _run_from(self, timestep: float | Tensor) -> None:
         """The first call of a run; without a begin index its time says where that is."""
         if self._begin_index is None:
-            found = (self._shown == float(timestep)).nonzero()
-            if self._given is None or not len(found):
+            found = self._index.get(float(timestep))
+            if self._given is None or found is None:
                 raise ArgumentError(
                     f"t = {float(timestep)} is not among the timesteps: call set_timesteps, then give step "
                     "one of scheduler.timesteps after the other"
                 )
-            if int(found[-1]):
-                self._start(int(found[-1]))
+            if found:
+                self._start(found)
         self._running = True
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor) -> Tensor:
