@@ -194,6 +194,24 @@ def test_a_start_in_the_middle_is_a_shorter_run() -> None:
     assert torch.allclose(drive(scheduler, smooth, X, 4), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["euler", "dpmpp_2m", "deis_3", "bdia"])
+def test_what_a_pipeline_does_to_x_between_calls_counts(method: str) -> None:
+    """Inpainting pipelines put known pixels into x after each call: the step goes on from there."""
+    scheduler = PlanScheduler.from_config(VP, method=method)
+    ends = []
+    for change in (0.0, 1.0):
+        scheduler.set_timesteps(5)
+        x = X
+        for t in scheduler.timesteps:
+            x = scheduler.step(torch.zeros_like(X), t, x, return_dict=False)[0] + change * (
+                t == scheduler.timesteps[-2]
+            )
+        ends.append(x)
+    # With no noise predicted, the last step divides by alpha and nothing else.
+    alpha = scheduler._configuration.process.alpha(scheduler._given.times[-2])
+    assert torch.allclose(ends[1] - ends[0], torch.full_like(X, 1 / alpha))
+
+
 def test_samples_have_times_of_their_own_in_one_batch() -> None:
     scheduler = PlanScheduler.from_config(VP)
     noise, t = torch.randn_like(X), torch.tensor([17, 803])

@@ -7,8 +7,9 @@ States, evaluations and noises live in numbered registers, used again as soon as
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate, count, pairwise
 from typing import Any
 
@@ -23,32 +24,33 @@ from ..sampling import plan_sampling
 Terms = tuple[tuple[int, int, Any], ...]
 
 
-@dataclass
+@dataclasses.dataclass
 class Call:
     """What happens between one evaluation and the next.
 
-    stage: the row that was evaluated.  state, evaluation: registers of its x and its prediction.
-    rows: registers in the order in which they are filled, each from terms for `core.combine` over one list
-    or with the unit normal of an interval of Brownian time.  result: register of the next state; of the
-    end, after the last call.
+    at, field: time of the evaluation, and which prediction is wanted there.  state, evaluation: registers
+    of its x and of itself.  rows: registers in the order in which they are filled, each from terms for
+    `core.combine` over one list, or with the unit normal of an interval of Brownian time.  result: register
+    of the next state; of the end, after the last call.
     """
 
-    stage: Stage
+    at: float
+    field: int
     state: int
     evaluation: int
-    rows: list[tuple[int, Terms, tuple[float, float] | None]] = field(default_factory=list)
+    rows: list[tuple[int, Terms, tuple[float, float] | None]] = dataclasses.field(default_factory=list)
     result: int = 0
 
 
-def unroll(steps: Iterable[Step], unit: Callable[[Stage], float]) -> list[Call]:
+def unroll(steps: Iterable[Step], unit: Callable[[float, int], float]) -> list[Call]:
     """The calls of a plan's steps; x at the first time is in register 0.
 
-    unit: what the evaluation of a stage is filed in units of; the weights take it up.
+    unit: what the evaluation (at, field) is filed in units of; the weights take it up.
 
     Raises:
         ArgumentError: the plan changes x before it evaluates it for the first time.
     """
-    calls = [Call(Stage(()), 0, 0)]  # what precedes the first evaluation: nothing, or it is refused
+    calls = [Call(math.nan, 0, 0, 0)]  # what precedes the first evaluation: nothing, or it is refused
     units = {0: 1.0}
     xs, fs = [0], list[int]()
     for step in steps:
@@ -72,8 +74,8 @@ def unroll(steps: Iterable[Step], unit: Callable[[Stage], float]) -> list[Call]:
                 calls[-1].rows.append((xs[-1], terms, None))
             if stage.at is not None:
                 calls[-1].result = xs[-1]
-                fs.append(register(unit(stage)))
-                calls.append(Call(stage, xs[-1], fs[-1]))
+                fs.append(register(unit(stage.at, stage.field)))
+                calls.append(Call(stage.at, stage.field, xs[-1], fs[-1]))
         xs, fs = [xs[i] for i in step.keep_x], [fs[i] for i in step.keep_f]
     calls[-1].result = xs[-1]
     first, *calls = calls

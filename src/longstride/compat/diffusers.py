@@ -11,7 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
 from torch import Tensor
 
-from ..core import Stage, combine
+from ..core import combine
 from ..errors import ArgumentError
 from ..frame import PREDICTIONS, conversion
 from ..methods import get
@@ -178,12 +178,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
         shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
         self.timesteps = shown.to(device)
-        self._index = {
-            t: i for i, t in enumerate(shown.tolist())
-        }  # of equal times the last, where a step begins
-        self.sigmas = torch.tensor(
-            [c.sigma(t) for t in (*times, plan.times[-1] if plan else c.process.t_end)]
-        )
+        # Of equal times the last, where a step begins.
+        self._index = {t: i for i, t in enumerate(shown.tolist())}
+        end = c.process.t_end if plan is None else plan.times[-1]
+        self.sigmas = torch.tensor([c.sigma(t) for t in (*times, end)])
         self._scales = [c.process.preconditioning(t)[2] for t in times] if c.kind == "edm" else None
         self._start(0)
 
@@ -198,23 +196,17 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         if self._given is None:
             return
 
-        def linear(stage: Stage, target: str) -> tuple[float, float]:
-            assert stage.at is not None
-            return c.coefficients(target, stage.at)
-
-        def unit(stage: Stage) -> float:
-            return linear(stage, PREDICTIONS[stage.field])[1] if clip is None else 1.0
+        def unit(at: float, field: int) -> float:
+            return c.coefficients(PREDICTIONS[field], at)[1] if clip is None else 1.0
 
         for call in unroll(resume(self._given, index, c.process), unit):
-            target = PREDICTIONS[call.stage.field]
-            a, b = linear(call.stage, target if clip is None else "data")
+            target = PREDICTIONS[call.field]
             if clip is None:
+                a, b = c.coefficients(target, call.at)
                 self._calls.append((call, (a / b,)))
             else:
-                assert call.stage.at is not None
-                back = conversion("data", target, *c.process.pair(call.stage.at))
-                self._calls.append((call, (a, b, *back)))
-
+                back = conversion("data", target, *c.process.pair(call.at))
+                self._calls.append((call, (*c.coefficients("data", call.at), *back)))
         used = {r for call, _ in self._calls for r in (call.evaluation, *(row[0] for row in call.rows))}
         self._memory = [torch.empty(0)] * (1 + max(used))
 
