@@ -85,6 +85,14 @@ def loop_alone(method: str, x: Tensor, out: Tensor) -> Candidate:
     return Candidate(lambda: run(fields, plan, x))
 
 
+def planned(method: str, x: Tensor, out: Tensor) -> Candidate:
+    """PlanScheduler in the place of diffusers' own, on a network with a table of betas."""
+    from longstride.compat.diffusers import PlanScheduler
+
+    config = diffusers.DDIMScheduler(clip_sample=False).config
+    return scheduled(lambda: PlanScheduler.from_config(config, method=method), x, out)
+
+
 def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
     d, dpm = diffusers, diffusers.DPMSolverMultistepScheduler
     makers: dict[str, Callable[[], Any]] = {
@@ -124,6 +132,7 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
         ]
         found |= {f"longstride {m}, ls.sample": longstride(m, x, out) for m in methods}
         found |= {f"longstride {m}, loop alone": loop_alone(m, x, out) for m in methods}
+        found |= {f"longstride {m}, PlanScheduler": planned(m, x, out) for m in methods}
     return found
 
 
@@ -159,8 +168,8 @@ def main() -> None:
         "",
         "Microseconds per step on a 1 x 4 x 64 x 64 float32 tensor, one thread; the model returns a tensor",
         "that is there already; two-stage methods count each evaluation. diffusers: scale_model_input and",
-        "step. longstride: `ls.sample` with its Denoiser, and the planned loop alone. Read the ratios:",
-        "absolute times depend on the machine and on what else it does.",
+        "step, and the same two of our PlanScheduler. longstride: `ls.sample` with its Denoiser, and the",
+        "planned loop alone. Read the ratios: absolute times depend on the machine and on what else it does.",
         "",
         "| what | median | fastest round | median / bare two-term |",
         "|---|---|---|---|",

@@ -42,12 +42,44 @@ def test_a_tensor_of_times_gives_what_the_numbers_give(process: ls.process.Proce
         assert (float(alpha[i]), float(sigma[i])) == pytest.approx(process.pair(t), rel=1e-14)
 
 
+def test_a_table_of_betas_is_a_process_of_any_length() -> None:
+    betas = tuple(np.linspace(1e-4, 0.02, 1000).tolist())
+    table, named = ls.process.VP(discrete=True, betas=betas), ls.process.VP(discrete=True)
+    for t in (0.0, 17.3, 998.9, 999.0):
+        assert table.pair(t) == pytest.approx(named.pair(t), rel=1e-12)
+    short = ls.process.VP(discrete=True, betas=(0.1, 0.4, 1.0))
+    assert (short.t_max, short.t_end) == (2.0, -1.0)
+    assert short.pair(2.0) == (0.0, 1.0)
+    assert short.alpha(1.0) ** 2 == pytest.approx(0.9 * 0.6)
+    plan = ls.plan_sampling(table, "ddim", 4)
+    plan.demand(ls.process.VP(discrete=True, betas=betas).describe())
+    with pytest.raises(ls.PlanError, match="betas"):
+        plan.demand(named.describe())
+    for wrong in ((0.1,), (0.1, 1.0, 0.2), (0.0, 0.1)):
+        with pytest.raises(ls.ArgumentError, match="between 0 and 1"):
+            ls.process.VP(discrete=True, betas=wrong)
+    with pytest.raises(ls.ArgumentError, match="discrete=True"):
+        ls.process.VP("scaled_linear")
+
+
+def test_a_grid_may_be_a_function() -> None:
+    plan = ls.plan_sampling(
+        ls.process.Flow(), "heun", 6, lambda process, n: np.linspace(process.t_max, 0.1, n)
+    )
+    assert plan.times == pytest.approx((1.0, 0.7, 0.4, 0.1, 0.0))
+    assert plan.nfe == 6
+
+
 def test_the_published_schedules() -> None:
     """DDPM's table: alphas_cumprod begins at 1 - 1e-4 and ends at 4.0358e-5 (Ho et al. 2020, L_T)."""
     table = ls.process.VP(discrete=True)
     assert table.alpha(0.0) ** 2 == pytest.approx(1 - 1e-4, rel=1e-12)
     betas = np.linspace(1e-4, 0.02, 1000)
     assert table.alpha(999.0) ** 2 == pytest.approx(np.prod(1 - betas), rel=1e-10)
+    # Stable Diffusion's: the roots of the betas are linear (Rombach et al. 2022).
+    scaled = ls.process.VP("scaled_linear", discrete=True, beta_min=0.85, beta_max=12.0)
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    assert scaled.alpha(999.0) ** 2 == pytest.approx(np.prod(1 - betas), rel=1e-10)
     # The cosine is alpha itself, up to its value at 0.
     cosine = ls.process.VP(schedule="cosine", t_max=1.0)
     start = math.cos(0.008 / 1.008 * math.pi / 2)

@@ -419,3 +419,9 @@ def test_lower_orders_towards_the_end_count_the_step_to_clean_data() -> None:
     """As published: of n steps, the last to clean data, step k from the end is of order k at most."""
     nodes = [len(s.stages[0].f) - s.stages[0].f.count(0.0) for s in ls.plan_sampling(EDM, "unipc_3", 8).steps]
     assert nodes[1:] == [2, 3, 3, 3, 3, 2, 1]
+
+
+def test_a_grid_that_begins_below_pure_noise_needs_no_ddim() -> None:
+    flow = ls.process.Flow()
+    plan = ls.plan_sampling(flow, "unipc_2", 6, "leading")
+    assert plan.steps == ls.plan_sampling(flow, "unipc_2", grid=plan.times).steps

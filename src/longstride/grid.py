@@ -121,7 +121,8 @@ GRIDS: dict[str, Callable[..., np.ndarray]] = {
     for f in (karras, log_snr, exponential, uniform, trailing, leading, quadratic, flow_shift, decay, beta)
 }
 
-Grid = str | tuple[str, dict[str, Any]] | Sequence[float]
+Family = Callable[[Any, int], Sequence[float]]  # of a process and n
+Grid = str | tuple[str, dict[str, Any]] | Sequence[float] | Family
 
 
 def default_grid(process: Process) -> str:
@@ -131,6 +132,8 @@ def default_grid(process: Process) -> str:
 
 def times(process: Process, n: int, grid: Grid, t_start: float | None = None) -> list[float]:
     """n descending times of a grid: a family, ("family", {argument: value}), or the times themselves.
+
+    A family that has no name is a function of the process and n.
 
     The argument open=True, of every family but leading and trailing, leaves out t_min: the n times are
     the first of n + 1, and the step to clean data is as long as its neighbours. At few steps that is often
@@ -142,7 +145,12 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
         ArgumentError: unknown family or argument, times that do not fall or that float32 cannot tell
             apart, or times outside the process.
     """
-    n, family = whole("n", n, 1), named(grid)
+    n, span = whole("n", n, 1), process
+    if t_start is not None:
+        span = _Started(process, finite("t_start", t_start))  # type: ignore[assignment]
+    if callable(grid):
+        return check(explicit(grid(span, n)), process, n)
+    family = named(grid)
     if family is None:
         return check(explicit(grid), process, n)
     name, arguments = family
@@ -155,7 +163,6 @@ def times(process: Process, n: int, grid: Grid, t_start: float | None = None) ->
         what = f"{key} of grid {name!r}"
         flag = isinstance(defaults[key], bool)
         arguments[key] = like(what, value, defaults[key]) if flag else positive(what, value)
-    span = process if t_start is None else _Started(process, finite("t_start", t_start))
     ramp = np.arange(n) / (n if arguments.pop("open", False) else max(n - 1, 1))
     return check([float(t) for t in GRIDS[name](span, ramp, **arguments)], process, n)
 

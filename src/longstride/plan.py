@@ -67,12 +67,12 @@ class Plan:
             what = ", ".join(f"{k} {wanted.get(k)} and not {have.get(k)}" for k in differ)
             raise PlanError(f"this plan was made for another process: {what}; make one for this model")
 
-    def save(self, path: str | Path) -> None:
-        """Write the plan as JSON, whole or not at all.
+    def to_json(self) -> dict[str, Any]:
+        """The plan as what JSON can hold, with its digest.
 
         Raises:
-            ArgumentError: the path cannot be written, or a weight is a tensor (keep the method, its options
-                and the times instead: they make the weights again).
+            ArgumentError: a weight is a tensor (keep the method, its options and the times instead: they
+                make the weights again).
         """
         weights = (w for s in self.steps for g in s.stages for row in (g.x, g.f, g.z) for w in row)
         if any(isinstance(w, Tensor) for w in weights):
@@ -80,8 +80,15 @@ class Plan:
                 "a plan with tensor weights has no file: save method, options and times, which make it"
             )
         body = _body(self)
-        text = json.dumps({**body, "digest": _digest(body)}, indent=1)
-        write_text(path, text + "\n")
+        return {**body, "digest": _digest(body)}
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, whole or not at all.
+
+        Raises:
+            ArgumentError: the path cannot be written, or a weight is a tensor.
+        """
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     @staticmethod
     def load(path: str | Path) -> Plan:
@@ -90,14 +97,23 @@ class Plan:
         Raises:
             PlanError: not there, truncated, edited by hand, of another version, or inconsistent.
         """
-        from .plan_file import PlanFile, parse  # pydantic, which only a reader needs
-
         try:
             raw = json.loads(Path(path).read_text())
         except OSError as error:
             raise PlanError(f"cannot read plan {path}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
             raise PlanError(f"{path} is not a plan: truncated or not JSON ({error})") from error
+        return Plan.from_json(raw, path)
+
+    @staticmethod
+    def from_json(raw: Any, path: str | Path = "the plan") -> Plan:
+        """What `to_json` gave, checked; `path` is what errors call it.
+
+        Raises:
+            PlanError: edited by hand, of another version, or inconsistent.
+        """
+        from .plan_file import PlanFile, parse  # pydantic, which only a reader needs
+
         file: PlanFile = parse(path, raw)
         if file.digest != _digest({k: v for k, v in raw.items() if k != "digest"}):
             raise PlanError(

@@ -7,6 +7,7 @@ run from noise to data, that is downward.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -202,13 +203,15 @@ class VP(Process):
     """Variance preserving: alpha^2 + sigma^2 = 1.
 
     schedule "linear": betas from beta_min to beta_max (Ho et al. 2020, Song et al. 2021); "cosine":
-    alpha = cos(pi/2 (t + s)/(1 + s)) over its value at 0, s = 0.008 (Nichol and Dhariwal 2021).
+    alpha = cos(pi/2 (t + s)/(1 + s)) over its value at 0, s = 0.008 (Nichol and Dhariwal 2021);
+    "scaled_linear", discrete only: the roots of the betas are linear (Rombach et al. 2022).
 
     Continuous, t is in [0, 1]; the cosine stops at 0.9946 where its SNR is still positive, and t_max = 1 is
     its zero terminal SNR. Discrete, t is the float index 0..999 of the table of 1000 betas, beta_min/1000
     to beta_max/1000 (the cosine's clipped at 0.999), and log(alpha/sigma) is linear in t between the
     entries; data are reached below index 0, at t_end = -1. `zero_snr` rescales the discrete table so that
     the last alpha is 0 (Lin et al. 2024, algorithm 1); then the last cell is linear in alpha/sigma.
+    `betas` is a table of its own instead, of any length: t is its float index.
     """
 
     schedule: str = "linear"
@@ -218,28 +221,44 @@ class VP(Process):
     beta_max: float = 20.0
     t_min: float = None  # type: ignore[assignment]
     t_max: float = None  # type: ignore[assignment]
+    betas: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("linear", "cosine"):
-            raise ArgumentError(f"unknown schedule {self.schedule!r} of VP: linear or cosine")
-        if self.zero_snr and not self.discrete:
-            raise ArgumentError("zero_snr rescales a table of betas: give discrete=True as well")
+        if self.schedule not in ("linear", "scaled_linear", "cosine"):
+            raise ArgumentError(f"unknown schedule {self.schedule!r} of VP: linear, scaled_linear or cosine")
+        if (self.zero_snr or self.betas or self.schedule == "scaled_linear") and not self.discrete:
+            raise ArgumentError(
+                "zero_snr, betas and scaled_linear are of a table: give discrete=True as well"
+            )
+        if self.betas and (len(self.betas) < 2 or min(self.betas) <= 0 or max(self.betas[:-1]) >= 1):
+            raise ArgumentError("betas are two or more numbers between 0 and 1, of which the last may be 1")
         rising("beta_min", 0.0, self.beta_min, "beta_max", self.beta_max, 1000.0)
         last = 1.0 if self.schedule == "linear" else 0.9946
-        lowest, highest = (0.0, 999.0) if self.discrete else (1e-3, last)
+        lowest, highest = (0.0, len(self._ratio) - 1.0) if self.discrete else (1e-3, last)
         object.__setattr__(self, "t_min", lowest if self.t_min is None else self.t_min)
         object.__setattr__(self, "t_max", highest if self.t_max is None else self.t_max)
-        rising("t_min", self.t_end, self.t_min, "t_max", self.t_max, 999.0 if self.discrete else 1.0)
+        rising("t_min", self.t_end, self.t_min, "t_max", self.t_max, highest if self.discrete else 1.0)
 
     @property
     def t_end(self) -> float:
         return -1.0 if self.discrete else 0.0
 
+    def describe(self) -> dict[str, Any]:
+        """A table of betas as its digest, which is enough to tell two of them apart."""
+        found = super().describe()
+        betas = found.pop("betas")
+        return {**found, "betas": hashlib.sha256(repr(betas).encode()).hexdigest()} if betas else found
+
     @cached_property
     def _ratio(self) -> np.ndarray:
         """alpha/sigma of the discrete table."""
-        if self.schedule == "linear":
-            betas = np.linspace(self.beta_min / 1000, self.beta_max / 1000, 1000)
+        low, high = self.beta_min / 1000, self.beta_max / 1000
+        if self.betas:
+            betas = np.array(self.betas)
+        elif self.schedule == "linear":
+            betas = np.linspace(low, high, 1000)
+        elif self.schedule == "scaled_linear":
+            betas = np.linspace(low**0.5, high**0.5, 1000) ** 2
         else:
             edges = np.cos((np.linspace(0, 1, 1001) + COSINE_S) / (1 + COSINE_S) * np.pi / 2) ** 2
             betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
@@ -251,9 +270,9 @@ class VP(Process):
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         if not self.discrete:
             return self._linear(t) if self.schedule == "linear" else self._cosine(t)
-        u = t.double().clamp(0, 999)
-        i = u.floor().clamp(max=998).long()
         ratio = torch.as_tensor(self._ratio, device=t.device)
+        u = t.double().clamp(0, len(ratio) - 1)
+        i = u.floor().clamp(max=len(ratio) - 2).long()
         low, high, w = ratio[i], ratio[i + 1], u - i
         smooth = torch.exp(torch.lerp(low.log(), high.clamp(min=1e-300).log(), w))
         r = torch.where(high > 0, smooth, torch.lerp(low, high, w))
@@ -279,12 +298,13 @@ class VP(Process):
         if math.isinf(lambda_):
             return self.t_end if lambda_ > 0 else self.t_max
         if self.discrete:
-            table = np.log(self._ratio[::-1], where=self._ratio[::-1] > 0, out=np.full(1000, -1e3))
+            ratio = self._ratio[::-1]
+            table = np.log(ratio, where=ratio > 0, out=np.full(len(ratio), -1e3))
             inside = table[0] <= lambda_ <= table[-1]
-            last_cell = self.zero_snr and lambda_ < table[1]
+            last_cell = ratio[0] == 0 and lambda_ < table[1]
             if last_cell or not inside:
                 return super().time(lambda_)
-            return 999 - float(np.interp(lambda_, table, np.arange(1000)))
+            return len(ratio) - 1 - float(np.interp(lambda_, table, np.arange(len(ratio))))
         minus_log_alpha = 0.5 * float(np.logaddexp(0.0, -2 * lambda_))
         if self.schedule == "linear":
             half, slope = self.beta_min / 2, self.beta_max - self.beta_min

@@ -61,6 +61,8 @@ def plan_sampling(
     else:
         lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
     times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)
+    if parts and lead and not math.isinf(frame.clock(times[0])):
+        lead, parts = 0, (1, *parts)  # a family that begins below t_max
     times = [*times, process.t_end] if to_data else times
     steps = [_ddim(process, *times[k : k + 2]) for k in range(lead)]
     regular = times[lead:]  # the step to clean data counted, as methods count that look at how many are left
@@ -82,7 +84,7 @@ def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, lis
     """(family, []) or (None, explicit times without the clean end)."""
     if grid is None:
         return grids.default_grid(process), []
-    if grids.named(grid) is not None:
+    if callable(grid) or grids.named(grid) is not None:
         return grid, []
     times = grids.explicit(grid)
     times = times[:-1] if times and times[-1] == process.t_end else times

@@ -52,16 +52,23 @@ def _file(name: str | Path, suffix: str) -> Path:
 
 
 def load(name: str | Path) -> Denoiser:
-    """An embedded model, or the .safetensors file that `longstride train` wrote.
+    """An embedded model, the .safetensors file that `longstride train` wrote, or a folder saved by diffusers.
 
     "digits" and "fashion" are trained networks; "mixture" is an exact model, in 64 dimensions.
     cond={"y": labels [n]} chooses classes; without it the sample is of any class. Data are in [-1, 1].
+    A folder is a pipeline's, or a model's with its scheduler's configuration, see `compat.folder`.
 
     Raises:
         ArgumentError: unknown name (with the nearest ones), or a file that is not such a model.
     """
     if str(name) in EXACT:
         return mixture()
+    if str(name) not in MODELS and Path(name).is_dir():
+        try:
+            from ..compat.folder import load_folder  # diffusers, an extra
+        except ImportError as error:
+            raise ArgumentError(f"{name} needs pip install longstride[diffusers]: {error}") from error
+        return load_folder(Path(name))
     path = _file(name, "")
     tensors, header = read_tensors(path, "denoiser")
     with _described(path):
