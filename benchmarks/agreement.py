@@ -23,6 +23,7 @@ from peers import Task
 
 RANGE = {"edm": (10.0, 0.1), "flow": (0.9, 0.1)}
 STEPS = (80, 160, 320)
+FLOAT64, FLOAT32 = 1e-9, 1e-5  # differences that are round-off, with tables in either
 WHY = {
     "k-diffusion dpmpp_3m_sde (eta 0)": "its second step, with two evaluations known, uses the exact phi_2"
     " where DPM-Solver++, diffusers and we use phi_1/2; from the third step on the rows are the same. Both"
@@ -93,11 +94,12 @@ def order_of(sampler: Sampler, task: Task, noise: Tensor, exact: Tensor) -> floa
 
 
 def compare(pair: Pair, task: Task, noise: Tensor) -> tuple[float, int | None, int, int]:
-    """(largest difference of a data prediction, first evaluation above 1e-9, evaluations of both)."""
+    """(largest difference of a data prediction, first evaluation that differs, evaluations of both)."""
     times = compared_times(pair.kind)
     mine, theirs = (trace(run, task, times, noise) for run in (pair.ours, pair.peer))
     gaps = [float((p[2] - q[2]).abs().max()) for p, q in zip(mine, theirs, strict=False)]
-    first = next((i + 1 for i, gap in enumerate(gaps) if not gap < 1e-9), None)
+    limit = FLOAT32 if "float32" in pair.peer_name else FLOAT64
+    first = next((i + 1 for i, gap in enumerate(gaps) if not gap < limit), None)
     return max(gaps), first, len(mine), len(theirs)
 
 
@@ -137,12 +139,12 @@ def main() -> None:
         if pair.kind in RANGE:
             if key not in known:
                 known[key] = order_of(pair.ours, task, noise, exact[pair.kind])
-            theirs = known[key] if gap < 1e-9 else order_of(pair.peer, task, noise, exact[pair.kind])
+            theirs = known[key] if gap < FLOAT64 else order_of(pair.peer, task, noise, exact[pair.kind])
             slopes = [f"{known[key]:.2f}", f"{theirs:.2f}"]
         where = f"{first or '-'}" + ("" if n == m else f" (evaluations: {n} and {m})")
         lines.append("| " + " | ".join((*key, pair.peer_name, f"{gap:.1e}", where, *slopes)) + " |")
         print(lines[-1], flush=True)
-        if gap > (1e-5 if "float32" in pair.peer_name else 1e-9):
+        if first:
             reason = WHY.get(pair.peer_name, "not explained yet")
             notes.append(f"- {pair.name} and {pair.peer_name}: {reason}")
     RESULTS.mkdir(exist_ok=True)

@@ -132,7 +132,7 @@ def run_model(model: str, figures: dict, args: argparse.Namespace, path: Path) -
     if model == "fashion" and args.screen:
         keep = screened(figures, runs, args.screen)
         runs = [r for r in runs if (r.peer, r.sampler, r.grid) in {key[:3] for key in keep}]
-        entry["screen"] = args.screen
+        entry.setdefault("screen", {}).update({str(nfe): args.screen for nfe in args.nfe})
     saved = time.monotonic()
     for i, run in enumerate(runs, 1):
         row = entry["rows"].setdefault(" | ".join((run.peer, run.sampler, run.grid)), {"nfe": {}})

@@ -48,9 +48,8 @@ def best_of(model: str, entry: dict) -> list[str]:
         lines += [f"Last added to by `{entry['command']}`.", ""]
     lines += [f"{entry['n']} noises; the reference is converged to {entry['reference']}. Runs: {ran}. "]
     if "screen" in entry:
-        lines += [
-            f"At each NFE, the {entry['screen']} best of each library on each exact EDM model were run."
-        ]
+        counts = ", ".join(f"{n} at NFE {nfe}" for nfe, n in entry["screen"].items())
+        lines += [f"Run were the best of each library on each of the two exact EDM models: {counts}."]
     lines += [f"[Everything that was run](endpoint-{model}.md).", ""]
     lines += ["| NFE | " + " | ".join(peers) + " | best peer / ours |", "|---" * (len(peers) + 2) + "|"]
     for nfe in nfes:

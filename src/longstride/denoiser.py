@@ -99,55 +99,18 @@ class Denoiser:
         Raises:
             ArgumentError: guidance without a null condition, or without a condition to guide to.
         """
-        cond = dict(cond or {})
-        guided = finite("guidance", guidance) != 1
-        if guided and not (self.null and set(self.null) & set(cond)):
-            raise ArgumentError(
-                f"guidance = {guidance} needs cond= with {' or '.join(self.null)}"
-                if self.null
-                else f"guidance = {guidance} needs a null condition: Denoiser(..., null={{'y': ...}})"
-            )
-        tensor = self._tensor
-        net_dtype = None if tensor is None else tensor.dtype
-
-        def network(x: Tensor, t: float) -> Tensor:
-            inner, arguments = x.to(net_dtype or x.dtype), cond
-            if guided:
-                arguments = {k: self._doubled(k, v, x) for k, v in cond.items()}
-                inner = torch.cat([inner, inner])
-            if self.time is None:
-                times = torch.full((len(inner),), t, dtype=inner.dtype, device=x.device)
-            else:
-                times = self.time(torch.full((len(inner),), t, dtype=x.dtype, device=x.device))
-            out = self.net(inner, times, **arguments)
-            if not isinstance(out, Tensor) or out.shape != inner.shape:
-                what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                raise SolveError(
-                    f"the network of {self.name!r} returned {what} for an input of {tuple(inner.shape)}: "
-                    "it must return one prediction, a tensor of its input's shape"
-                )
-            out = out.to(x.dtype)
-            if guided:
-                with_label, without = out.chunk(2)
-                out = torch.lerp(without, with_label, guidance)
-            return out
-
-        def output(x: Tensor, t: float) -> Tensor:
-            if self.predicts != "raw":
-                return network(x, t)
-            c_skip, c_out, c_in, c_noise = self.process.preconditioning(t)
-            return (network(x * c_in, c_noise) * c_out).add_(x, alpha=c_skip)
-
-        predicts = "data" if self.predicts == "raw" else self.predicts
+        conditioned, weight = self.guided(cond, guidance)
 
         def prediction(target: str) -> Field:
-            known: dict[float, tuple[float, float]] = {}
+            known: dict[float, tuple[float, float, float, float]] = {}
 
             def evaluate(t: float, x: Tensor) -> Tensor:
                 if t not in known:
-                    known[t] = conversion(predicts, target, *self.process.pair(t))
-                a, b = known[t]
-                out = output(x, t)
+                    known[t] = self.weights(target, t)
+                c_in, time, a, b = known[t]
+                inner = x if c_in == 1.0 else x * c_in
+                times = torch.full((len(x),), time, dtype=x.dtype, device=x.device)
+                out = self.output(inner, times, conditioned(len(x), x.device), weight)
                 if b != 1.0:
                     out = out * b
                 return torch.add(out, x, alpha=a) if a else out
@@ -155,6 +118,62 @@ class Denoiser:
             return evaluate
 
         return tuple(prediction(target) for target in PREDICTIONS)
+
+    def guided(
+        self, cond: Mapping[str, Any] | None, guidance: float
+    ) -> tuple[Callable[[int, torch.device], dict[str, Any]], float | None]:
+        """What `output` wants of a condition: made for n samples on a device, and the weight, or None."""
+        given = dict(cond or {})
+        if finite("guidance", guidance) == 1:
+            return lambda n, device: given, None
+        if not (self.null and set(self.null) & set(given)):
+            raise ArgumentError(
+                f"guidance = {guidance} needs cond= with {' or '.join(self.null)}"
+                if self.null
+                else f"guidance = {guidance} needs a null condition: Denoiser(..., null={{'y': ...}})"
+            )
+        made: dict[tuple[int, torch.device], dict[str, Any]] = {}
+
+        def doubled(n: int, device: torch.device) -> dict[str, Any]:
+            if (n, device) not in made:
+                made[n, device] = {k: self._doubled(k, v, n, device) for k, v in given.items()}
+            return made[n, device]
+
+        return doubled, guidance
+
+    def weights(self, target: str, t: float) -> tuple[float, float, float, float]:
+        """(c_in, time, a, b): the prediction `target` at t is a x + b net(c_in x, time)."""
+        alpha, sigma = self.process.pair(t)
+        if self.predicts != "raw":
+            return 1.0, t, *conversion(self.predicts, target, alpha, sigma)
+        c_skip, c_out, c_in, c_noise = self.process.preconditioning(t)
+        a, b = conversion("data", target, alpha, sigma)
+        return c_in, c_noise, a + b * c_skip, b * c_out
+
+    def output(
+        self, x: Tensor, times: Tensor, cond: Mapping[str, Any], guidance: float | Tensor | None
+    ) -> Tensor:
+        """What the network returns for x [B, *shape] at times [B], in x's dtype, guided if that is a number.
+
+        Guided, `cond` is of twice as many: the given conditions, then the null ones.
+        """
+        tensor = self._tensor
+        inner = x if tensor is None else x.to(tensor.dtype)
+        times = times.to(inner.dtype) if self.time is None else self.time(times)
+        if guidance is not None:
+            inner, times = torch.cat([inner, inner]), torch.cat([times, times])
+        out = self.net(inner, times, **cond)
+        if not isinstance(out, Tensor) or out.shape != inner.shape:
+            what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            raise SolveError(
+                f"the network of {self.name!r} returned {what} for an input of {tuple(inner.shape)}: "
+                "it must return one prediction, a tensor of its input's shape"
+            )
+        out = out.to(x.dtype)
+        if guidance is None:
+            return out
+        with_label, without = out.chunk(2)
+        return without + guidance * (with_label - without)
 
     def conditioning(
         self, cond: Mapping[str, Any] | None, n: int, device: torch.device | None = None
@@ -187,9 +206,9 @@ class Denoiser:
             raise ArgumentError(f"cond {name!r} has {len(value)} entries for {n} samples")
         return value.expand(n, *value.shape[1:])
 
-    def _doubled(self, name: str, value: Any, x: Tensor) -> Any:
+    def _doubled(self, name: str, value: Any, n: int, device: torch.device) -> Any:
         """A conditioning value for the guided batch: the given ones, then the null ones."""
-        value = self._dealt(name, value, len(x), x.device)
+        value = self._dealt(name, value, n, device)
         if not isinstance(value, Tensor) or value.ndim == 0:
             return value
         null = self.null.get(name, value)

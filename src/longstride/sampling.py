@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import grid as grids
+from .compiled import run_compiled
 from .core import Stage, Step
 from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
@@ -151,6 +153,7 @@ def sample(
     batch: int = 256,
     callback: Callback | None = None,
     grad: bool = False,
+    compile: bool = False,
     stats: Stats | None = None,
     **options: Any,
 ) -> Tensor:
@@ -167,6 +170,7 @@ def sample(
         batch: samples that go through the network at once.
         callback: called as callback(step, t, x) after every step of every batch.
         grad: keep what backpropagation needs.
+        compile: run the plan as one graph of torch.compile, made once for a model and a shape of x.
         stats: filled with what the call cost.
 
     Raises:
@@ -174,6 +178,8 @@ def sample(
         SolveError: the network failed or returned NaN, with method, step and time.
     """
     batch, number = whole("batch", batch, 1), seed_of(seed)
+    if compile and callback is not None:
+        raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
     if plan is None:
@@ -209,9 +215,12 @@ def sample(
                 for name, value in cond.items()
             }
             noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
-            found, cost = run(model.fields(dealt, guidance), plan, x, noise, callback)
-            parts.append(found[-1])
-            seconds += cost.seconds
+            started = time.perf_counter()
+            if compile:
+                parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
+            else:
+                parts.append(run(model.fields(dealt, guidance), plan, x, noise, callback)[0][-1])
+            seconds += time.perf_counter() - started
     if stats is not None:
         stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
         stats.network_calls = plan.nfe * model.calls_per_evaluation(guidance)

@@ -1,0 +1,165 @@
+"""A plan run as one compiled graph: all that changes from one evaluation to the next travels as a tensor.
+
+Between two evaluations a plan is linear. So what is remembered (states, evaluations, noises still needed) is
+one tensor H [R, B, *shape] with the next x as its first row, and
+
+    H' = W [H; F; z],     F = a x + b net(c_in x, time),     x = H[0]
+
+with a matrix W and four numbers for each evaluation. Peers compile a graph for each step, because their
+weights are Python numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .errors import ArgumentError, SolveError
+from .frame import PREDICTIONS
+from .integrate import run
+from .noise import Noise
+from .plan import Plan
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """begin [R, 1 + Z]: H before the first evaluation, of x and noises.  W [nfe, R, R + 1 + Z].
+
+    at, field: of each evaluation.  marks: Brownian intervals whose noises are z of `begin`, then of each W.
+    """
+
+    begin: Tensor
+    W: Tensor
+    at: tuple[float, ...]
+    field: tuple[int, ...]
+    marks: tuple[tuple[tuple[float, float], ...], ...]
+
+
+def matrices(plan: Plan) -> Matrices:
+    """The weights of a plan between its evaluations.
+
+    Every row is followed as a vector over what was remembered at the last evaluation, the evaluation itself
+    and the noises drawn since; at the next one the rows still known are what is remembered.
+    """
+    blocks: list[list[np.ndarray]] = []
+    at, field, marks = list[float](), list[int](), list[list[tuple[float, float]]]([[]])
+    size = 1  # of what is remembered, without the evaluation and the noises
+    xs, fs, zs = [{0: 1.0}], list[dict[int, float]](), list[dict[int, float]]()
+    first = True
+
+    def combined(stage: Any) -> dict[int, float]:
+        row: dict[int, float] = {}
+        for kind, i, w in stage.terms:
+            if isinstance(w, Tensor):
+                raise ArgumentError("a plan with tensor weights cannot be compiled: leave out compile=True")
+            for k, v in (xs, fs, zs)[kind][i].items():
+                row[k] = row.get(k, 0.0) + w * v
+        return row
+
+    for step in plan.steps:
+        zs = []
+        for interval in pairwise(step.brownian or ()):
+            zs.append({size + (0 if first else 1) + len(marks[-1]): 1.0})
+            marks[-1].append(interval)
+        for stage in step.stages:
+            xs.append(combined(stage))
+            if stage.at is None:
+                continue
+            at.append(stage.at)
+            field.append(stage.field)
+            rows = [xs[-1], *xs[:-1], *fs, *zs]
+            width = size + (0 if first else 1) + len(marks[-1])
+            blocks.append([np.array([row.get(k, 0.0) for k in range(width)]) for row in rows])
+            first, size = False, len(rows)
+            marks.append([])
+            names = iter(range(1, size))
+            older, fs, zs = ([{next(names): 1.0} for _ in known] for known in (xs[:-1], fs, zs))
+            xs, fs = [*older, {0: 1.0}], [*fs, {size: 1.0}]
+        xs, fs = [xs[i] for i in step.keep_x], [fs[i] for i in step.keep_f]
+    width = size + 1 + len(marks[-1])
+    blocks.append([np.array([xs[-1].get(k, 0.0) for k in range(width)])])
+    return _padded(blocks, at, field, marks)
+
+
+def _padded(
+    blocks: list[list[np.ndarray]], at: list[float], field: list[int], marks: list[list[tuple[float, float]]]
+) -> Matrices:
+    """Blocks of different sizes as matrices of one: remembered [R], evaluation, noises [Z]."""
+    R = max(len(rows) for rows in blocks)
+    Z = max(len(drawn) for drawn in marks)
+    begin = torch.zeros(R, 1 + Z, dtype=torch.float64)
+    W = torch.zeros(len(at), R, R + 1 + Z, dtype=torch.float64)
+    size = 1
+    for n, rows in enumerate(blocks):
+        for i, row in enumerate(rows):
+            known = torch.from_numpy(row)
+            if n == 0:
+                begin[i, : len(row)] = known
+                continue
+            W[n - 1, i, :size] = known[:size]
+            W[n - 1, i, R : R + len(row) - size] = known[size:]
+        size = len(rows)
+    return Matrices(begin, W, tuple(at), tuple(field), tuple(map(tuple, marks)))
+
+
+def _advance(
+    model: Denoiser, H: Tensor, W: Tensor, numbers: Tensor, z: Tensor, cond: Mapping[str, Any], guided: bool
+) -> Tensor:
+    """H' from H; numbers: c_in, time, a, b and the weight of guidance."""
+    x = H[0]
+    c_in, time, a, b, weight = numbers.unbind()
+    out = model.output(x * c_in, time.expand(len(x)), cond, weight if guided else None)
+    known = torch.cat([H, (a * x + b * out)[None], z])
+    return torch.tensordot(W, known, 1)
+
+
+_compiled = torch.compile(_advance, dynamic=False)  # symbolic shapes are what torch fails at most
+
+
+def run_compiled(
+    model: Denoiser,
+    plan: Plan,
+    x: Tensor,
+    noise: Noise | None,
+    cond: Mapping[str, Any],
+    guidance: float,
+) -> Tensor:
+    """x at the end of the plan, as `integrate.run` finds it, through one graph for all evaluations.
+
+    The first call compiles, later ones with the same model and shapes do not.
+
+    Raises:
+        SolveError: NaN or infinity, or what the network raised, with the step where it appears.
+    """
+    m = matrices(plan)
+    conditioned, weight = model.guided(cond, guidance)
+    numbers = [(*model.weights(PREDICTIONS[k], t), weight or 0.0) for k, t in zip(m.field, m.at, strict=True)]
+    table = torch.tensor(numbers, dtype=torch.float64).to(x)
+    begin, W = m.begin.to(x), m.W.to(x)
+    Z = begin.shape[1] - 1
+
+    def drawn(n: int) -> Tensor:
+        z = x.new_zeros(Z, *x.shape)
+        for row, interval in zip(z, m.marks[n], strict=False):
+            row.copy_(noise.increment(*interval))  # type: ignore[union-attr]
+        return z
+
+    try:
+        H = torch.tensordot(begin, torch.cat([x[None], drawn(0)]), 1)
+        arguments = conditioned(len(x), x.device)
+        for n in range(len(m.at)):
+            H = _compiled(model, H, W[n], table[n], drawn(n + 1), arguments, weight is not None)
+        if torch.isfinite(H[0]).all():
+            return H[0]
+    except Exception:
+        run(model.fields(cond, guidance), plan, x, noise)  # says where, if the network is the reason
+        raise
+    run(model.fields(cond, guidance), plan, x, noise)
+    raise SolveError(f"method {plan.method}: compiled, the result is not finite, but uncompiled it is")
