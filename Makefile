@@ -19,6 +19,7 @@ check: $(VENV)/.tested
 
 docs: $(VENV)/.installed
 	$(VENV)/bin/python docs/generate.py
+	$(VENV)/bin/python docs/samplers.py
 
 bench: $(BENCH)/.installed
 	$(BENCH)/bin/python benchmarks/agreement.py
