@@ -247,7 +247,10 @@ def noisy(name: str, amount: float) -> dict[str, object]:
     return {k: v for k, v in knobs.items() if k in REGISTRY[name].options}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if get(n, **noisy(n, 1.0)).diffusion])
+DRAWING = [n for n in NAMES if ls.plan_sampling(EDM, n, 4, **noisy(n, 1.0)).stochastic]
+
+
+@pytest.mark.parametrize("name", DRAWING)
 @pytest.mark.parametrize("amount", [0.5, 1.0])
 @pytest.mark.parametrize("process", GAUSSIAN_TRIALS, ids=lambda p: type(p).__name__)
 def test_stochastic_methods_keep_their_weak_order(
@@ -260,20 +263,20 @@ def test_stochastic_methods_keep_their_weak_order(
     assert order - 0.2 < slope < order + (0.5 if order == 2 else 0.2)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if get(n, **noisy(n, 1.0)).diffusion])
+@pytest.mark.parametrize("name", DRAWING)
 def test_more_steps_refine_the_path_of_a_sample(name: str) -> None:
     """The noise belongs to Brownian time and not to steps: with half the steps a sample is nearly itself."""
     process, options = GAUSSIAN_TRIALS[0], noisy(name, 1.0)
-    model, size = mixture(dim=64, components=1, process=process), get(name, **options).sizes[0]
-    x = ls.prior(model, 4, dtype=F64)
+    model, size = mixture(dim=256, components=1, process=process), get(name, **options).sizes[0]
+    x = ls.prior(model, 1, dtype=F64)
     a, b, c = (
-        ls.sample(model, x_init=x, method=name, nfe=size * n + 1, seed=3, **options) for n in (50, 100, 200)
+        ls.sample(model, x_init=x, method=name, nfe=size * n + 1, seed=3, **options) for n in (25, 50, 100)
     )
     # 2 in the limit, the noise being additive; 1 if it were drawn step by step.
     assert (a - b).norm() / (b - c).norm() > 1.4
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if get(n).diffusion])
+@pytest.mark.parametrize("name", DRAWING)
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 def test_no_two_normals_of_a_run_share_brownian_time(name: str, process: ls.process.Process) -> None:
     plan = ls.plan_sampling(process, name, 12, **noisy(name, 1.0))
@@ -323,7 +326,7 @@ def test_brownian_increments_of_a_split_step_add_up() -> None:
 
 
 def test_brownian_increments_are_unit_normal_and_independent() -> None:
-    noise = Noise(0, range(4000), (4,))
+    noise = Noise(0, range(8), (2000,))
     a, b, c = (noise.increment(*q) for q in ((0.3, 0.9), (0.9, 1.1), (1.1, 7.0)))
     n = a.numel()
     for x in (a, b, c):
@@ -337,7 +340,7 @@ def test_brownian_increments_are_unit_normal_and_independent() -> None:
 def test_short_brownian_increments_are_as_good_as_long_ones(step: float) -> None:
     """Neighbours within one octave: unit variance, no correlation, whatever dyadic point lies between."""
     times = [1.3337 * (1 + step) ** k for k in range(5)]
-    z = [Noise(1, range(4000), (4,)).increment(*q).ravel() for q in pairwise(times)]
+    z = [Noise(1, range(8), (2000,)).increment(*q).ravel() for q in pairwise(times)]
     n = len(z[0])
     for x in z:
         assert abs(float(x.var()) - 1) < 4.5 * math.sqrt(2 / n)

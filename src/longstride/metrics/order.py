@@ -134,8 +134,10 @@ class Impulses(Noise):
         self.used = used
 
     def increment(self, a: float, b: float) -> Tensor:
+        impulse = torch.zeros(1, *self.shape, dtype=torch.float64)
+        impulse[0, self.used] = 1.0
         self.used += 1
-        return torch.eye(*self.shape, dtype=torch.float64)[None, self.used - 1]
+        return impulse
 
 
 def gaussian_moments(
@@ -147,7 +149,7 @@ def gaussian_moments(
     the normal it began with and those of the steps; it is run as its coefficients [1, 2 + normals].
     """
     size = 2 + sum(len(step.brownian) - 1 for step in plan.steps if step.brownian)
-    one, start = torch.eye(size, dtype=torch.float64)[:2, None]
+    one, start = torch.eye(2, size, dtype=torch.float64)[:, None]
 
     def law(t: float) -> tuple[float, float]:
         alpha, sigma = process.pair(t)
