@@ -4,6 +4,7 @@ from . import grid, learn, metrics, models, process
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
+from .guidance import Guidance
 from .integrate import Solution, Stats, solve
 from .langevin import sample_langevin
 from .methods import list_methods
@@ -19,6 +20,7 @@ __all__ = [
     "ODE",
     "ArgumentError",
     "Denoiser",
+    "Guidance",
     "Plan",
     "PlanError",
     "Solution",
