@@ -174,7 +174,8 @@ def test_an_interval_has_one_graph_inside_and_one_outside() -> None:
         (lambda: ls.Guidance(2.0, 3.0), "interval"),  # type: ignore[arg-type]
         (lambda: ls.Guidance(2.0, rescale=1.5), "from 0 to 1"),
         (lambda: ls.Guidance(2.0, threshold=99.5), "quantile"),
-        (lambda: sampled(ls.Guidance(lambda t: math.nan)), "guidance at t"),
+        (lambda: ls.Guidance(2.0, against=torch.nn.Linear(2, 2)), "it is a Denoiser"),  # type: ignore[arg-type]
+        (lambda: sampled(ls.Guidance(lambda t: math.nan)), "^guidance at t"),
         (lambda: ls.sample(labelled(), 2, nfe=3, guidance=ls.Guidance(lambda t: t)), "needs cond= with y"),
         (lambda: sampled(2.0, replace(labelled(), null={})), "null condition"),
         (lambda: sampled(ls.Guidance(threshold=0.9), replace(labelled(), data_range=None)), "data_range"),

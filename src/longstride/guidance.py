@@ -72,6 +72,8 @@ class Guidance:
             raise ArgumentError(f"rescale = {self.rescale}: it is from 0 to 1, such as 0.7")
         if self.threshold is not None and not 0 < finite("threshold", self.threshold) <= 1:
             raise ArgumentError(f"threshold = {self.threshold}: it is a quantile, such as 0.995, or None")
+        if self.against is not None and not hasattr(self.against, "predicts"):
+            raise ArgumentError(f"against = {type(self.against).__name__}: it is a Denoiser, as the model is")
 
     @classmethod
     def of(cls, guidance: float | Guidance) -> Guidance:

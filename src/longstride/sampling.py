@@ -207,6 +207,7 @@ def sample(
     guidance = Guidance.of(guidance)
     if guidance.against is not None:
         guidance = replace(guidance, against=guidance.against.to(where))
+    calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
     parts, seconds = [], 0.0
     with torch.set_grad_enabled(grad):
@@ -229,7 +230,7 @@ def sample(
             seconds += time.perf_counter() - started
     if stats is not None:
         stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
-        stats.network_calls = model.network_calls(guidance, plan.evaluated)
+        stats.network_calls = calls
     return torch.cat(parts)
 
 

@@ -41,10 +41,10 @@ def time_shift(
     A state x that a few long steps lead to is not distributed as x_t. Over its elements x_t has the variance
     alpha^2 V + sigma^2, V that of the data; so t_s is where this is nearest to the variance of x, with
     |lambda(t_s) - lambda(t)| <= window/2. The plan is run once on `samples` noises, each t_s found on the way
-    from the states that the earlier ones led to. The paper looks at each sample's variance while it samples;
-    here its mean over samples makes a table, which costs nothing later and leaves a sample independent of its
-    batch. V is measured on samples of 50
-    evaluations from the same noises.
+    from the states that the earlier ones led to; of a time evaluated twice, from the first. V is that of
+    samples of 50 evaluations from the same noises. The paper looks at each sample's variance while it
+    samples; here its mean over samples makes a table, which costs nothing later and leaves a sample
+    independent of its batch.
 
     Costs plan.nfe + 50 evaluations of each noise. The table is for this plan: between its times it is linear.
 
