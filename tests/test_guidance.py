@@ -129,6 +129,15 @@ def test_autoguidance_leads_away_from_what_a_worse_network_gets_wrong() -> None:
     assert ((narrow - centre).square().sum() < (plain - centre).square().sum()).item()
 
 
+def test_a_retimed_model_and_what_it_is_guided_against_are_told_the_same() -> None:
+    model = ls.fields.retimed(labelled(), lambda t: 1.1 * t)
+    x = ls.prior(model, 3, dtype=F64)
+    plain, guided = (
+        model.fields({"y": Y}, g)[0](1.0, x) for g in (1.0, ls.Guidance(5.0, against=labelled()))
+    )
+    assert torch.allclose(plain, guided, rtol=1e-12)
+
+
 def test_autoguidance_needs_no_condition() -> None:
     model = mixture(dim=2)
     broad = mixture(Mixture(model.net.distribution.weights, model.net.distribution.means,
@@ -180,6 +189,7 @@ def test_an_interval_has_one_graph_inside_and_one_outside() -> None:
         (lambda: sampled(2.0, replace(labelled(), null={})), "null condition"),
         (lambda: sampled(ls.Guidance(threshold=0.9), replace(labelled(), data_range=None)), "data_range"),
         (lambda: sampled(ls.Guidance(2.0, against=mixture(process=ls.process.VP()))), "predict data of EDM"),
+        (lambda: sampled(ls.Guidance(2.0, against=ls.fields.shared_times(labelled(), 1.0))), "is retimed"),
     ],
 )  # fmt: skip
 def test_bad_guidance_says_what_to_do(make: Callable, message: str) -> None:

@@ -140,6 +140,10 @@ class Denoiser:
                     f"guidance against {other.name!r}, which predicts {other.predicts} of {other.process}: "
                     f"it must predict {self.predicts} of {self.process}, as {self.name!r} does"
                 )
+            if other.told not in (None, self.told):
+                raise ArgumentError(
+                    f"guidance against {other.name!r}, which is retimed: retime the model, which is both"
+                )
         elif not guidance.plain and not (self.null and set(self.null) & set(given)):
             raise ArgumentError(
                 f"guidance = {guidance} needs cond= with {' or '.join(self.null)}"

@@ -64,6 +64,8 @@ def calibrated(
         times: where to estimate, such as plan.times[:-1]; in between the table is linear in what the network
             is told, and constant beyond its ends.
 
+    Guided, the same table is taken off both predictions, so off the guided one.
+
     Costs len(times) evaluations of all data, once. NFE and network calls of a sample stay what they were.
 
     Raises:
