@@ -106,6 +106,9 @@ DIFFERENCES = """
   is 1 by default: any other gives up the order.
 - **reverse_diffusion** and **accelerated_ddpm** differ in half of the noise alone, put in before the
   evaluation: order 1 and order 2. Both are for many steps.
+- **rf_solver_2** is the midpoint rule of the velocity, weight by weight: RF-Solver's Taylor step
+  x + h v + h^2 v'/2 with v' = (v_half - v)/(h/2) is x + h v_half. RF-Edit's attention features are its
+  network's business.
 - **Restart** is a plan: `ls.plan_restart(process, 60, [(t_min, t_max, K, steps)])` of any one-step method
   without noise, and of its order. **Langevin correctors** are a loop of their own, `ls.sample_langevin`:
   their step depends on norms, which no plan can hold. The norms are each sample's own, not the batch's mean.

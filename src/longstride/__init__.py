@@ -1,9 +1,10 @@
 """Longstride: anything that evolves in time, in as few model evaluations as possible."""
 
-from . import grid, learn, metrics, models, process
+from . import fields, grid, learn, metrics, models, process
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
+from .guidance import Guidance
 from .integrate import Solution, Stats, solve
 from .langevin import sample_langevin
 from .methods import list_methods
@@ -19,6 +20,7 @@ __all__ = [
     "ODE",
     "ArgumentError",
     "Denoiser",
+    "Guidance",
     "Plan",
     "PlanError",
     "Solution",
@@ -27,6 +29,7 @@ __all__ = [
     "Stats",
     "Step",
     "advance",
+    "fields",
     "grid",
     "learn",
     "list_methods",

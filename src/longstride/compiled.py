@@ -23,6 +23,7 @@ from torch import Tensor
 from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError
 from .frame import PREDICTIONS
+from .guidance import Guidance
 from .integrate import run
 from .noise import Noise
 from .plan import Plan
@@ -110,14 +111,23 @@ def _padded(
 
 
 def _advance(
-    model: Denoiser, H: Tensor, W: Tensor, numbers: Tensor, z: Tensor, cond: Mapping[str, Any], guided: bool
+    model: Denoiser,
+    H: Tensor,
+    W: Tensor,
+    numbers: Tensor,
+    z: Tensor,
+    cond: Mapping[str, Any],
+    guidance: Guidance,
+    guided: bool,
 ) -> Tensor:
-    """H' from H; numbers: c_in, time, a, b and the weight of guidance."""
+    """H' from H; numbers: the weight of guidance, and what `Denoiser.weights` says."""
     x = H[0]
-    c_in, time, a, b, weight = numbers.unbind()
-    out = model.output(x * c_in, time.expand(len(x)), cond, weight if guided else None)
-    known = torch.cat([H, (a * x + b * out)[None], z])
-    return torch.tensordot(W, known, 1)
+    weight, c_in, time, a, b, p, q = numbers.unbind()
+    out = model.output(x * c_in, time.expand(len(x)), cond, guidance, weight if guided else None)
+    field = a * x + b * out
+    if guidance.threshold is not None:
+        field = p * x + q * guidance.limited(field, model.data_range)
+    return torch.tensordot(W, torch.cat([H, field[None], z]), 1)
 
 
 _compiled = torch.compile(_advance, dynamic=False)  # symbolic shapes are what torch fails at most
@@ -129,18 +139,23 @@ def run_compiled(
     x: Tensor,
     noise: Noise | None,
     cond: Mapping[str, Any],
-    guidance: float,
+    guidance: Guidance,
 ) -> Tensor:
     """x at the end of the plan, as `integrate.run` finds it, through one graph for all evaluations.
 
-    The first call compiles, later ones with the same model and shapes do not.
+    The first call compiles, later ones with the same model and shapes do not. Guidance that is off at some
+    of the times has two graphs, since it asks the network once or twice.
 
     Raises:
         SolveError: NaN or infinity, or what the network raised, with the step where it appears.
     """
     m = matrices(plan)
-    conditioned, weight = model.guided(cond, guidance)
-    numbers = [(*model.weights(PREDICTIONS[k], t), weight or 0.0) for k, t in zip(m.field, m.at, strict=True)]
+    conditioned = model.conditioned(cond, guidance)
+    weights = [guidance.at(model.process, t) for t in m.at]
+    numbers = [
+        (1.0 if w is None else w, *model.weights(PREDICTIONS[k], t, guidance))
+        for w, k, t in zip(weights, m.field, m.at, strict=True)
+    ]
     table = torch.tensor(numbers, dtype=torch.float64).to(x)
     begin, W = m.begin.to(x), m.W.to(x)
     Z = begin.shape[1] - 1
@@ -153,9 +168,9 @@ def run_compiled(
 
     try:
         H = torch.tensordot(begin, torch.cat([x[None], drawn(0)]), 1)
-        arguments = conditioned(len(x), x.device)
-        for n in range(len(m.at)):
-            H = _compiled(model, H, W[n], table[n], drawn(n + 1), arguments, weight is not None)
+        for n, weight in enumerate(weights):
+            arguments = conditioned(len(x), x.device, weight is not None)
+            H = _compiled(model, H, W[n], table[n], drawn(n + 1), arguments, guidance, weight is not None)
         if torch.isfinite(H[0]).all():
             return H[0]
     except Exception:

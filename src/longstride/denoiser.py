@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from numbers import Number
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .core import Field
-from .errors import ArgumentError, SolveError, finite, unknown, whole
+from .errors import ArgumentError, SolveError, unknown, whole
 from .frame import PREDICTIONS, conversion
+from .guidance import Guidance
 from .process import Process
 
 PREDICTS = ("data", "noise", "v", "flow", "score", "raw")
@@ -31,8 +32,11 @@ class Denoiser:
         shape: of one sample.
         time: maps the process's t to what the network wants, for other conventions.
         null: the conditioning that means none, by name, e.g. {"y": 10}; what guidance contrasts with.
-        data_range: smallest and largest value of the data, for pictures; None if they have no such.
+        data_range: smallest and largest value of the data, for pictures and thresholds; None if they have
+            no such.
         name: what tables call it.
+        told: the time that the network is told where a plan evaluates at t; its input and output are
+            scaled as at t all the same. None tells it t. `fields.retimed` sets it.
 
     A network with parameters gets x and t in their dtype, and its output comes back in the state's: a bf16
     network keeps a float32 state. What `time` returns is passed on as it is, so that `time=lambda t: t`
@@ -48,6 +52,7 @@ class Denoiser:
     null: Mapping[str, Any] = field(default_factory=dict)
     data_range: tuple[float, float] | None = None
     name: str = "model"
+    told: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
         if self.predicts not in PREDICTS:
@@ -86,47 +91,60 @@ class Denoiser:
             return replace(self, net=self.net.to(device=device, dtype=dtype))
         return self
 
-    def calls_per_evaluation(self, guidance: float) -> int:
-        """Forward passes of the network behind one evaluation: guidance asks twice."""
-        return 1 if guidance == 1 else 2
+    def network_calls(self, guidance: float | Guidance, times: Iterable[float]) -> int:
+        """Forward passes behind evaluations at these times: where it is guided, an evaluation asks twice."""
+        guidance = Guidance.of(guidance)
+        return sum(1 if guidance.at(self.process, t) is None else 2 for t in times)
 
-    def fields(self, cond: Mapping[str, Any] | None = None, guidance: float = 1.0) -> tuple[Field, ...]:
+    def fields(
+        self, cond: Mapping[str, Any] | None = None, guidance: float | Guidance = 1.0
+    ) -> tuple[Field, ...]:
         """f(t, x) for each of `frame.PREDICTIONS`, conditioned and guided.
 
-        Guidance w is D_null + w (D_cond - D_null) (Ho and Salimans 2022); the predictions are affine in
-        each other, so it is applied to what the network returns.
-
         Raises:
-            ArgumentError: guidance without a null condition, or without a condition to guide to.
+            ArgumentError: guidance without a null condition, or without a condition to guide to, against a
+                network of another kind, or with a threshold where the data have no range.
         """
-        conditioned, weight = self.guided(cond, guidance)
+        guidance = Guidance.of(guidance)
+        conditioned = self.conditioned(cond, guidance)
 
         def prediction(target: str) -> Field:
-            known: dict[float, tuple[float, float, float, float]] = {}
+            known: dict[float, tuple[float | None, tuple[float, ...]]] = {}
 
             def evaluate(t: float, x: Tensor) -> Tensor:
                 if t not in known:
-                    known[t] = self.weights(target, t)
-                c_in, time, a, b = known[t]
+                    known[t] = guidance.at(self.process, t), self.weights(target, t, guidance)
+                weight, (c_in, time, a, b, p, q) = known[t]
                 inner = x if c_in == 1.0 else x * c_in
                 times = torch.full((len(x),), time, dtype=x.dtype, device=x.device)
-                out = self.output(inner, times, conditioned(len(x), x.device), weight)
-                if b != 1.0:
-                    out = out * b
-                return torch.add(out, x, alpha=a) if a else out
+                cond = conditioned(len(x), x.device, weight is not None)
+                out = affine(self.output(inner, times, cond, guidance, weight), x, a, b)
+                if guidance.threshold is None:
+                    return out
+                return affine(guidance.limited(out, self.data_range), x, p, q)
 
             return evaluate
 
         return tuple(prediction(target) for target in PREDICTIONS)
 
-    def guided(
-        self, cond: Mapping[str, Any] | None, guidance: float
-    ) -> tuple[Callable[[int, torch.device], dict[str, Any]], float | None]:
-        """What `output` wants of a condition: made for n samples on a device, and the weight, or None."""
-        given = dict(cond or {})
-        if finite("guidance", guidance) == 1:
-            return lambda n, device: given, None
-        if not (self.null and set(self.null) & set(given)):
+    def conditioned(
+        self, cond: Mapping[str, Any] | None, guidance: Guidance
+    ) -> Callable[[int, torch.device, bool], dict[str, Any]]:
+        """What `output` wants of a condition: made for n samples on a device, where a weight is on or not."""
+        given, other = dict(cond or {}), guidance.against
+        if guidance.threshold is not None and self.data_range is None:
+            raise ArgumentError("a threshold needs the range of the data: Denoiser(..., data_range=(-1, 1))")
+        if not guidance.plain and other is not None:
+            if (other.predicts, other.process) != (self.predicts, self.process):
+                raise ArgumentError(
+                    f"guidance against {other.name!r}, which predicts {other.predicts} of {other.process}: "
+                    f"it must predict {self.predicts} of {self.process}, as {self.name!r} does"
+                )
+            if other.told not in (None, self.told):
+                raise ArgumentError(
+                    f"guidance against {other.name!r}, which is retimed: retime the model, which is both"
+                )
+        elif not guidance.plain and not (self.null and set(self.null) & set(given)):
             raise ArgumentError(
                 f"guidance = {guidance} needs cond= with {' or '.join(self.null)}"
                 if self.null
@@ -134,46 +152,63 @@ class Denoiser:
             )
         made: dict[tuple[int, torch.device], dict[str, Any]] = {}
 
-        def doubled(n: int, device: torch.device) -> dict[str, Any]:
+        def dealt(n: int, device: torch.device, on: bool) -> dict[str, Any]:
+            if not on or other is not None:
+                return given
             if (n, device) not in made:
                 made[n, device] = {k: self._doubled(k, v, n, device) for k, v in given.items()}
             return made[n, device]
 
-        return doubled, guidance
+        return dealt
 
-    def weights(self, target: str, t: float) -> tuple[float, float, float, float]:
-        """(c_in, time, a, b): the prediction `target` at t is a x + b net(c_in x, time)."""
+    def weights(self, target: str, t: float, guidance: Guidance) -> tuple[float, ...]:
+        """(c_in, time, a, b, p, q): the prediction `target` at t is a x + b net(c_in x, time).
+
+        With a threshold a and b give the data prediction D, and the target is p x + q limited(D).
+        """
         alpha, sigma = self.process.pair(t)
+        asked = t if self.told is None else self.told(t)
+        first, p, q = target, 0.0, 1.0
+        if guidance.threshold is not None:
+            first, (p, q) = "data", conversion("data", target, alpha, sigma)
         if self.predicts != "raw":
-            return 1.0, t, *conversion(self.predicts, target, alpha, sigma)
-        c_skip, c_out, c_in, c_noise = self.process.preconditioning(t)
-        a, b = conversion("data", target, alpha, sigma)
-        return c_in, c_noise, a + b * c_skip, b * c_out
+            return 1.0, asked, *conversion(self.predicts, first, alpha, sigma), p, q
+        c_skip, c_out, c_in, _ = self.process.preconditioning(t)
+        a, b = conversion("data", first, alpha, sigma)
+        return c_in, self.process.preconditioning(asked)[3], a + b * c_skip, b * c_out, p, q
 
     def output(
-        self, x: Tensor, times: Tensor, cond: Mapping[str, Any], guidance: float | Tensor | None
+        self,
+        x: Tensor,
+        times: Tensor,
+        cond: Mapping[str, Any],
+        guidance: Guidance,
+        weight: float | Tensor | None,
     ) -> Tensor:
-        """What the network returns for x [B, *shape] at times [B], in x's dtype, guided if that is a number.
+        """What the network returns for x [B, *shape] at times [B], in x's dtype, guided if there is a weight.
 
-        Guided, `cond` is of twice as many: the given conditions, then the null ones.
+        Guided from the null condition, `cond` is of twice as many: the given conditions, then the null ones.
         """
+        if weight is None:
+            return self._called(x, times, cond)
+        if guidance.against is not None:
+            out, other = self._called(x, times, cond), guidance.against._called(x, times, cond)
+        else:
+            out, other = self._called(torch.cat([x, x]), torch.cat([times, times]), cond).chunk(2)
+        return guidance.combined(out, other, weight)
+
+    def _called(self, x: Tensor, times: Tensor, cond: Mapping[str, Any]) -> Tensor:
+        """One forward pass, in the network's dtype and back."""
         tensor = self._tensor
         inner = x if tensor is None else x.to(tensor.dtype)
-        times = times.to(inner.dtype) if self.time is None else self.time(times)
-        if guidance is not None:
-            inner, times = torch.cat([inner, inner]), torch.cat([times, times])
-        out = self.net(inner, times, **cond)
+        out = self.net(inner, times.to(inner.dtype) if self.time is None else self.time(times), **cond)
         if not isinstance(out, Tensor) or out.shape != inner.shape:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise SolveError(
                 f"the network of {self.name!r} returned {what} for an input of {tuple(inner.shape)}: "
                 "it must return one prediction, a tensor of its input's shape"
             )
-        out = out.to(x.dtype)
-        if guidance is None:
-            return out
-        with_label, without = out.chunk(2)
-        return without + guidance * (with_label - without)
+        return out.to(x.dtype)
 
     def conditioning(
         self, cond: Mapping[str, Any] | None, n: int, device: torch.device | None = None
@@ -213,3 +248,10 @@ class Denoiser:
             return value
         null = self.null.get(name, value)
         return torch.cat([value, torch.as_tensor(null, device=value.device).to(value).expand_as(value)])
+
+
+def affine(out: Tensor, x: Tensor, a: float, b: float) -> Tensor:
+    """a x + b out, without the terms that are nothing."""
+    if b != 1.0:
+        out = out * b
+    return torch.add(out, x, alpha=a) if a else out

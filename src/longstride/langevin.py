@@ -14,6 +14,7 @@ from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError
 from .frame import PREDICTIONS
 from .grid import Grid
+from .guidance import Guidance
 from .noise import Noise, seed_of
 from .sampling import plan_sampling
 
@@ -50,7 +51,7 @@ def sample_langevin(
     grid: Grid | None = None,
     seed: int | torch.Generator = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     **options: Any,
 ) -> Tensor:
     """Samples [B, *shape] from noise x_init at t_max: after each step of the predictor, Langevin steps.

@@ -52,6 +52,11 @@ class Plan:
         return sum(step.nfe for step in self.steps)
 
     @property
+    def evaluated(self) -> list[float]:
+        """The times of the evaluations, in their order."""
+        return [stage.at for step in self.steps for stage in step.stages if stage.at is not None]
+
+    @property
     def stochastic(self) -> bool:
         return any(step.brownian is not None for step in self.steps)
 

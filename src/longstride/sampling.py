@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .core import Stage, Step
 from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_row
+from .guidance import Guidance
 from .integrate import Callback, Stats, run
 from .methods import Method, get
 from .noise import Noise, seed_of
@@ -145,7 +147,7 @@ def sample(
     plan: Plan | None = None,
     seed: int | torch.Generator = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     t_start: float | None = None,
     final: str | None = None,
     device: torch.device | str | None = None,
@@ -165,7 +167,8 @@ def sample(
         seed: of the noise of sample i, whatever n and batch are; an int or a torch Generator.
         cond: what the network is conditioned on, e.g. {"y": labels}: a number for all samples, or a tensor
             or list of length n, dealt out sample by sample.
-        guidance: classifier-free guidance weight; 1 is plain conditional.
+        guidance: classifier-free guidance weight; 1 is plain conditional. A `Guidance` says more: a weight
+            that depends on time, rescale, threshold, a second network.
         device, dtype: of the state (and the network is moved to the device).
         batch: samples that go through the network at once.
         callback: called as callback(step, t, x) after every step of every batch.
@@ -201,6 +204,10 @@ def sample(
     where = where or model.device or torch.device("cpu")
     if not (dtype or model.dtype).is_floating_point:
         raise ArgumentError(f"dtype = {dtype}: the state needs a floating one, such as torch.float32")
+    guidance = Guidance.of(guidance)
+    if guidance.against is not None:
+        guidance = replace(guidance, against=guidance.against.to(where))
+    calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
     parts, seconds = [], 0.0
     with torch.set_grad_enabled(grad):
@@ -223,7 +230,7 @@ def sample(
             seconds += time.perf_counter() - started
     if stats is not None:
         stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
-        stats.network_calls = plan.nfe * model.calls_per_evaluation(guidance)
+        stats.network_calls = calls
     return torch.cat(parts)
 
 
@@ -252,7 +259,7 @@ def reference(
     x_init: Tensor,
     *,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     nfe: int = 400,
     batch: int = 256,
     callback: Callback | None = None,

@@ -15,6 +15,7 @@ from ..core import Stage, Step, advance, combine
 from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import Grid
+from ..guidance import Guidance
 from ..metrics import endpoint_error
 from ..plan import Plan
 from ..process import Process
@@ -35,7 +36,7 @@ def iia(
     substeps: int = 4,
     seed: int = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
     **options: Any,
 ) -> Plan:
     """The plan of a method with the evaluation weights of each step's last row fitted to the model.
@@ -83,8 +84,8 @@ def iia(
         steps.append(replace(step, stages=(*inner, fitted)))
         xs, fs = [[*xs, reached[1]][i] for i in step.keep_x], [fs[i] for i in step.keep_f]
         spent += fine.nfe
-    report = {"learned": "iia", "samples": samples, "seed": seed, "guidance": guidance, "evaluations": spent,
-              "step_error": errors}  # fmt: skip
+    report = {"learned": "iia", "samples": samples, "seed": seed, "guidance": str(Guidance.of(guidance)),
+              "evaluations": spent, "step_error": errors}  # fmt: skip
     return Plan(
         base.times, tuple(steps), base.made_for, f"iia_{method}", {**options, "memory": memory}, report
     )

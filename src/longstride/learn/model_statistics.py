@@ -13,6 +13,7 @@ from torch import Tensor
 from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..grid import RATIO_MAX, Grid
+from ..guidance import Guidance
 from ..plan import Plan
 from ..sampling import plan_sampling, prior, sample
 
@@ -26,7 +27,7 @@ def model_statistics(
     points: int = 64,
     seed: int = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Statistics:
     """l and s of a model at `points` values of lambda, as `dpm_v3_k` takes them.
 
@@ -98,7 +99,7 @@ def dpm_solver_v3(
     points: int = 64,
     seed: int = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float = 1.0,
+    guidance: float | Guidance = 1.0,
 ) -> Plan:
     """The plan of `dpm_v3_<order>` for a model, its statistics estimated unless they are given.
 
@@ -109,6 +110,7 @@ def dpm_solver_v3(
         statistics = model_statistics(
             model, samples=samples, points=points, seed=seed, cond=cond, guidance=guidance
         )
-        report |= {"samples": samples, "seed": seed, "guidance": guidance, "evaluations": 2 * points - 1}
+        report |= {"samples": samples, "seed": seed, "guidance": str(Guidance.of(guidance)),
+                   "evaluations": 2 * points - 1}  # fmt: skip
     plan = plan_sampling(model.process, f"dpm_v3_{order}", nfe, grid, statistics=statistics)
     return replace(plan, report=report)

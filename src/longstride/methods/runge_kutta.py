@@ -189,3 +189,6 @@ for _name, _tableaus in (
     # rho is sigma/alpha, whatever clock the process has of its own.
     register(_name, _classical(*_tableaus), kind="Runge-Kutta",
              reference="Zhang and Chen 2023, rhoRK-DEIS", prediction="sigma")  # fmt: skip
+# x + h v + h^2/2 v' with v' = (v(t + h/2, x + h/2 v) - v)/(h/2) is x + h v(t + h/2, x + h/2 v).
+register("rf_solver_2", _classical(MIDPOINT, EULER), kind="Runge-Kutta",
+         reference="Wang et al. 2025, RF-Solver (the midpoint rule)", prediction="velocity")  # fmt: skip
