@@ -109,9 +109,9 @@ DIFFERENCES = """
 - **rf_solver_2** is the midpoint rule of the velocity, weight by weight: RF-Solver's Taylor step
   x + h v + h^2 v'/2 with v' = (v_half - v)/(h/2) is x + h v_half. RF-Edit's attention features are its
   network's business.
-- **Restart** is a plan: `ls.plan_restart(process, 60, [(t_min, t_max, K, steps)])` of any one-step method
-  without noise, and of its order. **Langevin correctors** are a loop of their own, `ls.sample_langevin`:
-  their step depends on norms, which no plan can hold. The norms are each sample's own, not the batch's mean.
+- **Restart** is a plan: `ls.samplers.plan_restart(process, 60, [(t_min, t_max, K, steps)])` of any one-step
+  method without noise, and of its order. **Langevin correctors** are a loop of their own,
+  `ls.samplers.sample_langevin`: their step depends on norms, which no plan can hold. The norms are each sample's own, not the batch's mean.
 - **gradient_estimation** with gamma = 2 is of order 1, and often better than order 2 at few steps.
 
 ## Three conventions of eta

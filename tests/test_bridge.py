@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.bridge import Bridge, plan_bridge
 from longstride.frame import PREDICTIONS
 from longstride.integrate import run
 from longstride.metrics.order import Impulses
+from longstride.samplers import Bridge, plan_bridge
 
 F64 = torch.float64
 BROWNIAN = Bridge(ls.process.AlphaSigma(torch.ones_like, torch.sqrt, t_min=1e-3, name="brownian"))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.integrate import run
-from longstride.interpolant import plan_interpolant, sample_interpolant
 from longstride.metrics.order import Impulses
+from longstride.samplers import plan_interpolant, sample_interpolant
 
 F64 = torch.float64
 M0, V0, M1, V1 = -0.5, 0.4, 1.0, 0.1

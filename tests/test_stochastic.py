@@ -10,12 +10,12 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.core import Stage, Step
-from longstride.langevin import langevin
 from longstride.methods import get
 from longstride.metrics.order import gaussian_moments, weak_order
 from longstride.models import mixture
 from longstride.models.exact import Mixture
 from longstride.noise import Noise
+from longstride.samplers.langevin import langevin
 
 EDM = ls.process.EDM(sigma_min=0.1, sigma_max=10.0)
 RANGES = [(0.3, 2.0, 3, 4), (0.2, 1.0, 2, 3), (0.5, 8.0, 1, 6)]  # overlapping, one within the other
@@ -25,7 +25,7 @@ def test_restart_with_no_repetition_is_the_ode() -> None:
     process = ls.process.EDM()
     model = mixture(dim=3, process=process)
     x = ls.prior(model, 4, dtype=torch.float64)
-    plan = ls.plan_restart(process, 15, [(0.06, 0.3, 0, 3)])
+    plan = ls.samplers.plan_restart(process, 15, [(0.06, 0.3, 0, 3)])
     heun = ls.sample(model, x_init=x, method="heun", nfe=15)
     assert torch.equal(ls.sample(model, x_init=x, plan=plan), heun)
 
@@ -40,7 +40,7 @@ def test_restart_keeps_the_distribution_to_the_order_of_its_method(
     def error(n: int) -> float:
         restarts = [(a * high / 10, b * high / 10, repeats, n * steps) for a, b, repeats, steps in RANGES]
         inside = 2 * n * sum(repeats * steps for _, _, repeats, steps in RANGES)
-        plan = ls.plan_restart(process, inside + 40 * n, restarts, method, final="sigma_min")
+        plan = ls.samplers.plan_restart(process, inside + 40 * n, restarts, method, final="sigma_min")
         assert plan.nfe == inside + 40 * n
         m, v, true_m, true_v = gaussian_moments(plan, process, 0.7, 0.25)
         return abs(m - true_m) + abs(v - true_v)
@@ -61,7 +61,9 @@ def test_each_repetition_of_a_restart_contracts_an_error_as_the_flow_does(tmp_pa
         return float(a - b)
 
     def at(repeats: int) -> ls.Plan:
-        return ls.plan_restart(process, 200 + 400 * repeats, [(0.3, 3.0, repeats, 200)], final="sigma_min")
+        return ls.samplers.plan_restart(
+            process, 200 + 400 * repeats, [(0.3, 3.0, repeats, 200)], final="sigma_min"
+        )
 
     low = at(0).times[1:-1]
     near = min(low, key=lambda t: abs(math.log(t / 0.3)))
@@ -84,7 +86,7 @@ def test_each_repetition_of_a_restart_contracts_an_error_as_the_flow_does(tmp_pa
 )
 def test_a_restart_that_cannot_be_says_why(restarts: list, method: str, says: str) -> None:
     with pytest.raises(ls.ArgumentError, match=says):
-        ls.plan_restart(ls.process.EDM(), 20, restarts, method)
+        ls.samplers.plan_restart(ls.process.EDM(), 20, restarts, method)
 
 
 def gaussian(process: ls.process.Process, variances: Tensor) -> ls.Denoiser:
@@ -117,7 +119,7 @@ def test_predictor_and_corrector_sample_the_data(process: ls.process.Process) ->
     model = gaussian(process, variances)
     alpha, sigma = process.pair(process.t_max)
     x_init = ls.prior(model, 1, dtype=torch.float64) * (alpha**2 * variances / sigma**2 + 1).sqrt()
-    x = ls.sample_langevin(model, x_init, 300, predictor="accelerated_ddpm", snr=0.08)
+    x = ls.samplers.sample_langevin(model, x_init, 300, predictor="accelerated_ddpm", snr=0.08)
     for part, v in zip(x.chunk(2, 1), (0.25, 1.0), strict=True):
         assert float(part.var()) == pytest.approx(v, rel=0.03)
 
@@ -126,7 +128,9 @@ def test_without_correctors_only_the_predictor_is_left() -> None:
     model = mixture(dim=3)
     x = ls.prior(model, 4, dtype=torch.float64)
     alone = ls.sample(model, x_init=x, method="ddpm", nfe=7, seed=5)
-    assert torch.equal(ls.sample_langevin(model, x, 7, predictor="ddpm", correctors=0, seed=5), alone)
+    assert torch.equal(
+        ls.samplers.sample_langevin(model, x, 7, predictor="ddpm", correctors=0, seed=5), alone
+    )
 
 
 @pytest.mark.parametrize("nfe", [4, 8, 11])
@@ -141,9 +145,9 @@ def test_correctors_keep_the_budget_and_samples_their_noise(nfe: int, correctors
 
     model = ls.Denoiser(net, exact.process, shape=(3,))
     x = ls.prior(model, 5, dtype=torch.float64)
-    many = ls.sample_langevin(model, x, nfe, correctors=correctors, seed=3)
+    many = ls.samplers.sample_langevin(model, x, nfe, correctors=correctors, seed=3)
     assert calls == nfe
-    few = ls.sample_langevin(model, x[:2], nfe, correctors=correctors, seed=3)
+    few = ls.samplers.sample_langevin(model, x[:2], nfe, correctors=correctors, seed=3)
     assert torch.allclose(few, many[:2], rtol=1e-12, atol=1e-12)
 
 
@@ -152,7 +156,7 @@ def test_a_predictor_that_does_not_fit_is_refused() -> None:
     x = ls.prior(model, 2)
     for arguments in ({"predictor": "heun"}, {"predictor": "dpmpp_2m"}, {"snr": 0.0}, {"correctors": 9}):
         with pytest.raises(ls.ArgumentError):
-            ls.sample_langevin(model, x, 8, **arguments)
+            ls.samplers.sample_langevin(model, x, 8, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,15 @@
 """Longstride: anything that evolves in time, in as few model evaluations as possible."""
 
-from . import fields, grid, learn, metrics, models, process
+from . import fields, grid, learn, metrics, models, process, samplers
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .guidance import Guidance
 from .integrate import Solution, Stats, solve
-from .langevin import sample_langevin
 from .methods import list_methods
 from .models import load
 from .plan import Plan
 from .problem import ODE
-from .restart import plan_restart
 from .sampling import plan_sampling, prior, reference, sample
 
 __version__ = "0.1.0"
@@ -36,12 +34,11 @@ __all__ = [
     "load",
     "metrics",
     "models",
-    "plan_restart",
     "plan_sampling",
     "prior",
     "process",
     "reference",
     "sample",
-    "sample_langevin",
+    "samplers",
     "solve",
 ]

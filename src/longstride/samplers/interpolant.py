@@ -9,11 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .core import Stage, Step
-from .errors import ArgumentError, finite, whole
-from .integrate import run
-from .noise import Noise, seed_of
-from .plan import Plan
+from ..core import Stage, Step
+from ..errors import ArgumentError, finite, whole
+from ..integrate import run
+from ..noise import Noise, seed_of
+from ..plan import Plan
 
 Schedule = Callable[[float], float]
 SHIFT = 1.0  # Brownian time must be positive: it is t + 1

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from .core import Stage, Step
-from .errors import ArgumentError, finite, whole
-from .frame import PREDICTIONS
-from .grid import Grid
-from .plan import Plan
-from .process import Process
-from .sampling import plan_sampling
+from ..core import Stage, Step
+from ..errors import ArgumentError, finite, whole
+from ..frame import PREDICTIONS
+from ..grid import Grid
+from ..plan import Plan
+from ..process import Process
+from ..sampling import plan_sampling
 
 DATA = PREDICTIONS.index("data")
 

@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from .core import Stage, Step
-from .errors import ArgumentError
-from .grid import Grid
-from .methods import get
-from .plan import Plan
-from .process import Process
-from .sampling import plan_sampling
+from ..core import Stage, Step
+from ..errors import ArgumentError
+from ..grid import Grid
+from ..methods import get
+from ..plan import Plan
+from ..process import Process
+from ..sampling import plan_sampling
 
 RHO = 7.0  # of the times inside a restart, as Karras et al. 2022 place them
 

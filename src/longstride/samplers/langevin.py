@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .core import Field, Stage, Step, advance
-from .denoiser import Denoiser
-from .errors import ArgumentError, SolveError
-from .frame import PREDICTIONS
-from .grid import Grid
-from .guidance import Guidance
-from .noise import Noise, seed_of
-from .sampling import plan_sampling
+from ..core import Field, Stage, Step, advance
+from ..denoiser import Denoiser
+from ..errors import ArgumentError, SolveError
+from ..frame import PREDICTIONS
+from ..grid import Grid
+from ..guidance import Guidance
+from ..noise import Noise, seed_of
+from ..sampling import plan_sampling
 
 NOISE = PREDICTIONS.index("noise")
 OTHER = (

@@ -1,0 +1,15 @@
+"""Samplers with a loop of their own, and processes that do not go from Gaussian noise to data."""
+
+from .bridge import Bridge, plan_bridge
+from .interpolant import plan_interpolant, sample_interpolant
+from .langevin import sample_langevin
+from .restart import plan_restart
+
+__all__ = [
+    "Bridge",
+    "plan_bridge",
+    "plan_interpolant",
+    "plan_restart",
+    "sample_interpolant",
+    "sample_langevin",
+]
