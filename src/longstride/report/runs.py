@@ -16,13 +16,13 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError
 from ..files import output_folder
 from ..grid import Grid
+from ..journal import Journal, fingerprint, journal
 from ..methods import REGISTRY
 from ..metrics import endpoint_error, frechet_distance, statistics
 from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_sampling, prior, reference, sample
 from .comparison import FINALISTS, REFERENCE_NFE, SCREENED, SHOWN, Comparison, Result, best_of
-from .journal import Journal, fingerprint, journal
 from .pictures import Strip, picture_grid
 from .plots import error_plot
 
@@ -68,7 +68,7 @@ class _Runs:
     ) -> tuple[Result, ...]:
         rows = []
         for case, plan in cases.items():
-            rows.append(Result(*case, self.kept.number(f"{what} {_weights(plan)}", partial(measure, plan))))  # type: ignore[misc]
+            rows.append(Result(*case, self.kept.value(f"{what} {_weights(plan)}", partial(measure, plan))))  # type: ignore[misc]
             self.count(size * case[2])
         return tuple(rows)
 

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..frame import PREDICTIONS
-from ..grid import times
-from ..guidance import Guidance
+from .denoiser import Denoiser
+from .frame import PREDICTIONS
+from .grid import times
+from .guidance import Guidance
 
 
 class Journal:
-    """Numbers by key, and tensors by name, in a folder of their own.
+    """Values by key, and tensors by name, in a folder of their own.
 
     The first line of results.jsonl says what they are results of; a journal of anything else is forgotten.
     The folder appears with the first result.
@@ -30,7 +30,7 @@ class Journal:
     def __init__(self, folder: Path, subject: Mapping[str, Any]):
         self.folder, self.lines = folder, folder / "results.jsonl"
         self.head = json.dumps(subject, sort_keys=True)
-        self.results: dict[str, float] = {}
+        self.results: dict[str, Any] = {}
         if self.lines.exists():
             head, *found = self.lines.read_text().splitlines() or [""]
             if head == self.head:
@@ -48,8 +48,8 @@ class Journal:
         known = [json.dumps({key: value}) for key, value in self.results.items()]
         self.lines.write_text("\n".join([self.head, *known]) + "\n")
 
-    def number(self, key: str, make: Callable[[], float]) -> float:
-        """The result of this key, made now if it is not known."""
+    def value(self, key: str, make: Callable[[], Any]) -> Any:
+        """The result of this key, what JSON can hold, made now if it is not known."""
         if key not in self.results:
             self.results[key] = make()
             self._open()
