@@ -3,13 +3,19 @@
 from .bridge import Bridge, plan_bridge
 from .interpolant import plan_interpolant, sample_interpolant
 from .langevin import sample_langevin
+from .masked import Remasking, sample_first_hitting, sample_masked
+from .pfgmpp import pfgmpp_noise
 from .restart import plan_restart
 
 __all__ = [
     "Bridge",
+    "Remasking",
+    "pfgmpp_noise",
     "plan_bridge",
     "plan_interpolant",
     "plan_restart",
+    "sample_first_hitting",
     "sample_interpolant",
     "sample_langevin",
+    "sample_masked",
 ]
