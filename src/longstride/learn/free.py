@@ -20,12 +20,12 @@ from .trajectories import Trajectories, clock
 
 DATA = PREDICTIONS.index("data")
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
-NUDGE = 1e-4  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
+NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
 DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with
 TRIALS = 6  # dampings tried before a minimum is believed
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 GAP = 1e-3  # least distance of two times in lambda
-Objective = Callable[[Tensor], Tensor]
+Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are measured in, [n, ...]
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,17 @@ class Free:
         v = [clock(self.process, t) for t in self.at[1:]]
         return [*u, *(b - a for a, b in zip(u, v, strict=True)), *(w for row in self.weights for w in row)]
 
-    def with_vector(self, vector: Sequence[float]) -> Free | None:
-        """The solver of these numbers; None if its times are out of order."""
+    def with_vector(self, vector: Sequence[float]) -> Free:
+        """The solver of these numbers; times that are out of order are moved until they are not."""
         n, process = self.nfe, self.process
         first, low, high = self.times[0], clock(process, self.times[0]), process.lambda_(process.t_min)
-        u = list(vector[: n - 1])
-        if any(b < a + GAP for a, b in pairwise([low, *u])) or (u and u[-1] > high):
-            return None
+        u: list[float] = []
+        for i, wanted in enumerate(vector[: n - 1]):
+            u.append(min(max(wanted, (u[-1] if u else low) + GAP), high - (n - 2 - i) * GAP))
         v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 2], strict=True)]
         times, at = ([first, *(process.time(w) for w in row)] for row in (u, v))
-        ends = list(accumulate(range(n), initial=2 * n - 2))
-        weights = tuple(tuple(vector[a:b]) for a, b in pairwise([*ends, ends[-1]][: n + 1]))
+        ends = accumulate(range(n), initial=2 * n - 2)
+        weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
         return Free(process, (*times, process.t_end), tuple(at), weights)
 
     def begins(self, k: int) -> int:
@@ -160,10 +160,10 @@ def polish(
     iterations: int = 20,
     part: int | None = None,
     fixed: Sequence[int] = (),
-    objective: Objective = lambda x: x,
+    features: Features = lambda x: x,
     progress: Callable[[Free, float], None] = lambda solver, error: None,
 ) -> Free:
-    """The solver at a minimum of |objective(its end) - objective(the true end)|^2, all numbers free at once.
+    """The solver at a minimum of |features(its end) - features(the true end)|^2, all numbers at once.
 
     Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
     Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
@@ -176,29 +176,32 @@ def polish(
         progress: called with the solver and its error after every iteration.
     """
     n, rows = len(paths.end), part or len(paths.end)
-    truth = objective(paths.end)
+    truth = features(paths.end)
 
     def ends(solver: Free) -> tuple[March, float]:
         run = march(field, solver, paths.noise)
-        error = float((objective(run.end) - truth).square().mean().sqrt())
+        error = float((features(run.end) - truth).square().mean().sqrt())
         return run, error if math.isfinite(error) else math.inf
 
+    top = paths.process.lambda_(paths.process.t_min)
     vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
     free = [k for k in range(len(vector)) if k not in set(fixed)]
     run, error = ends(solver)
     if math.isinf(error):
         raise SolveError("the solver to begin with does not reach the end: its error is not finite")
     for iteration in range(iterations if free else 0):
-        first = iteration * rows % max(n - rows + 1, 1)
+        first = iteration * rows % (n // rows * rows)
         chosen = slice(first, first + rows)
         base = March([x[chosen] for x in run.states], [e[chosen] for e in run.evaluations])
-        before = objective(base.end)
+        before = features(base.end)
         miss = (before - truth[chosen]).flatten().double()
         quotients = []
         for k in free:
-            nudged, size = _nudged(solver, vector, k)
-            end = march(field, nudged, base.states[0], base, solver.begins(k)).end
-            quotients.append(((objective(end) - before).flatten() / size).double())
+            size = -NUDGE if k < solver.nfe - 1 and vector[k] > top - NUDGE else NUDGE
+            trial = vector.clone()
+            trial[k] += size
+            end = march(field, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
+            quotients.append(((features(end) - before).flatten() / size).double())
         J = torch.stack(quotients)
         gram, slope = J @ J.T, J @ miss
         for _ in range(TRIALS):
@@ -206,26 +209,16 @@ def polish(
             trial = vector.clone()
             trial[free] -= torch.linalg.solve(scaled, slope)
             moved = solver.with_vector(trial.tolist())
-            after, lower = (run, math.inf) if moved is None else ends(moved)
-            if moved is not None and lower < error:
+            after, lower = ends(moved)
+            if lower < error:
                 break
             damping *= 8
         else:
             break
         gained = 1 - lower / error
-        solver, vector, run, error, damping = moved, trial, after, lower, damping / 8
+        solver, run, error, damping = moved, after, lower, damping / 8
+        vector = torch.tensor(solver.vector(), dtype=torch.float64)
         progress(solver, error)
         if gained < SETTLED:
             break
     return solver
-
-
-def _nudged(solver: Free, vector: Tensor, k: int) -> tuple[Free, float]:
-    """The solver with number k changed a little, upwards or where that is out of order downwards."""
-    for size in (NUDGE, -NUDGE):
-        trial = vector.clone()
-        trial[k] += size
-        nudged = solver.with_vector(trial.tolist())
-        if nudged is not None:
-            return nudged, size
-    raise SolveError("two times of the solver have run together")
