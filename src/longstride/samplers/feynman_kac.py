@@ -145,8 +145,7 @@ def sample_feynman_kac(
         grid: as for `sample`.
         cond: of each model, e.g. ({"y": 3}, model.null) for one model given twice.
         eta: noise of the SDE; 1 is the reverse SDE. 0 moves particles by an ODE, so that copies stay copies.
-        sigma_data: root mean square of the data, or of its clusters. It does not change the target but how
-            even the weights are.
+        sigma_data: standard deviation of the data. It changes how even the weights are and not the target.
         ess: 0 resamples at the end only, 1 at each evaluation.
         window: (low, high), the process times between which particles may be resampled; weights go on being
             counted outside.
@@ -196,7 +195,7 @@ def sample_feynman_kac(
     if not (math.isfinite(found[-1]) and torch.isfinite(data).all()):
         raise SolveError(
             f"{n} particles in {len(times)} evaluations: particles or weights are not finite; take more "
-            "evaluations, smaller powers, or sigma_data nearer to the root mean square of the data"
+            "evaluations, smaller powers, or sigma_data nearer to the standard deviation of the data"
         )
     if stats is not None:
         stats.nfe = stats.steps = len(times)
@@ -211,9 +210,7 @@ def _corrector(
     if not models or len(models) != len(powers):
         raise ArgumentError(f"{len(models)} models with {len(powers)} powers: give one power for each model")
     if len({(m.process, m.shape) for m in models}) > 1:
-        raise ArgumentError(
-            "the models differ in process or shape: their scores are of the same x only if not"
-        )
+        raise ArgumentError("the models differ in process or shape: give models whose scores are of one x")
     powers = tuple(finite("powers", b) for b in powers)
     if sum(powers) <= 0:
         raise ArgumentError(f"powers = {powers}: their sum must be positive, or the product is no density")
