@@ -188,7 +188,7 @@ def sample_feynman_kac(
                 break
             fs, before = [*history, remainder], times[k - 1] if k else None
             if found[-1] < ess and low <= t <= high:
-                kept = systematic(log_w, torch.special.ndtr(draws.step(k)))
+                kept = systematic(log_w, draws.uniform(k))
                 x, g, log_w, fs = x[kept], g[kept], torch.zeros_like(log_w), [f[kept] for f in fs]
             x = advance((), corrector.step(t, times[k + 1], before), [x], fs, [moves.step(k)[0].to(x)])[0][0]
             history, old_g = fs[-1:], g
@@ -201,7 +201,7 @@ def sample_feynman_kac(
         stats.nfe = stats.steps = len(times)
         stats.network_calls, stats.ess = len(times) * len(models), tuple(found)
         stats.seconds = time.perf_counter() - started
-    return data[systematic(log_w, torch.special.ndtr(draws.step(len(times))))]
+    return data[systematic(log_w, draws.uniform(len(times)))]
 
 
 def _corrector(
