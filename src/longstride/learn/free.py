@@ -153,72 +153,86 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
 
 
 def polish(
-    field: Field,
+    fields: Callable[[Tensor], Field],
     solver: Free,
     paths: Trajectories,
     *,
     iterations: int = 20,
-    part: int | None = None,
+    part: int = 1024,
     fixed: Sequence[int] = (),
     features: Features = lambda x: x,
+    seed: int = 0,
     progress: Callable[[Free, float], None] = lambda solver, error: None,
 ) -> Free:
     """The solver at a minimum of |features(its end) - features(the true end)|^2, all numbers at once.
 
     Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
     Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
-    takes: no backpropagation, and the model may be anything that answers. A step is taken only where it
-    lowers the error over all noises.
+    takes: no backpropagation, and the model may be anything that answers. The Jacobian is taken of `part`
+    noises, drawn anew each time: half evenly, half in proportion to their residuals, which the few that a
+    coarse solver leads to a wrong mode dominate; each counts by how likely it was. A step is taken only where
+    it lowers the error over all noises.
 
     Args:
-        part: noises that the Jacobian is taken of, in turn; None for all.
+        fields: the field for some of the noises, by their numbers: conditions belong to a noise.
         fixed: numbers of `Free.vector` that stay.
         progress: called with the solver and its error after every iteration.
     """
-    n, rows = len(paths.end), part or len(paths.end)
-    truth = features(paths.end)
+    n, generator = len(paths.end), torch.Generator().manual_seed(seed)
+    truth, everyone = features(paths.end), fields(torch.arange(n))
 
-    def ends(solver: Free) -> tuple[March, float]:
-        run = march(field, solver, paths.noise)
-        error = float((features(run.end) - truth).square().mean().sqrt())
-        return run, error if math.isfinite(error) else math.inf
+    def ends(solver: Free) -> tuple[March, Tensor, float]:
+        run = march(everyone, solver, paths.noise)
+        squares = (features(run.end) - truth).square().flatten(1).mean(1).double().cpu()
+        error = float(squares.mean().sqrt())
+        return run, squares, error if math.isfinite(error) else math.inf
 
     top = paths.process.lambda_(paths.process.t_min)
     vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
     free = [k for k in range(len(vector)) if k not in set(fixed)]
-    run, error = ends(solver)
+    run, squares, error = ends(solver)
     if math.isinf(error):
         raise SolveError("the solver to begin with does not reach the end: its error is not finite")
-    for iteration in range(iterations if free else 0):
-        first = iteration * rows % (n // rows * rows)
-        chosen = slice(first, first + rows)
-        base = March([x[chosen] for x in run.states], [e[chosen] for e in run.evaluations])
-        before = features(base.end)
-        miss = (before - truth[chosen]).flatten().double()
+    for _ in range(iterations if free else 0):
+        rows, counts = _drawn(squares.sqrt(), part, generator)
+        base = March([x[rows] for x in run.states], [e[rows] for e in run.evaluations])
+        before, some = features(base.end), fields(rows)
+        scale = counts.sqrt().to(before).reshape(-1, *[1] * (before.ndim - 1))
+        miss = (scale * (before - truth[rows])).flatten().double()
         quotients = []
         for k in free:
             size = -NUDGE if k < solver.nfe - 1 and vector[k] > top - NUDGE else NUDGE
             trial = vector.clone()
             trial[k] += size
-            end = march(field, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
-            quotients.append(((features(end) - before).flatten() / size).double())
+            end = march(some, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
+            quotients.append((scale * (features(end) - before) / size).flatten().double())
         J = torch.stack(quotients)
         gram, slope = J @ J.T, J @ miss
         for _ in range(TRIALS):
             scaled = gram + damping * gram.diag().clamp(min=1e-12 * float(gram.diag().max())).diag()
             trial = vector.clone()
-            trial[free] -= torch.linalg.solve(scaled, slope)
+            trial[free] -= torch.linalg.solve(scaled, slope).cpu()
             moved = solver.with_vector(trial.tolist())
-            after, lower = ends(moved)
+            after, left, lower = ends(moved)
             if lower < error:
                 break
             damping *= 8
         else:
             break
         gained = 1 - lower / error
-        solver, run, error, damping = moved, after, lower, damping / 8
+        solver, run, squares, error, damping = moved, after, left, lower, damping / 8
         vector = torch.tensor(solver.vector(), dtype=torch.float64)
         progress(solver, error)
         if gained < SETTLED:
             break
     return solver
+
+
+def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`part` rows, half drawn evenly and half by size, and for how many of them all each one stands."""
+    n = len(sizes)
+    if part >= n:
+        return torch.arange(n), torch.ones(n, dtype=sizes.dtype)
+    chance = 0.5 / n + 0.5 * sizes / sizes.sum()
+    rows = torch.multinomial(chance, part, replacement=True, generator=generator)
+    return rows, 1 / (part * chance[rows])
