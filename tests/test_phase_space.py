@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -23,6 +24,7 @@ PROCESSES = pytest.mark.parametrize("process", [PSLD, STILL], ids=["PSLD", "CLD"
 VARIANCE = 0.3
 
 
+@cache
 def law(process: PhaseSpace, t: float, variance: float = VARIANCE) -> Tensor:
     """Cov z_t of data N(0, variance)."""
     return process.cov(t) + variance * process.mean(t)[:, :1] @ process.mean(t)[:, :1].T
@@ -49,7 +51,8 @@ def runge_kutta(rate: Callable[[float, Tensor], Tensor], z: Tensor, s: float, t:
     return z
 
 
-def flow(process: PhaseSpace, s: float, t: float, n: int = 200) -> Tensor:
+@cache
+def flow(process: PhaseSpace, s: float, t: float, n: int = 100) -> Tensor:
     """[2, 2] of the ODE on Gaussian data, dz/dt = (F + G G^T V^-1/2) z."""
 
     def rate(u: float, z: Tensor) -> Tensor:
@@ -86,17 +89,17 @@ def covariance(process: PhaseSpace, plan: ls.Plan, variance: float = VARIANCE) -
 @PROCESSES
 def test_the_kernel_solves_its_equations(process: PhaseSpace) -> None:
     """d mean/dt = F mean, d cov/dt = F cov + cov F^T + G G^T, by fine steps of Runge-Kutta's midpoint."""
-    noise, h = 2 * process.K @ process.S, 1e-4
+    noise, h = 2 * process.K @ process.S, 5e-4
     mean, cov = torch.eye(2, dtype=F64), torch.diag(torch.tensor([0.0, process.gamma * process.M], dtype=F64))
 
     def rate(c: Tensor) -> Tensor:
         return process.F @ c + c @ process.F.T + noise
 
-    for _ in range(5000):
+    for _ in range(1000):
         mean = mean + h * process.F @ (mean + h / 2 * process.F @ mean)
         cov = cov + h * rate(cov + h / 2 * rate(cov))
-    torch.testing.assert_close(process.mean(0.5), mean, rtol=0, atol=1e-6)
-    torch.testing.assert_close(process.cov(0.5), cov, rtol=0, atol=1e-6)
+    torch.testing.assert_close(process.mean(0.5), mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(process.cov(0.5), cov, rtol=0, atol=1e-5)
     torch.testing.assert_close(process.cov(20.0), process.S, rtol=0, atol=1e-12)  # the prior
 
 
@@ -116,8 +119,8 @@ def test_the_ode_is_met_with_order_1(method: str, lambda_: float | None) -> None
     def error(nfe: int) -> float:
         return float((ran(PSLD, until_t_min(plan_phase_space(PSLD, method, nfe, lambda_))) - true).norm())
 
-    slope = math.log2(error(501) / error(1001))
-    print(f"{method}, {lambda_}: {error(501):.2e} {slope:.3f}")
+    slope = math.log2(error(251) / error(501))
+    print(f"{method}, {lambda_}: {error(251):.2e} {slope:.3f}")
     assert slope == pytest.approx(1.0, abs=0.2)
 
 
@@ -144,7 +147,8 @@ def test_conjugate_steps_are_exact_where_what_they_hold_does_not_change(process:
     """lambda_ = 0 with eps constant, however few the steps (DDIM); 1 on the prior, where z turns."""
     eps, z = torch.tensor([[0.4, -1.1]], dtype=F64), torch.tensor([[0.7, -0.2]], dtype=F64)
     one, many = (
-        run((lambda t, z: eps,), until_t_min(plan_phase_space(process, "euler", n, 0.0)), z)[0][-1] for n in (2, 40)
+        run((lambda t, z: eps,), until_t_min(plan_phase_space(process, "euler", n, 0.0)), z)[0][-1]
+        for n in (2, 40)
     )
     torch.testing.assert_close(one, many, rtol=1e-8, atol=1e-8)
     still = (lambda t, z: 0 * z,)
@@ -161,7 +165,9 @@ def test_conjugate_steps_are_exact_where_what_they_hold_does_not_change(process:
     plain = run((at_rest,), until_t_min(plan_phase_space(wide, "euler", 2, None)), z)[0][-1]
     assert float((plain[0] - turn @ z[0]).norm()) > 0.1
     energy = turned.square() / torch.diagonal(process.S)
-    assert float(energy.sum()) == pytest.approx(float((z.square() / torch.diagonal(process.S)).sum()), rel=1e-3)
+    assert float(energy.sum()) == pytest.approx(
+        float((z.square() / torch.diagonal(process.S)).sum()), rel=1e-3
+    )
 
 
 @PROCESSES
@@ -176,8 +182,8 @@ def test_the_sde_ends_at_the_law_with_weak_order_1(
         plan = plan_phase_space(process, method, nfe, lambda_)
         return float((covariance(process, until_t_min(plan)) - true).norm())
 
-    print(f"{method}, {lambda_}: {error(150):.2e} {math.log2(error(150) / error(300)):.3f}")
-    assert math.log2(error(150) / error(300)) == pytest.approx(1.0, abs=0.2)
+    print(f"{method}, {lambda_}: {error(80):.2e} {math.log2(error(80) / error(160)):.3f}")
+    assert math.log2(error(80) / error(160)) == pytest.approx(1.0, abs=0.2)
 
 
 def test_plain_sde_steps_are_euler_maruyama() -> None:

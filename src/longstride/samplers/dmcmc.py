@@ -84,9 +84,10 @@ def sample_dmcmc(
         SolveError: the network failed or returned NaN.
     """
     links, skip, process = whole("links", links, 1), whole("skip", skip, 1), model.process
-    down = whole("nfe", nfe, skip + 2, f"{skip} in the chain, 1 for its start and 1 for the way down") - skip - 1
+    why = f"{skip} in the chain, 1 for its start, and 1 at least for the way down"
+    down = whole("nfe", nfe, skip + 2, why) - skip - 1
     if not levels or any(not process.t_min < t < process.t_max for t in levels):
-        raise ArgumentError(f"levels must lie between {process.t_min} and {process.t_max}, the process's ends")
+        raise ArgumentError(f"levels must lie inside the process, from {process.t_min} to {process.t_max}")
     started, step = time.perf_counter(), positive("step", step)
     start = plan_sampling(process, method, links, **options)
     downs = [plan_sampling(process, method, down, t_start=t, **options) for t in levels]
@@ -101,7 +102,7 @@ def sample_dmcmc(
         u = torch.special.ndtr(draws.increment(n + 1, n + 2)).to(log_p)
         return (log_p.softmax(1).cumsum(1) < u).sum(1).clamp(max=len(levels) - 1)
 
-    def each(level: Tensor, x: Tensor, act: Callable[[int, Tensor], Tensor]) -> Tensor:
+    def each(act: Callable[[int, Tensor], Tensor]) -> Tensor:
         """act(level, chains) for the chains at each level, put together as x is."""
         out = torch.empty_like(x)
         for k in level.unique().tolist():
@@ -109,7 +110,10 @@ def sample_dmcmc(
             out[chains] = act(k, chains)
         return out
 
-    def clean(k: int, chains: Tensor) -> Tensor:
+    def moved(k: int, chains: Tensor) -> Tensor:
+        return advance(fields, moves[k], [x[chains]], [], [z[chains]])[0][0]
+
+    def cleaned(k: int, chains: Tensor) -> Tensor:
         noise = Noise(number ^ (DOWN + n), chains.tolist(), shape)
         return run(fields, downs[k], x[chains], noise)[0][-1]
 
@@ -119,10 +123,10 @@ def sample_dmcmc(
         x = process.add_noise(x0, x0.new_tensor(levels)[level], shakes.increment(1, 2).to(x0))
         for n in range(1, links * skip + 1):
             z = shakes.increment(n + 1, n + 2).to(x)
-            x = each(level, x, lambda k, on: advance(fields, moves[k], [x[on]], [], [z[on]])[0][0])
+            x = each(moved)
             level = drawn(classifier(x), n)
             if n % skip == 0:
-                found.append(each(level, x, clean))
+                found.append(each(cleaned))
     if stats is not None:
         total = start.nfe + links * (skip + max(plan.nfe for plan in downs))
         stats.nfe = stats.network_calls = math.ceil(total / links)
@@ -131,6 +135,6 @@ def sample_dmcmc(
 
 
 def _langevin(t: float, sigma: float, step: float) -> Step:
-    """score = -eps_hat/sigma."""
-    ask, move = Stage((1.0,), at=t, field=NOISE), Stage((1.0,), (-step * sigma,), (sigma * math.sqrt(2 * step),))
-    return Step((ask, move))
+    """With score = -eps_hat/sigma."""
+    row = Stage((1.0,), (-step * sigma,), (sigma * math.sqrt(2 * step),))
+    return Step((Stage((1.0,), at=t, field=NOISE), row))

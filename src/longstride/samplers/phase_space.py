@@ -1,4 +1,4 @@
-"""Phase-space Langevin diffusion: data x with a momentum m, and integrators whose weights are 2x2 matrices."""
+"""Phase-space Langevin diffusion: data x with a momentum m; integrators whose weights are 2x2 matrices."""
 
 from __future__ import annotations
 
@@ -111,7 +111,11 @@ class PhaseSpace:
 
 
 def plan_phase_space(
-    process: PhaseSpace, method: str = "verlet", nfe: int = 50, lambda_: float | None = 1.0, power: float = 2.0
+    process: PhaseSpace,
+    method: str = "euler",
+    nfe: int = 50,
+    lambda_: float | None = 1.0,
+    power: float = 2.0,
 ) -> Plan:
     """The weights of a method, 2x2 matrices, for `sample_phase_space`.
 
@@ -121,14 +125,14 @@ def plan_phase_space(
 
         z_t = e^(J h) z_s + int_s^t e^(J (t - u)) (B z_s + P C(u) eps) du,   J = P A - B,   B = -lambda_ P Q.
 
-    At lambda_ = 0 that is DDIM, exact where eps is constant. At 1, B z + P C eps vanishes on the prior and J
-    is the turning of x and m into each other that remains there (Pandey et al. 2024; their B is lambda_ times
-    1, or a matrix of ones).
+    At lambda_ = 0 that is DDIM, exact where eps is constant. At 1, B z + P C eps vanishes on the prior, and J
+    is what remains there: in the ODE x and m turning into each other. (Pandey et al. 2024, whose B is lambda_
+    times 1, or times a matrix of ones, and acts on z_s alone.)
 
-    method: "euler", all of z; "verlet", m half, x, m half (reduced velocity Verlet, which takes 2 evaluations
-    and shares the first between m and x; conjugate, it is the paper's hybrid); "sde", all of z with its noise,
-    plain Euler-Maruyama; "oba", friction and noise first, exactly, then m and x (reduced OBA). Their order is
-    1; Verlet misses x by h^3 a step if Gamma = 0, and by Gamma h^2 otherwise.
+    method: "euler", all of z; "verlet", m half, x, m half: reduced velocity Verlet, which shares the first of
+    its 2 evaluations between m and x, and conjugate is the paper's hybrid; "sde", all of z with its noise,
+    plain it is Euler-Maruyama; "oba", friction and noise first, exactly, then m and x: reduced OBA. All have
+    order 1; Verlet misses x by h^3 a step if Gamma = 0, and by Gamma h^2 otherwise.
     nfe: evaluations, the last one for the data prediction at t_min.  power: times are uniform in t^(1/power).
 
     Raises:
@@ -176,9 +180,14 @@ def _step(process: PhaseSpace, word: Word, s: float, t: float, lambda_: float | 
 
 
 def _substep(
-    process: PhaseSpace, P: Tensor, A: Tensor, Q: Tensor, at: tuple[float, float, float], lambda_: float | None
+    process: PhaseSpace,
+    P: Tensor,
+    A: Tensor,
+    Q: Tensor,
+    at: tuple[float, float, float],
+    lambda_: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights of z and eps of `plan_phase_space`, and the noise's covariance; at: from, to, where eps is from."""
+    """Weights of z and eps as in `plan_phase_space`, and the noise's covariance; at: s, t and eps's time."""
     s, t, asked = at
     h, D = t - s, 2 * process.K @ process.S
 
