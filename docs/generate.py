@@ -111,7 +111,8 @@ DIFFERENCES = """
   network's business.
 - **Restart** is a plan: `ls.samplers.plan_restart(process, 60, [(t_min, t_max, K, steps)])` of any one-step
   method without noise, and of its order. **Langevin correctors** are a loop of their own,
-  `ls.samplers.sample_langevin`: their step depends on norms, which no plan can hold. The norms are each sample's own, not the batch's mean.
+  `ls.samplers.sample_langevin`: their step depends on norms, which no plan can hold. The norms are each
+  sample's own, not the batch's mean.
 - **gradient_estimation** with gamma = 2 is of order 1, and often better than order 2 at few steps.
 
 ## Three conventions of eta

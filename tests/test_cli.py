@@ -19,9 +19,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from longstride import models, sampling
+from longstride import methods, metrics, models, report, sampling
 from longstride.cli import app
+from longstride.models.classifier import Classifier
 from longstride.models.unet import UNet
+from longstride.process import EDM
 from longstride.report import Comparison, Result, Strip, picture_grid
 
 SIZE = (1, 1, 16, 1, 10, 5)
@@ -231,16 +233,86 @@ def test_a_network_that_returns_nan_is_one_line_and_exit_code_1(elsewhere, comma
     assert os.listdir() == ["nan.safetensors"]
 
 
-@pytest.mark.parametrize("where", ["comparison.sample", "plots.Figure", "pictures.Figure"])
-def test_a_full_disk_or_a_failing_plot_leaves_nothing(monkeypatch, where):
+@pytest.mark.parametrize("where", ["runs.sample", "plots.Figure", "pictures.Figure"])
+def test_a_full_disk_or_a_failing_plot_leaves_no_report(monkeypatch, where):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "error.png")
 
-    monkeypatch.setattr(f"longstride.report.{where}", full)
-    result = run("compare", "fashion", "--nfe", "4", "--method", "ddim", "--n", 2)
-    assert result.exit_code == 1
-    assert result.stderr == "longstride: error.png: No space left on device\n"
-    assert os.listdir() == []
+    command = ("compare", "fashion", "--nfe", "4", "--method", "ddim", "--n", 2)
+    with monkeypatch.context() as broken:
+        broken.setattr(f"longstride.report.{where}", full)
+        result = run(*command)
+        assert result.exit_code == 1
+        assert result.stderr == "longstride: error.png: No space left on device\n"
+        # Nothing but what was measured, if anything was: the next run goes on from there.
+        assert os.listdir() == ([] if where == "runs.sample" else ["report"])
+        assert where == "runs.sample" or os.listdir("report") == ["unfinished"]
+    succeed(*command)
+    assert sorted(os.listdir("report")) == ["error.png", "pictures.png", "table.json", "table.md"]
+
+
+def judged(name):
+    torch.manual_seed(1)
+    size = (1, 8, 10)
+    classifier = Classifier(*size).eval()
+    images = torch.rand(64, 1, 8, 8) * 2 - 1
+    test = metrics.statistics(classifier, images)
+    models.save_judge(models.WEIGHTS / f"{name}-judge.safetensors", classifier, size, test, 0.9, 0.1)
+    return classifier, test
+
+
+ALL = ("compare", "digits", "--methods", "all", "--nfe", "6,7", "--grid", "karras", "--n", 2, "--samples", 40)
+
+
+def test_all_methods_are_ranked_and_their_finalists_by_the_distance_too():
+    classifier, test = judged("digits")
+    found = succeed(*ALL)
+    noisy = {name for name in methods.REGISTRY if sampling.plan_sampling(EDM(), name, nfe=6).stochastic}
+    assert {r["method"] for r in found["rows"]} == set(methods.REGISTRY) - noisy
+    assert len(found["distances"]) == 6  # three of each kind, at 6 and not at 7
+    assert sum(r["method"] in noisy for r in found["distances"]) == 3
+    row, cond = found["distances"][-1], {"y": torch.arange(40) % 10}
+    assert row["nfe"] == 6
+    x = sampling.sample(models.load("digits"), 40, method=row["method"], grid="karras", nfe=6, cond=cond)
+    ours = metrics.statistics(classifier, x)
+    distance = metrics.frechet_distance(ours.mean, ours.cov, test.mean, test.cov)
+    assert row["error"] == pytest.approx(distance, rel=0.02)  # of float32 features, almost equal
+    page = models.Path("report/table.md").read_text()
+    assert all(r["method"] in page for r in found["distances"])
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_table(monkeypatch):
+    judged("digits")
+    whole = succeed(*ALL, "--out", "whole")
+    drawn, real = 0, report.runs.sample
+
+    def counted(*args, **kwargs):
+        nonlocal drawn
+        drawn += 1
+        if drawn == 50:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("longstride.report.runs.sample", counted)
+    assert run(*ALL, "--out", "halves").exit_code == 130
+    assert os.listdir("halves") == ["unfinished"]
+    with open("halves/unfinished/results.jsonl", "a") as file:
+        file.write('{"error 1')  # the machine went down while it wrote
+    halves = succeed(*ALL, "--out", "halves")
+    assert {**halves, "out": ""} == {**whole, "out": ""}
+    second, drawn = drawn - 50, 50
+    succeed(*ALL, "--out", "again")
+    assert drawn - 50 == second + 49  # those that were finished before
+    assert sorted(os.listdir("halves")) == ["error.png", "pictures.png", "table.json", "table.md"]
+
+
+def test_noise_is_compared_only_where_there_is_a_judge():
+    result = run("compare", "fashion", "--method", "ddim,ddpm", "--nfe", "4", "--n", 2)
+    assert result.exit_code == 2
+    assert "judge" in result.stderr
+    page = succeed("compare", "fashion", "--methods", "all", "--grid", "karras:rho=5", "--nfe", "6", "--n", 2)
+    assert "ddpm" in dict(page["left_out"])
+    assert {r["grid"] for r in page["rows"]} == {"karras:rho=5"}
 
 
 def test_training_that_was_interrupted_goes_on_to_the_same_weights(monkeypatch):

@@ -18,7 +18,9 @@ F64 = torch.float64
 @pytest.mark.parametrize("process", [ls.process.EDM(), ls.process.Flow(), ls.process.VP(discrete=True)])
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_matrices_of_a_plan_do_what_its_rows_do(name: str, process, monkeypatch) -> None:
-    monkeypatch.setattr(compiled, "_compiled", compiled._advance)  # the algebra alone, without a compiler
+    monkeypatch.setattr(
+        compiled, "_compiled", lambda: compiled._advance
+    )  # the algebra alone, without a compiler
     model = mixture(dim=3, components=3, process=process)
     plan = ls.plan_sampling(process, name, 9)
     x = ls.prior(model, 3, t=plan.times[0], dtype=F64)
@@ -51,7 +53,7 @@ def test_one_graph_serves_a_plan_of_20_steps_and_the_next_plan_too() -> None:
 
 
 def test_a_compiled_run_that_fails_names_the_step(monkeypatch) -> None:
-    monkeypatch.setattr(compiled, "_compiled", compiled._advance)
+    monkeypatch.setattr(compiled, "_compiled", lambda: compiled._advance)
     model = ls.Denoiser(lambda x, t: x / (t[:, None] > 1), ls.process.EDM(), shape=(2,))
     with pytest.raises(ls.SolveError, match=r"ddim, step 4 of 6.*NaN"):
         ls.sample(model, 1, method="ddim", grid=[80.0, 20.0, 5.0, 0.9, 0.3, 0.1], compile=True)

@@ -153,7 +153,9 @@ def test_calibration_lowers_the_loss_by_the_square_of_the_mean_error() -> None:
     lambda m: retimed(m, lambda t: 0.9 * t),
 ])  # fmt: skip
 def test_wrapped_models_compile_and_move_as_others_do(make: Callable, monkeypatch) -> None:
-    monkeypatch.setattr(compiled, "_compiled", compiled._advance)  # the algebra alone, without a compiler
+    monkeypatch.setattr(
+        compiled, "_compiled", lambda: compiled._advance
+    )  # the algebra alone, without a compiler
     model = make(mixture(dim=4))
     stats = ls.Stats()
     x = ls.prior(model, 3, dtype=F64)

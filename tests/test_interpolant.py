@@ -61,7 +61,6 @@ def test_every_epsilon_ends_at_the_law_with_order_2(epsilon, back: bool) -> None
         m, v = moments(plan_interpolant(gamma, epsilon, nfe, ends))
         return abs(m - true_m) + abs(v - true_v)
 
-    print(error(400), math.log2(error(400) / error(800)))
     assert error(400) < 0.03 * true_v
     assert math.log2(error(400) / error(800)) > (1.8 if epsilon is not EPSILONS["gamma"] else 1.3)
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .errors import ArgumentError
-from .terminal import OneLineErrors, numbers, options_of, progress, show, words
+from .terminal import OneLineErrors, grid_of, numbers, options_of, progress, show, words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .denoiser import Denoiser
+    from .models import Judge
     from .plan import Plan
 
 COMPARED = "ddim,heun,dpmpp_2m,dpmpp_3m,deis_3,ipndm_3,unipc_3"
@@ -52,7 +53,12 @@ def sample(
     name: ModelName,
     nfe: Annotated[int | None, typer.Option(help="Budget of evaluations. [default: 20]")] = None,
     method: Annotated[str | None, typer.Option(help="See `longstride methods`. [default: dpmpp_2m]")] = None,
-    grid: Annotated[str | None, typer.Option(help="Where the steps go. [default: the process's own]")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the steps go: karras, or karras:rho=5:open=true. [default: the process's own]"
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Option of the method, e.g. eta=0.5."),
@@ -102,10 +108,20 @@ def sample(
 @app.command()
 def compare(
     name: ModelName,
-    nfe: Annotated[str, typer.Option(help="Budgets of evaluations.")] = "4,6,8,10",
-    method: Annotated[str, typer.Option(help="Methods, see `longstride methods`.")] = COMPARED,
+    nfe: Annotated[
+        str | None, typer.Option(help="Budgets of evaluations. [default: 4,6,8,10; for all methods to 20]")
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option("--method", "--methods", help="Methods, see `longstride methods`; or all."),
+    ] = COMPARED,
     grid: Annotated[str, typer.Option(help="Grids, each with every method.")] = "karras,log_snr",
-    n: Count = 64,
+    n: Annotated[
+        int | None, typer.Option("--n", min=1, help="Number of noises. [default: 64; for all methods 128]")
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=20, help="Samples for the Frechet distance of methods with noise.")
+    ] = 5000,
     seed: Seed = 0,
     label: Labels = None,
     guidance: Guidance = 1.0,
@@ -113,21 +129,28 @@ def compare(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Run methods and grids from the same noise; write a table, a plot and a sheet of pictures."""
+    """Run methods and grids from the same noise; write tables, a plot and a sheet of pictures.
+
+    What was interrupted goes on when the same command is given again.
+    """
     from . import models, report
 
     set_threads(threads)
-    model = models.load(name)
-    methods, grids, budgets = words(method), words(grid), numbers(nfe, "--nfe")
-    cond = conditions(model, n, label)
+    model, every = models.load(name), method == "all"
     with progress(f"comparing on {name}") as advance:
         table = report.compare(
-            model, methods, grids, budgets, out=out, n=n, seed=seed, cond=cond, guidance=guidance,
-            progress=advance,
+            model, None if every else words(method), {text: grid_of(text) for text in words(grid)},
+            numbers(nfe or ("4,6,8,10,15,20" if every else "4,6,8,10"), "--nfe"), out=out,
+            n=n or (128 if every else 64), seed=seed, cond=lambda n: conditions(model, n, label),
+            guidance=guidance, judge=judge_of(name), samples=samples, progress=advance,
         )  # fmt: skip
     columns = ["method", "grid", *(f"{k} NFE" for k in table.nfes)]
     rows = [dict(zip(columns, (*case, *es), strict=True)) for case, es in table.lines.items()]
-    show(rows, as_json, {**table.as_dict(), "out": str(out)}, f"{table.subtitle}\nwritten to {out}")
+    caption = f"{table.subtitle}\nwritten to {out}"
+    if not as_json and table.distances:
+        show([{"method": r.method, "grid": r.grid, "NFE": r.nfe, "Frechet distance": r.error}
+              for r in table.distances], False)  # fmt: skip
+    show(rows, as_json, {**table.as_dict(), "out": str(out)}, caption)
 
 
 @app.command()
@@ -203,10 +226,21 @@ def choose_plan(
     from .sampling import DEFAULT_METHOD, plan_sampling
 
     if file is None:
-        return plan_sampling(model.process, method or DEFAULT_METHOD, nfe, grid, **options_of(pairs))
+        where = None if grid is None else grid_of(grid)
+        return plan_sampling(model.process, method or DEFAULT_METHOD, nfe, where, **options_of(pairs))
     if pairs or any(given is not None for given in (method, nfe, grid)):
         raise ArgumentError("--plan already holds method, NFE, grid and options: leave those out")
     return Plan.load(file)
+
+
+def judge_of(name: str) -> Judge | None:
+    """The judge of a model that has one."""
+    from . import models
+
+    try:
+        return models.judge(name)
+    except ArgumentError:
+        return None
 
 
 def conditions(model: Denoiser, n: int, text: str | None) -> dict[str, Tensor] | None:

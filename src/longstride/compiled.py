@@ -11,8 +11,9 @@ weights are Python numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -130,7 +131,10 @@ def _advance(
     return torch.tensordot(W, torch.cat([H, field[None], z]), 1)
 
 
-_compiled = torch.compile(_advance, dynamic=False)  # symbolic shapes are what torch fails at most
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    """Made at the first use: torch.compile imports the compiler, which takes longer than torch itself."""
+    return torch.compile(_advance, dynamic=False)  # symbolic shapes are what torch fails at most
 
 
 def run_compiled(
@@ -166,11 +170,12 @@ def run_compiled(
             row.copy_(noise.increment(*interval))  # type: ignore[union-attr]
         return z
 
+    advance = _compiled()
     try:
         H = torch.tensordot(begin, torch.cat([x[None], drawn(0)]), 1)
         for n, weight in enumerate(weights):
             arguments = conditioned(len(x), x.device, weight is not None)
-            H = _compiled(model, H, W[n], table[n], drawn(n + 1), arguments, guidance, weight is not None)
+            H = advance(model, H, W[n], table[n], drawn(n + 1), arguments, guidance, weight is not None)
         if torch.isfinite(H[0]).all():
             return H[0]
     except Exception:

@@ -8,7 +8,7 @@ the number of threads. Brownian motion is refinable: the increments of a split s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from torch import Tensor
 from .errors import whole
 
 DEPTH = 20  # halvings of an octave of Brownian time: steps may be as short as its millionth part
-PRIOR, MOTION = 0, 1  # uses of the generator, the high word of its counter
+PRIOR, MOTION, UNIFORM, GAMMA, STEPS = range(5)  # uses of the generator, the high word of its counter
+Fill = Callable[[np.random.Generator, np.ndarray], object]
 
 
 def seed_of(seed: int | torch.Generator) -> int:
@@ -38,20 +39,37 @@ class Noise:
         self.seed, self.samples, self.shape = seed, samples, tuple(shape)
         self._path: tuple[float, np.ndarray] | None = None
 
-    def _normal(self, use: int, *counter: int) -> np.ndarray:
+    def _drawn(self, fill: Fill, use: int, *counter: int) -> np.ndarray:
+        """One row for each sample, which `fill` fills from the sample's own generator."""
         words = [0, *(np.uint64(c & (2**64 - 1)) for c in counter), use]
-        words += [0] * (4 - len(words))
-        key = [np.uint64(self.seed & (2**64 - 1)), np.uint64(0)]
+        start = np.array(words + [0] * (4 - len(words)), dtype=np.uint64)
+        key = np.array([self.seed & (2**64 - 1), 0], dtype=np.uint64)
         out = np.empty((len(self.samples), math.prod(self.shape)))
         for row, sample in zip(out, self.samples, strict=True):
-            key[1] = np.uint64(sample)
-            philox = np.random.Philox(key=np.array(key), counter=np.array(words, dtype=np.uint64))
-            np.random.Generator(philox).standard_normal(out=row)
+            key[1] = sample
+            fill(np.random.Generator(np.random.Philox(key=key, counter=start)), row)
         return out
+
+    def _normal(self, use: int, *counter: int) -> np.ndarray:
+        return self._drawn(lambda generator, row: generator.standard_normal(out=row), use, *counter)
+
+    def uniform(self, n: int = 0) -> Tensor:
+        """The n-th draw, uniform on [0, 1), [B, *shape] in float64: multiples of 2^-53."""
+        drawn = self._drawn(lambda generator, row: generator.random(out=row), UNIFORM, n, 0)
+        return torch.from_numpy(drawn).reshape(-1, *self.shape)
+
+    def gamma(self, k: float) -> Tensor:
+        """Gamma variables of shape k and scale 1, [B, *shape] in float64."""
+        drawn = self._drawn(lambda generator, row: generator.standard_gamma(k, out=row), GAMMA, 0, 0)
+        return torch.from_numpy(drawn).reshape(-1, *self.shape)
 
     def prior(self) -> Tensor:
         """Unit normal [B, *shape], float64."""
         return torch.from_numpy(self._normal(PRIOR, 0, 0)).reshape(-1, *self.shape)
+
+    def step(self, k: int) -> Tensor:
+        """Unit normal [B, *shape], float64, of step k of a loop whose noise is of no Brownian motion."""
+        return torch.from_numpy(self._normal(STEPS, k, 0)).reshape(-1, *self.shape)
 
     def increment(self, a: float, b: float) -> Tensor:
         """(W(b) - W(a)) / sqrt(|b - a|), a unit normal [B, *shape] in float64; a, b > 0 Brownian times."""

@@ -254,6 +254,21 @@ def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, 
     return len(x_init)
 
 
+def plan_reference(process: Process, nfe: int = 400) -> Plan:
+    """Krogstad's fourth-order steps, even in log-SNR, as samples end: with the data prediction at t_min."""
+    nfe = whole("nfe", nfe, 8, "a reference takes steps of 4 evaluations, 2 at least")
+    high = min(math.exp(-process.lambda_(process.t_max)), REFERENCE_RATIO)
+    low = math.exp(-process.lambda_(process.t_min))
+    n = nfe // 4 + 1
+    ratios = [high * (low / high) ** (i / (n - 1)) for i in range(n)]
+    times = [process.time(-math.log(r)) for r in ratios[1:-1]]
+    if high < REFERENCE_RATIO:
+        times = [process.t_max, *times, process.t_min]
+    else:
+        times = [process.t_max, process.time(-math.log(high)), *times, process.t_min]
+    return plan_sampling(process, "krogstad", grid=times)
+
+
 def reference(
     model: Denoiser,
     x_init: Tensor,
@@ -264,21 +279,11 @@ def reference(
     batch: int = 256,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The ODE's own end point [n, *shape] from x_init at t_max: Krogstad's fourth-order steps in log-SNR.
+    """The ODE's own end point [n, *shape] from x_init at t_max, by `plan_reference`.
 
-    It ends as samples do, with the data prediction at t_min. Halving `nfe` says how converged it is.
+    Halving `nfe` says how converged it is.
     """
-    process, nfe = model.process, whole("nfe", nfe, 8, "a reference takes steps of 4 evaluations, 2 at least")
-    high = min(math.exp(-process.lambda_(process.t_max)), REFERENCE_RATIO)
-    low = math.exp(-process.lambda_(process.t_min))
-    n = nfe // 4 + 1
-    ratios = [high * (low / high) ** (i / (n - 1)) for i in range(n)]
-    times = [process.time(-math.log(r)) for r in ratios[1:-1]]
-    if high < REFERENCE_RATIO:
-        times = [process.t_max, *times, process.t_min]
-    else:
-        times = [process.t_max, process.time(-math.log(high)), *times, process.t_min]
     return sample(
-        model, x_init=x_init, method="krogstad", grid=times, cond=cond, guidance=guidance, batch=batch,
-        callback=callback,
+        model, x_init=x_init, plan=plan_reference(model.process, nfe), cond=cond, guidance=guidance,
+        batch=batch, callback=callback,
     )  # fmt: skip

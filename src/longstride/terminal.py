@@ -70,12 +70,18 @@ def options_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise ArgumentError(f"--option {pair!r}: write KEY=VALUE, e.g. eta=0.5")
+            raise ArgumentError(f"option {pair!r}: write KEY=VALUE, e.g. eta=0.5")
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def grid_of(text: str) -> tuple[str, dict[str, Any]]:
+    """karras:rho=5:open=true -> ("karras", {"rho": 5, "open": True})"""
+    family, *pairs = text.split(":")
+    return family, options_of(pairs)
 
 
 @contextmanager
@@ -106,6 +112,9 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
     """Print rows as a table; with --json as JSON, or `data` where a program wants another form."""
     if as_json:
         typer.echo(json.dumps(rows if data is None else data, indent=1))
+        return
+    if not rows:
+        typer.echo(caption)
         return
     from rich import box
     from rich.console import Console

@@ -1,8 +1,9 @@
 """Pictures, plots and comparisons, for people."""
 
-from .comparison import Comparison, Result, compare
+from .comparison import Comparison, Result
 from .pictures import Strip, picture_grid, samples_image
 from .plots import error_plot
+from .runs import compare
 
 __all__ = [
     "Comparison",

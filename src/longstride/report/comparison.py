@@ -1,31 +1,21 @@
-"""Several methods and grids on one model, from the same noise, against the converged solution."""
+"""What a comparison of methods and grids found: its tables and rankings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
-from ..denoiser import Denoiser
-from ..errors import ArgumentError
-from ..files import output_folder
-from ..metrics import endpoint_error
-from ..sampling import plan_sampling, prior, reference, sample
-from .pictures import Strip, picture_grid
-from .plots import error_plot
-
 REFERENCE_NFE = 256
-COLUMNS = 10  # noises on the sheet of pictures
-SECTIONS = 2  # budgets on the sheet: the smallest ones, where methods differ
+SHOWN = 7  # methods on the sheet and the plot: more than these cannot be told apart
+FINALISTS = 3  # of each kind, whose Frechet distance is taken of all samples
+SCREENED = 10  # which part of the samples chooses the stochastic ones among them
 
 
 @dataclass(frozen=True)
 class Result:
-    """End-point error of one method on one grid with one budget."""
+    """What one method on one grid with one budget came to: an end-point error, or a Frechet distance."""
 
     method: str
     grid: str
@@ -35,13 +25,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, and the results: every method on every grid with every budget."""
+    """What was compared, and the results: every method on every grid with every budget.
+
+    rows: end-point errors, of n noises.  distances: Frechet distances of `samples` samples to test data, of
+    the best methods without noise and with.  left_out: methods that cannot spend one of the budgets, and why.
+    """
 
     model: str
     n: int
     seed: int
     guidance: float
     rows: tuple[Result, ...]
+    distances: tuple[Result, ...] = ()
+    samples: int = 0
+    floor: float | None = None
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -70,10 +68,17 @@ class Comparison:
 
     def ranked(self, nfe: int) -> list[Result]:
         """Each method at this budget on its best grid, best method first."""
-        best: dict[str, Result] = {}
-        for r in sorted((r for r in self.rows if r.nfe == nfe), key=lambda r: r.error):
-            best.setdefault(r.method, r)
-        return list(best.values())
+        return best_of([r for r in self.rows if r.nfe == nfe])
+
+    @property
+    def shown(self) -> Comparison:
+        """The methods that a picture can hold: the best over all budgets."""
+        places = dict.fromkeys(self.methods, 0.0)
+        for nfe in self.nfes:
+            for r in self.ranked(nfe):
+                places[r.method] += math.log(r.error) if r.error else -99.0
+        best = sorted(places, key=places.__getitem__)[:SHOWN]
+        return replace(self, rows=tuple(r for r in self.rows if r.method in best))
 
     @property
     def lines(self) -> dict[tuple[str, str], list[float]]:
@@ -84,92 +89,43 @@ class Comparison:
         return dict(sorted(lines.items(), key=lambda item: item[1][-1]))
 
     def markdown(self) -> str:
-        """The table as a page; the best figure of each budget is bold."""
-        best = [min(column) for column in zip(*self.lines.values(), strict=True)]
-        head = ["method", "grid", *(f"{k} NFE" for k in self.nfes)]
-        lines = [f"# {self.title}", "", self.subtitle, ""]
-        lines += ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * len(best)]
-        for case, errors in self.lines.items():
-            cells = [f"**{e:.4f}**" if e == b else f"{e:.4f}" for e, b in zip(errors, best, strict=True)]
-            lines.append("| " + " | ".join([*case, *cells]) + " |")
-        return "\n".join(lines) + "\n"
+        """The tables as a page; the best figure of each budget is bold."""
+        text = [f"# {self.title}", "", self.subtitle, ""]
+        if self.rows:
+            best = [min(column) for column in zip(*self.lines.values(), strict=True)]
+            text += _table(["method", "grid", *(f"{k} NFE" for k in self.nfes)], [
+                [*case, *(f"**{e:.4f}**" if e == b else f"{e:.4f}" for e, b in zip(es, best, strict=True))]
+                for case, es in self.lines.items()
+            ])  # fmt: skip
+            text += ["", "## Best first", "", "Each method on its best grid."]
+            columns = [[f"{r.method}, {r.grid}: {r.error:.4f}" for r in self.ranked(k)] for k in self.nfes]
+            text += ["", *_table([f"{k} NFE" for k in self.nfes], [*zip(*columns, strict=True)])]
+        if self.distances:
+            text += ["", "## Frechet distance", ""]
+            text.append(
+                f"Of {self.samples:,} samples to test data, in the features of the model's judge; that of "
+                f"training data is {self.floor:.2f}. The {FINALISTS} best methods without noise by end-point "
+                f"error, and with noise by the distance of a {SCREENED}th of the samples."
+            )
+            rows = sorted(self.distances, key=lambda r: (r.nfe, r.error))
+            cells = [[str(r.nfe), r.method, r.grid, f"{r.error:.2f}"] for r in rows]
+            text += ["", *_table(["NFE", "method", "grid", "distance"], cells)]
+        if self.left_out:
+            text += ["", "Left out:", "", *(f"- {name}: {why}" for name, why in self.left_out)]
+        return "\n".join(text) + "\n"
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "reference_nfe": REFERENCE_NFE}
 
 
-def compare(
-    model: Denoiser,
-    methods: Sequence[str],
-    grids: Sequence[str],
-    nfes: Sequence[int],
-    *,
-    out: Path,
-    n: int = 64,
-    seed: int = 0,
-    cond: dict[str, Tensor] | None = None,
-    guidance: float = 1.0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Comparison:
-    """Run every method on every grid with every budget from the same n noises.
-
-    Writes to the folder `out`: table.md, table.json, error.png, and for images pictures.png, all of
-    them or none.
-
-    Args:
-        cond: what the network takes beside x and t, [n, ...] each.
-        progress: called with (evaluations done, in all) after every run.
-
-    Raises:
-        ArgumentError: before anything runs: a name, a budget that a method cannot work with, `out`.
-        SolveError: a run that failed.
-    """
-    cases = [(m, g, k) for m in dict.fromkeys(methods) for g in dict.fromkeys(grids)
-             for k in sorted(set(nfes))]  # fmt: skip
-    if not cases:
-        raise ArgumentError("nothing to compare: name at least one method, grid and NFE")
-    plans = {case: plan_sampling(model.process, case[0], nfe=case[2], grid=case[1]) for case in cases}
-    total = REFERENCE_NFE + sum(k for _, _, k in cases)
-    with output_folder(out) as part:
-        x_init = prior(model, n, seed)
-        exact = reference(model, x_init, cond=cond, guidance=guidance, nfe=REFERENCE_NFE)
-        done = REFERENCE_NFE
-        progress(done, total)
-        rows, pictures = [], {}
-        for case, plan in plans.items():
-            x = sample(model, x_init=x_init, plan=plan, seed=seed, cond=cond, guidance=guidance)
-            result = Result(*case, endpoint_error(x, exact))
-            rows.append(result)
-            pictures[result] = x[:COLUMNS]
-            done += result.nfe
-            progress(done, total)
-        table = Comparison(model.name, n, seed, guidance, tuple(rows))
-        (part / "table.md").write_text(table.markdown())
-        (part / "table.json").write_text(json.dumps(table.as_dict(), indent=1) + "\n")
-        error_plot(table, part / "error.png")
-        if len(model.shape) == 3 and model.shape[0] in (1, 3):
-            sheet(table, exact[:COLUMNS], pictures, model, part / "pictures.png")
-    return table
+def best_of(results: Sequence[Result]) -> list[Result]:
+    """Each method on its best grid, best method first."""
+    best: dict[str, Result] = {}
+    for r in sorted(results, key=lambda r: r.error):
+        best.setdefault(r.method, r)
+    return list(best.values())
 
 
-def sheet(
-    table: Comparison,
-    exact: Tensor,
-    pictures: dict[Result, Tensor],
-    model: Denoiser,
-    path: Path,
-) -> None:
-    """The pictures of the smallest budgets below the converged ones, one noise per column."""
-    strips = [Strip("reference", exact, f"{REFERENCE_NFE} evaluations", "The converged solution")]
-    for nfe in table.nfes[:SECTIONS]:
-        for i, result in enumerate(table.ranked(nfe)):
-            heading = "" if i else f"{nfe} network evaluations, best method first"
-            note = f"{result.grid}, error {result.error:.3f}"
-            strips.append(Strip(result.method, pictures[result], note, heading))
-    picture_grid(
-        strips,
-        path,
-        f"{table.model}: one noise per column, one method per row",
-        "every row starts from the same noise; the closer to the reference, the better",
-        model.data_range or (-1.0, 1.0),
-    )
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    right = ["---:" if "NFE" in name else "---" for name in head]
+    return ["| " + " | ".join(row) + " |" for row in (head, right, *rows)]

@@ -1,0 +1,224 @@
+"""A solver all of whose numbers are free: fitted in closed form, then polished as a least-squares problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core import Field, Stage, Step
+from ..errors import SolveError
+from ..frame import PREDICTIONS, ddim_row
+from ..plan import Plan
+from ..process import Process
+from .trajectories import Trajectories, clock
+
+DATA = PREDICTIONS.index("data")
+RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
+NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
+DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with
+TRIALS = 6  # dampings tried before a minimum is believed
+SETTLED = 1e-3  # relative gain of an iteration, below which it ends
+GAP = 1e-3  # least distance of two times in lambda
+Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are measured in, [n, ...]
+
+
+@dataclass(frozen=True)
+class Free:
+    """n evaluations of the data prediction D, each asked at a time of its own, and what becomes of them.
+
+        x_{i+1} = r_i x_i + sum_{j<=i} w_ij D_j,     D_j = D(at_j, x_j),     sum_j w_ij = q_i
+
+    with (r_i, q_i) of DDIM from times[i] to times[i+1], so that a network which always says the same is
+    solved exactly. The last time is that of clean data. A state x_i is fitted to the solution at times[i],
+    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner").
+
+    times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum.
+    """
+
+    process: Process
+    times: tuple[float, ...]
+    at: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+    @property
+    def nfe(self) -> int:
+        return len(self.at)
+
+    def row(self, i: int) -> tuple[float, list[float]]:
+        """r_i and all w_ij."""
+        r, q = ddim_row(self.process, *self.times[i : i + 2])
+        return r, [*self.weights[i], q - sum(self.weights[i])]
+
+    def step(self, i: int) -> Step:
+        r, w = self.row(i)
+        x = (r,) if r else ()
+        return Step(
+            (Stage((1.0,), at=self.at[i], field=DATA), Stage(x, tuple(w))), keep_f=tuple(range(i + 1))
+        )
+
+    def plan(
+        self, method: str = "tuned", options: Mapping[str, Any] = {}, report: Mapping[str, Any] = {}
+    ) -> Plan:
+        steps = tuple(self.step(i) for i in range(self.nfe))
+        return Plan(self.times, steps, self.process.describe(), method, options, report)
+
+    def vector(self) -> list[float]:
+        """All that is free, in the order of `with_vector`: times and at in lambda, then the weights."""
+        u = [clock(self.process, t) for t in self.times[1:-1]]
+        v = [clock(self.process, t) for t in self.at[1:]]
+        return [*u, *(b - a for a, b in zip(u, v, strict=True)), *(w for row in self.weights for w in row)]
+
+    def with_vector(self, vector: Sequence[float]) -> Free:
+        """The solver of these numbers; times that are out of order are moved until they are not."""
+        n, process = self.nfe, self.process
+        first, low, high = self.times[0], clock(process, self.times[0]), process.lambda_(process.t_min)
+        u: list[float] = []
+        for i, wanted in enumerate(vector[: n - 1]):
+            u.append(min(max(wanted, (u[-1] if u else low) + GAP), high - (n - 2 - i) * GAP))
+        v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 2], strict=True)]
+        times, at = ([first, *(process.time(w) for w in row)] for row in (u, v))
+        ends = accumulate(range(n), initial=2 * n - 2)
+        weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
+        return Free(process, (*times, process.t_end), tuple(at), weights)
+
+    def begins(self, k: int) -> int:
+        """The first evaluation or step that free number k touches."""
+        n = self.nfe
+        if k < n - 1:
+            return k
+        if k < 2 * n - 2:
+            return k - (n - 1) + 1
+        k -= 2 * n - 2
+        return next(i for i in range(1, n) if k < i * (i + 1) // 2)
+
+
+@dataclass
+class March:
+    """The states before each evaluation, and the evaluations, of a solver run on some noises."""
+
+    states: list[Tensor]
+    evaluations: list[Tensor]
+
+    @property
+    def end(self) -> Tensor:
+        return self.states[-1]
+
+
+def march(field: Field, solver: Free, x: Tensor, known: March | None = None, start: int = 0) -> March:
+    """Run the solver, from evaluation `start` on where what is before it is known."""
+    states = [x] if known is None else known.states[: start + 1]
+    evaluations = [] if known is None else known.evaluations[:start]
+    for i in range(start, solver.nfe):
+        evaluations.append(field(solver.at[i], states[i]))
+        r, w = solver.row(i)
+        states.append(_combined(r, states[i], w, evaluations))
+    return March(states, evaluations)
+
+
+def _combined(r: float, x: Tensor, w: Sequence[float], evaluations: Sequence[Tensor]) -> Tensor:
+    out = x * r
+    for weight, evaluation in zip(w, evaluations, strict=True):
+        out.add_(evaluation, alpha=weight)
+    return out
+
+
+def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free, Tensor]:
+    """The solver on these times whose every row lands nearest to the trajectories, and where it ends.
+
+    Row by row: from the states that the rows before have led to, one evaluation of the network, then the
+    weights of all evaluations by linear least squares over every noise and element. No row knows that the
+    next ones exist, but each corrects what error the ones before have left.
+    """
+    solver = Free(paths.process, tuple(times), tuple(times[:-1]), tuple(() for _ in times[:-1]))
+    x, evaluations, rows = paths.noise, list[Tensor](), list[tuple[float, ...]]()
+    for i, (s, t) in enumerate(pairwise(times)):
+        evaluations.append(field(s, x))
+        r, q = ddim_row(paths.process, s, t)
+        newest = evaluations[-1]
+        w: list[float] = []
+        if i:
+            columns = torch.stack([(e - newest).flatten() for e in evaluations[:-1]])
+            gram, right = columns @ columns.T, columns @ (paths.at(t) - r * x - q * newest).flatten()
+            gram += RIDGE * gram.diag().mean() * torch.eye(i, dtype=gram.dtype, device=gram.device)
+            w = torch.linalg.solve(gram, right).tolist()
+        rows.append(tuple(w))
+        x = _combined(r, x, [*w, q - sum(w)], evaluations)
+    return Free(solver.process, solver.times, solver.at, tuple(rows)), x
+
+
+def polish(
+    field: Field,
+    solver: Free,
+    paths: Trajectories,
+    *,
+    iterations: int = 20,
+    part: int | None = None,
+    fixed: Sequence[int] = (),
+    features: Features = lambda x: x,
+    progress: Callable[[Free, float], None] = lambda solver, error: None,
+) -> Free:
+    """The solver at a minimum of |features(its end) - features(the true end)|^2, all numbers at once.
+
+    Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
+    Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
+    takes: no backpropagation, and the model may be anything that answers. A step is taken only where it
+    lowers the error over all noises.
+
+    Args:
+        part: noises that the Jacobian is taken of, in turn; None for all.
+        fixed: numbers of `Free.vector` that stay.
+        progress: called with the solver and its error after every iteration.
+    """
+    n, rows = len(paths.end), part or len(paths.end)
+    truth = features(paths.end)
+
+    def ends(solver: Free) -> tuple[March, float]:
+        run = march(field, solver, paths.noise)
+        error = float((features(run.end) - truth).square().mean().sqrt())
+        return run, error if math.isfinite(error) else math.inf
+
+    top = paths.process.lambda_(paths.process.t_min)
+    vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
+    free = [k for k in range(len(vector)) if k not in set(fixed)]
+    run, error = ends(solver)
+    if math.isinf(error):
+        raise SolveError("the solver to begin with does not reach the end: its error is not finite")
+    for iteration in range(iterations if free else 0):
+        first = iteration * rows % (n // rows * rows)
+        chosen = slice(first, first + rows)
+        base = March([x[chosen] for x in run.states], [e[chosen] for e in run.evaluations])
+        before = features(base.end)
+        miss = (before - truth[chosen]).flatten().double()
+        quotients = []
+        for k in free:
+            size = -NUDGE if k < solver.nfe - 1 and vector[k] > top - NUDGE else NUDGE
+            trial = vector.clone()
+            trial[k] += size
+            end = march(field, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
+            quotients.append(((features(end) - before).flatten() / size).double())
+        J = torch.stack(quotients)
+        gram, slope = J @ J.T, J @ miss
+        for _ in range(TRIALS):
+            scaled = gram + damping * gram.diag().clamp(min=1e-12 * float(gram.diag().max())).diag()
+            trial = vector.clone()
+            trial[free] -= torch.linalg.solve(scaled, slope)
+            moved = solver.with_vector(trial.tolist())
+            after, lower = ends(moved)
+            if lower < error:
+                break
+            damping *= 8
+        else:
+            break
+        gained = 1 - lower / error
+        solver, run, error, damping = moved, after, lower, damping / 8
+        vector = torch.tensor(solver.vector(), dtype=torch.float64)
+        progress(solver, error)
+        if gained < SETTLED:
+            break
+    return solver
