@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import diffusers
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
 from ..frame import conversion
 from ..grid import GRIDS, RATIO_MAX
+from ..guidance import limited
 from ..process import EDM, VE, VP, Flow, Process
 
 # Where the classes lay their steps: on both ends of a table, open towards data, or without a table.
@@ -42,12 +45,9 @@ SOLVER = {"solver_order", "solver_type", "algorithm_type", "lower_order_final", 
 UNDERSTOOD = {"num_train_timesteps", "beta_start", "beta_end", "trained_betas", "sigma_min", "sigma_max",
               "sigma_data", "rho", "clip_sample", "clip_sample_range", "steps_offset", "shift", "flow_shift",
               "rescale_betas_zero_snr", "lambda_min_clipped", "use_flow_sigmas", "shift_terminal",
-              "use_dynamic_shifting", *RAMPS}  # fmt: skip
+              "use_dynamic_shifting", "thresholding", "variance_type", *RAMPS}  # fmt: skip
 # Where only some values are understood: those, and what is missing for the others.
 ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "thresholding": ((False,), "dynamic thresholding of the data prediction is not built"),
-    "variance_type": ((None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-                      "a network that returns its variance beside its prediction is not understood"),
     "interpolation_type": (("linear",), "sigmas that are not those of the timesteps are not understood"),
     "timestep_type": (("discrete", "continuous"), "timesteps of another kind are not understood"),
     "invert_sigmas": ((False,), "flows whose time runs the other way are not understood"),
@@ -104,8 +104,8 @@ class Configuration:
     """A network and a grid, as read from the configuration of a scheduler.
 
     process: where the network's noise levels come from.  predicts: what it returns, as `frame.conversion`
-    calls it, or "raw" for EDM's F times `sign`.  clip: bound on the data prediction, or None.  final: where
-    a run ends, see `plan_sampling`.
+    calls it, or "raw" for EDM's F times `sign`.  limit: what keeps the data prediction in bounds, or None.
+    final: where a run ends, see `plan_sampling`.
 
     Raises:
         ArgumentError: a setting that is not understood, or settings that contradict each other.
@@ -118,7 +118,13 @@ class Configuration:
         ramps = [RAMPS[key] for key in RAMPS if v.get(key)]
         self.ramp = ramps[0] if ramps else None
         self.final = "sigma_min" if v.get("final_sigmas_type") == "sigma_min" else "data"
-        self.clip = v["clip_sample_range"] if v.get("clip_sample") else None
+        self.limit: Callable[[Tensor], Tensor] | None = None
+        if v.get("thresholding"):
+            self.limit = partial(
+                limited, threshold=v["dynamic_thresholding_ratio"], largest=v["sample_max_value"]
+            )
+        elif v.get("clip_sample"):
+            self.limit = partial(torch.clamp, min=-v["clip_sample_range"], max=v["clip_sample_range"])
         self.predicts, self.sign = PREDICTS[v.get("prediction_type", "flow_prediction")], 1.0
         self.process = self._process()
         if len(ramps) + (bool(v.get("use_flow_sigmas")) and self.name != "UniPCMultistepScheduler") > 1:
@@ -204,6 +210,20 @@ class Configuration:
         c_skip, c_out, _, _ = self.process.preconditioning(t)
         a, b = conversion("data", target, *pair)
         return a + b * c_skip, b * c_out * self.sign
+
+    def prediction(self, output: Tensor, x: Tensor) -> Tensor:
+        """The prediction [B, C, ...] in an output that is not of x's shape: the first half of [B, 2 C, ...]
+        where the network returns its variance beside it.
+
+        Raises:
+            ArgumentError: the configuration knows of no variance, or it is another shape still.
+        """
+        learned = self.given.get("variance_type") in ("learned", "learned_range")
+        half = output.narrow(1, 0, x.shape[1]) if output.shape[1] == 2 * x.shape[1] else output
+        if learned and half.shape == x.shape:
+            return half
+        shapes = f"{list(output.shape)} for an x of {list(x.shape)}"
+        raise ArgumentError(f"the network returned {shapes}: give step its prediction alone")
 
     def shift(self, mu: float | None) -> float:
         """The shift of a flow's times: fixed, or following mu.

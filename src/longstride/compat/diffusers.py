@@ -187,28 +187,22 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
 
     def _start(self, index: int) -> None:
         """The calls from an evaluation on, with every number they need."""
-        c, clip = self._configuration, self._configuration.clip
+        c = self._configuration
         self._first, self._done, self._running = index, 0, False
-        self._memory: list[Tensor] = []
+        self._memory: dict[int, Tensor] = {}
         self._lost: Tensor | float = 0.0  # what rounding the state to half precision took from it
         self._noises: list[Noise] = []
-        self._calls: list[tuple[Call, tuple[float, ...]]] = []
+        self._calls: list[Call] = []
         if self._given is None:
             return
 
-        def unit(at: float, field: int) -> float:
-            return c.coefficients(PREDICTIONS[field], at)[1] if clip is None else 1.0
+        def affine(at: float, field: int) -> tuple[float, float]:
+            target = PREDICTIONS[field]
+            if c.limit is None:
+                return c.coefficients(target, at)
+            return conversion("data", target, *c.process.pair(at))
 
-        for call in unroll(resume(self._given, index, c.process), unit):
-            target = PREDICTIONS[call.field]
-            if clip is None:
-                a, b = c.coefficients(target, call.at)
-                self._calls.append((call, (a / b,)))
-            else:
-                back = conversion("data", target, *c.process.pair(call.at))
-                self._calls.append((call, (*c.coefficients("data", call.at), *back)))
-        used = {r for call, _ in self._calls for r in (call.evaluation, *(row[0] for row in call.rows))}
-        self._memory = [torch.empty(0)] * (1 + max(used))
+        self._calls = unroll(resume(self._given, index, c.process), affine)
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this evaluation: x is at its time, and the steps are made anew from there.
@@ -268,30 +262,29 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
                 f"eta = {eta}: the noise is the method's, from_config(..., options={{'eta': {eta}}})"
             )
         if model_output.shape != sample.shape:
-            shapes = f"{list(model_output.shape)} for an x of {list(sample.shape)}"
-            raise ArgumentError(f"the network returned {shapes}: give step its prediction alone")
+            model_output = self._configuration.prediction(model_output, sample)
         if not self._running:
             self._run_from(timestep)
         if self._done == len(self._calls):
             raise ArgumentError("the run is over: call set_timesteps before the next")
-        call, weights = self._calls[self._done]
-        memory = self._memory
-        wide = sample.dtype in WIDE
-        x, out = (sample, model_output) if wide else (sample.float(), model_output.float())
-        if not wide:
-            x = x + self._lost
-        memory[call.state] = x
-        memory[call.evaluation] = _filed(x, out, weights, self._configuration.clip)
-        for register, terms, interval in call.rows:
-            memory[register] = (
+        call, memory, limit = self._calls[self._done], self._memory, self._configuration.limit
+        x, out, dtype = sample, model_output, sample.dtype
+        if dtype not in WIDE:
+            x, out = x.float() + self._lost, out.float()
+        if limit is not None:
+            a, b = self._configuration.coefficients("data", call.at)
+            out = limit(torch.add(out * b, x, alpha=a))
+        memory[call.state], memory[call.output] = x, out
+        for made, terms, interval in call.rows:
+            memory[made] = (
                 combine(terms, (memory,)) if interval is None else self._normal(interval, x, generator)
             )
         result = memory[call.result]
+        for unneeded in call.done:
+            del memory[unneeded]
         self._done += 1
-        if self._done == len(self._calls):
-            self._memory = []  # a run's tensors go when it is over
-        if not wide:
-            rounded = result.to(sample.dtype)
+        if dtype not in WIDE:
+            rounded = result.to(dtype)
             self._lost, result = result - rounded, rounded
         return SchedulerOutput(result) if return_dict else (result,)
 
@@ -327,13 +320,3 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise`, as the pipelines of flows call it."""
         return self.add_noise(sample, noise, timestep)
-
-
-def _filed(x: Tensor, out: Tensor, weights: tuple[float, ...], clip: float | None) -> Tensor:
-    """An evaluation in its unit, from the network's output, by way of the data where those are clipped."""
-    if clip is None:
-        (ratio,) = weights
-        return torch.add(out, x, alpha=ratio) if ratio else out
-    a, b, p, q = weights
-    data = torch.add(out * b, x, alpha=a).clamp_(-clip, clip)
-    return torch.add(data * q, x, alpha=p) if p else data
