@@ -63,7 +63,10 @@ def plan_sampling(
         lead = min(int(pure), len(given) - 1)
         parts = tuple(rule.full(n) for n in range(len(given) - 1 - lead))
     else:
-        lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
+        budget = DEFAULT_NFE if nfe is None else nfe
+        lead, parts = _spent(rule, budget, pure, to_data)
+        if lead + len(parts) + 1 < len(given):  # on times of this number nothing is left for a start
+            lead, parts = _spent(replace(rule, start=()), budget, pure, to_data)
     times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)
     if parts and lead and not math.isinf(frame.clock(times[0])):
         lead, parts = 0, (1, *parts)  # a family that begins below t_max

@@ -201,7 +201,7 @@ def resume(plan: Plan, index: int, process: Process) -> list[Step]:
     def written(nfe: int, grid: Sequence[float]) -> tuple[Step, ...]:
         return plan_sampling(process, plan.method, nfe, grid, final=final, **plan.options).steps
 
-    with suppress(ArgumentError):  # a start that the method pays for at the beginning of its grid, not here
+    with suppress(ArgumentError):  # such as other evaluations than the pipeline has
         if plan.method in REGISTRY and written(len(at), times) == plan.steps:
             rest = written(len(at) - head, times[n:])
             if evaluated_at(rest) == at[head:]:
