@@ -65,6 +65,8 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, **LATENT}, "euler", TEN),
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "use_karras_sigmas": True}, "euler", TEN),
     ("HeunDiscreteScheduler", {"timestep_spacing": "trailing"}, "heun", TEN),
+    ("KDPM2DiscreteScheduler", {"timestep_spacing": "trailing"}, "dpm_2", TEN),
+    ("DDIMParallelScheduler", {"timestep_spacing": "trailing", "clip_sample": False}, "ddim", TEN),
     ("EDMEulerScheduler", {}, "euler", NINE),
     ("EDMDPMSolverMultistepScheduler", {"prediction_type": "v_prediction"}, "dpmpp_2m", NINE),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "euler", {"sigmas": SIGMAS}),
@@ -81,26 +83,98 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "settings", "method", "times"), SAME)
 def test_agrees_with_diffusers(name: str, settings: dict, method: str, times: dict) -> None:
     theirs = getattr(diffusers, name)(**settings)
-    ours = PlanScheduler.from_config(theirs.config, method=method)
+    ours = PlanScheduler.from_config(theirs.config, trained_with=name, method=method)
     theirs.set_timesteps(**times)
     if not hasattr(theirs, "scale_model_input"):
         theirs.scale_model_input = lambda x, t: x
-    ours.set_timesteps(**times | ({"num_inference_steps": 19} if method == "heun" else {}))
+    ours.set_timesteps(**times | ({"num_inference_steps": 19} if method in ("heun", "dpm_2") else {}))
     assert torch.allclose(ours.timesteps, theirs.timesteps.float(), rtol=1e-4, atol=1e-3)
-    # Euler and Heun keep x/alpha.
-    scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if name.startswith(("Euler", "Heun")) else 1.0
+    # These keep x/alpha.
+    scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if name.startswith(("Euler", "Heun", "KDPM2")) else 1.0
     x = X.float() * ours.init_noise_sigma
     assert torch.allclose(drive(ours, smooth, x), drive(theirs, smooth, x * scale), atol=3e-5)
 
 
-def test_agrees_with_deis_until_its_noisy_end() -> None:
-    theirs = diffusers.DEISMultistepScheduler(timestep_spacing="trailing")
-    ours = PlanScheduler.from_config(theirs.config, method="deis_2")
+@pytest.mark.parametrize(
+    ("name", "method", "tolerance"),
+    # LMS's weights are integrals to 1e-4.
+    [("DEISMultistepScheduler", "deis_2", 1e-5), ("LMSDiscreteScheduler", "lms_4", 3e-4)],
+)
+def test_agrees_until_their_end_which_is_another(name: str, method: str, tolerance: float) -> None:
+    theirs = getattr(diffusers, name)(timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, trained_with=name, method=method)
     states: list[list[Tensor]] = [[], []]
     for scheduler, seen in zip((ours, theirs), states, strict=True):
         scheduler.set_timesteps(10)
-        drive(scheduler, lambda x, t, seen=seen: seen.append(x) or smooth(x, t), X.float())
-    assert torch.allclose(states[0][-1], states[1][-1], atol=1e-5)
+        scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if scheduler is theirs and method == "lms_4" else 1.0
+        drive(scheduler, lambda x, t, seen=seen: seen.append(x) or smooth(x, t), X.float() * scale)
+    assert torch.allclose(states[0][-1], states[1][-1], atol=tolerance)
+
+
+def test_agrees_with_singlestep_dpm_solver() -> None:
+    """Its inner evaluations are at grid points, ours in the middle of lambda: one on a geometric grid.
+
+    Its times are rounded on that grid, so the network is one that does not look at them.
+    """
+    theirs = diffusers.DPMSolverSinglestepScheduler(use_exponential_sigmas=True)
+    ours = PlanScheduler.from_config(theirs.config, method="dpmpp_2s")
+    ends = []
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(9)
+        ends.append(drive(scheduler, lambda x, t: 0.8 * torch.tanh(1.3 * x), X))
+    assert torch.allclose(*ends, atol=1e-4)
+
+
+def test_agrees_with_heun_on_a_flow() -> None:
+    theirs = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(10)
+    grid = [*theirs.sigmas[:1].tolist(), *theirs.sigmas[1:-1:2].tolist()]
+    ours = _set(PlanScheduler.from_config(theirs.config, method="heun", grid=grid), 19)
+    theirs.scale_model_input = lambda x, t: x
+    assert torch.allclose(drive(ours, smooth, X.float()), drive(theirs, smooth, X.float()), atol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.5])
+def test_dynamic_thresholds_are_those_of_diffusers(largest: float) -> None:
+    """At 201 elements a sample the quantile 0.995 is an element, and there is nothing to interpolate."""
+    theirs = diffusers.DDIMScheduler(thresholding=True, sample_max_value=largest, timestep_spacing="trailing")
+    x = torch.randn(2, 3, 67, 1, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for scheduler in (PlanScheduler.from_config(theirs.config, method="ddim"), theirs):
+        scheduler.set_timesteps(10)
+        ends.append(drive(scheduler, smooth, x, use_clipped_model_output=True))
+    assert torch.allclose(*ends, atol=3e-5)
+    plain = _set(
+        PlanScheduler.from_config(theirs.config, method="ddim", thresholding=False, clip_sample=False), 10
+    )
+    assert not torch.allclose(ends[0], drive(plain, smooth, x), atol=0.1)
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_the_variance_beside_a_prediction_is_left_aside(variance: str) -> None:
+    theirs = diffusers.DPMSolverMultistepScheduler(variance_type=variance, timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, method="dpmpp_2m")
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(10)
+        ends.append(drive(scheduler, lambda y, t: torch.cat([smooth(y, t), 9 * y], 1), x))
+    assert torch.allclose(*ends, atol=3e-5)
+
+
+def test_euler_a_has_the_mean_and_the_variance_of_diffusers() -> None:
+    theirs = diffusers.EulerAncestralDiscreteScheduler(timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, method="euler_ancestral")
+    x, g = torch.randn(1, 1, 256, 256), torch.Generator().manual_seed(0)
+    out = 0.3 * torch.randn_like(x)
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(20)
+    s, t = (float(sigma) for sigma in theirs.sigmas[:2])
+    wide = theirs.step(out, theirs.timesteps[0], x * (1 + s * s) ** 0.5, generator=g).prev_sample
+    change = ours.step(out, ours.timesteps[0], x, generator=g).prev_sample * (1 + t * t) ** 0.5 - wide
+    up = (t**2 * (s**2 - t**2) / s**2) ** 0.5
+    assert abs(float(change.mean())) < 5 * up * (2 / x.numel()) ** 0.5
+    assert float(change.std()) == pytest.approx(2**0.5 * up, rel=0.02)
 
 
 def test_ddpm_has_the_mean_and_the_variance_of_diffusers() -> None:
@@ -288,6 +362,20 @@ def test_a_flow_has_every_method_and_the_better_one_is_better() -> None:
     errors = {m: float((end(m, 16) - truth).square().mean().sqrt()) for m in ("euler", "dpmpp_2m", "unipc_2")}
     assert errors["dpmpp_2m"] < errors["euler"] / 2
     assert errors["unipc_2"] < errors["euler"] / 2
+
+
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    # The next state from x, what the network returned and what is kept; before it, what is to be kept.
+    [("ddim", [2]), ("heun", [3, 2]), ("dpmpp_2m", [2, 3]), ("dpmpp_3m", [2, 4]), ("deis_3", [4]),
+     ("unipc_1", [2, 3]), ("unipc_2", [2, 4]), ("unipc_3", [2, 5]), ("sa_solver_2", [2, 5])],
+)  # fmt: skip
+def test_a_call_adds_no_more_than_its_states_and_evaluations(method: str, terms: list[int]) -> None:
+    """A corrected state costs nothing: it and the prediction after it are one row."""
+    calls = _set(PlanScheduler.from_config(VP, method=method), 15)._calls
+    inner = calls[7:9] if method == "heun" else calls[7:8]
+    found = [len(row) for call in inner for _, row, interval in call.rows if interval is None]
+    assert found == terms
 
 
 # Configurations: kept, and refused.
