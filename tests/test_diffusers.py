@@ -374,8 +374,21 @@ def test_a_call_adds_no_more_than_its_states_and_evaluations(method: str, terms:
     """A corrected state costs nothing: it and the prediction after it are one row."""
     calls = _set(PlanScheduler.from_config(VP, method=method), 15)._calls
     inner = calls[7:9] if method == "heun" else calls[7:8]
-    found = [len(row) for call in inner for _, row, interval in call.rows if interval is None]
+    found = [len(row) for call, _ in inner for _, row, interval in call.rows if interval is None]
     assert found == terms
+
+
+def test_the_plan_that_was_asked_for_last_is_kept_until_anything_changes() -> None:
+    scheduler = _set(PlanScheduler.from_config(VP, method="unipc_2"), 6)
+    plan, times = scheduler._given, scheduler.timesteps
+    first = drive(scheduler, smooth, X)
+    assert _set(scheduler, 6)._given is plan
+    assert torch.equal(drive(scheduler, smooth, X), first)
+    scheduler.set_timesteps(timesteps=times[1:])
+    assert torch.equal(scheduler.timesteps, times[1:])
+    assert torch.equal(drive(_set(scheduler, 6), smooth, X), first)
+    scheduler.register_to_config(timestep_spacing="linspace")
+    assert not torch.equal(_set(scheduler, 6).timesteps, times)
 
 
 # Configurations: kept, and refused.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import diffusers
@@ -96,6 +96,7 @@ def class_of(config: Mapping[str, Any]) -> str:
     return names[0]
 
 
+@lru_cache
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """The arguments of a class of diffusers."""
     return inspect.signature(getattr(diffusers, name)).parameters

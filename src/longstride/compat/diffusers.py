@@ -23,6 +23,7 @@ from .configuration import CLASSES, Configuration, class_of, parameters, setting
 
 OWN = ("trained_with", "method", "options", "grid", "plan")
 WIDE = (torch.float32, torch.float64)
+Calls = list[tuple[Call, tuple[float, float] | None]]
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as all of diffusers' are made
@@ -48,6 +49,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     """
 
     _compatibles = list(CLASSES)  # noqa: RUF012
+    _asked: tuple[Any, ...] | None
     order = 1  # one entry of `timesteps` for each evaluation, whatever the order of the method
 
     @register_to_config
@@ -117,7 +119,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
-        """Make the plan.
+        """Make the plan, unless it is the one that was asked for last.
 
         num_inference_steps: evaluations of the network.  timesteps or sigmas: one for each evaluation, in
         the network's times or as its class has them; a method that evaluates between its steps takes as
@@ -130,19 +132,26 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         """
         if timesteps is not None and sigmas is not None:
             raise ArgumentError("give set_timesteps one of timesteps and sigmas, or num_inference_steps")
+        given = timesteps if sigmas is None else sigmas
+        exact = None if given is None else [float(value) for value in given]
+        asked = (dict(self.config), num_inference_steps, exact, sigmas is None, mu)
+        if asked != self._asked:
+            self._reset(self._asked_for(num_inference_steps, exact, sigmas is not None, mu))
+            self._asked = asked
+        self.timesteps = self.timesteps.to(device or "cpu")
+        self._start(0)
+
+    def _asked_for(self, n: int | None, given: list[float] | None, sigmas: bool, mu: float | None) -> Plan:
         configuration = Configuration(self.config)
         points = None
-        if sigmas is not None:
-            points = configuration.of_sigmas(sigmas, configuration.shift(mu))
-        elif timesteps is not None:
-            given = torch.tensor([float(t) for t in timesteps], dtype=torch.float64)
-            points = configuration.process_time(given).numpy()
-        n = num_inference_steps if points is None else len(points)
-        if n is None or num_inference_steps not in (None, n):
-            raise ArgumentError(
-                f"num_inference_steps = {num_inference_steps}, but {n} times: give one of them"
-            )
-        self._reset(self._plan(configuration, n, points, mu), device)
+        if given is not None and sigmas:
+            points = configuration.of_sigmas(given, configuration.shift(mu))
+        elif given is not None:
+            points = configuration.process_time(torch.tensor(given, dtype=torch.float64)).numpy()
+        count = n if points is None else len(points)
+        if count is None or n not in (None, count):
+            raise ArgumentError(f"num_inference_steps = {n}, but {count} times: give one of them")
+        return self._plan(configuration, count, points, mu)
 
     def _plan(self, c: Configuration, n: int, points: np.ndarray | None, mu: float | None) -> Plan:
         own = self.config
@@ -169,15 +178,16 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         return plan_sampling(c.process, own["method"] or DEFAULT_METHOD, n, named or grid, final=c.final,
                              **(own["options"] or {}))  # fmt: skip
 
-    def _reset(self, plan: Plan | None, device: torch.device | str | None = None) -> None:
-        """Before the first call of a plan; without one, the times are those of the training."""
+    def _reset(self, plan: Plan | None) -> None:
+        """Take a plan; without one, the times are those of the training."""
         self._configuration = c = Configuration(self.config)
         self._given = plan
-        self._begin_index: int | None = None
+        self._asked = None
+        self._unrolled: dict[int, Calls] = {}  # by the evaluation that is the first
         self.num_inference_steps = None if plan is None else plan.nfe
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
         shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
-        self.timesteps = shown.to(device)
+        self.timesteps = shown
         # Of equal times the last, where a step begins.
         self._index = {t: i for i, t in enumerate(shown.tolist())}
         end = c.process.t_end if plan is None else plan.times[-1]
@@ -186,15 +196,21 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         self._start(0)
 
     def _start(self, index: int) -> None:
-        """The calls from an evaluation on, with every number they need."""
-        c = self._configuration
+        """Before the first call of a run that begins with this evaluation."""
+        self._begin_index: int | None = None
         self._first, self._done, self._running = index, 0, False
         self._memory: dict[int, Tensor] = {}
         self._lost: Tensor | float = 0.0  # what rounding the state to half precision took from it
         self._noises: list[Noise] = []
-        self._calls: list[Call] = []
+        if index not in self._unrolled:
+            self._unrolled[index] = self._cut(index)
+        self._calls = self._unrolled[index]
+
+    def _cut(self, index: int) -> Calls:
+        """The calls from an evaluation on, with the (a, b) of the data = a x + b output to keep in bounds."""
+        c = self._configuration
         if self._given is None:
-            return
+            return []
 
         def affine(at: float, field: int) -> tuple[float, float]:
             target = PREDICTIONS[field]
@@ -202,7 +218,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
                 return c.coefficients(target, at)
             return conversion("data", target, *c.process.pair(at))
 
-        self._calls = unroll(resume(self._given, index, c.process), affine)
+        calls = unroll(resume(self._given, index, c.process), affine)
+        return [(call, c.limit and c.coefficients("data", call.at)) for call in calls]
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this evaluation: x is at its time, and the steps are made anew from there.
@@ -267,13 +284,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
             self._run_from(timestep)
         if self._done == len(self._calls):
             raise ArgumentError("the run is over: call set_timesteps before the next")
-        call, memory, limit = self._calls[self._done], self._memory, self._configuration.limit
+        (call, data), memory = self._calls[self._done], self._memory
         x, out, dtype = sample, model_output, sample.dtype
         if dtype not in WIDE:
             x, out = x.float() + self._lost, out.float()
-        if limit is not None:
-            a, b = self._configuration.coefficients("data", call.at)
-            out = limit(torch.add(out * b, x, alpha=a))
+        if data and (limit := self._configuration.limit):
+            out = limit((out * data[1]).add_(x, alpha=data[0]))
         memory[call.state], memory[call.output] = x, out
         for made, terms, interval in call.rows:
             memory[made] = (
