@@ -49,6 +49,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     """
 
     _compatibles = list(CLASSES)  # noqa: RUF012
+    timesteps: Tensor
     _asked: tuple[Any, ...] | None
     order = 1  # one entry of `timesteps` for each evaluation, whatever the order of the method
 
@@ -186,10 +187,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         self._unrolled: dict[int, Calls] = {}  # by the evaluation that is the first
         self.num_inference_steps = None if plan is None else plan.nfe
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
-        shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
-        self.timesteps = shown
+        self.timesteps = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
         # Of equal times the last, where a step begins.
-        self._index = {t: i for i, t in enumerate(shown.tolist())}
+        self._index = {t: i for i, t in enumerate(self.timesteps.tolist())}
         end = c.process.t_end if plan is None else plan.times[-1]
         self.sigmas = torch.tensor([c.sigma(t) for t in (*times, end)])
         self._scales = [c.process.preconditioning(t)[2] for t in times] if c.kind == "edm" else None
