@@ -279,6 +279,15 @@ def test_a_start_in_the_middle_is_a_shorter_run() -> None:
     assert torch.allclose(drive(scheduler, smooth, X, 4), want, atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["plms", "f_pndm"])
+def test_pndm_in_mid_run_is_what_it_is_without_its_start(method: str) -> None:
+    ours = _set(PlanScheduler.from_config(VP, method=method), 20)
+    ours.set_begin_index(15)
+    plain = PlanScheduler.from_config(VP, method="ipndm_4")
+    plain.set_timesteps(timesteps=ours.timesteps[15:])
+    assert torch.allclose(drive(ours, smooth, X, 15), drive(plain, smooth, X), atol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["euler", "dpmpp_2m", "deis_3", "unipc_3", "bdia"])
 def test_what_a_pipeline_does_to_x_between_calls_counts(method: str) -> None:
     """Inpainting pipelines put known pixels into x after each call: the step goes on from there."""

@@ -42,7 +42,8 @@ def plan_sampling(
 
     The last step is the data prediction at the last positive time (final="sigma_min" stops there
     instead). Where the noise is pure (alpha = 0) and the method's frame is infinite, the first step is
-    DDIM, which is exact in that limit. With explicit times the budget follows from them.
+    DDIM, which is exact in that limit. With explicit times the budget follows from them; where both are
+    given and leave nothing for a method's start, it begins without.
 
     Raises:
         ArgumentError: a budget the method cannot keep, or a grid that does not fit it.
