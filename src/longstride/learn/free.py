@@ -21,8 +21,8 @@ from .trajectories import Trajectories, clock
 DATA = PREDICTIONS.index("data")
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
 NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
-DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with
-TRIALS = 6  # dampings tried before a minimum is believed
+DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
+LOW, HIGH = 1e-7, 1e3  # between which dampings are tried before a minimum is believed
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 GAP = 1e-3  # least distance of two times in lambda
 Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are measured in, [n, ...]
@@ -208,7 +208,7 @@ def polish(
             quotients.append((scale * (features(end) - before) / size).flatten().double())
         J = torch.stack(quotients)
         gram, slope = J @ J.T, J @ miss
-        for _ in range(TRIALS):
+        while damping < HIGH:
             scaled = gram + damping * gram.diag().clamp(min=1e-12 * float(gram.diag().max())).diag()
             trial = vector.clone()
             trial[free] -= torch.linalg.solve(scaled, slope).cpu()
@@ -216,11 +216,11 @@ def polish(
             after, left, lower = ends(moved)
             if lower < error:
                 break
-            damping *= 8
+            damping *= 10
         else:
             break
         gained = 1 - lower / error
-        solver, run, squares, error, damping = moved, after, left, lower, damping / 8
+        solver, run, squares, error, damping = moved, after, left, lower, max(damping / 10, LOW)
         vector = torch.tensor(solver.vector(), dtype=torch.float64)
         progress(solver, error)
         if gained < SETTLED:

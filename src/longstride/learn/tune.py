@@ -1,4 +1,4 @@
-"""The best solver for one model and one budget: fitted on some noises, chosen on others, judged on a third set."""
+"""The best solver for a model and a budget: fitted on some noises, chosen on others, judged on more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +25,34 @@ from ..methods import REGISTRY
 from ..metrics import endpoint_error, interval, squared_errors
 from ..plan import Plan
 from ..process import Process
-from ..sampling import plan_sampling, prior, reference, sample
+from ..sampling import plan_reference, plan_sampling, prior, sample
 from .free import DATA, Features, Free, fit, polish
 from .trajectories import Trajectories, trajectories
 
 SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a plan was fitted to
-ELEMENTS = 2**17  # noises times elements that weights are fitted to, unless `noises` says otherwise
-FEW = 512  # noises that grids are compared on and that the first polish is of
-PART = 128  # noises behind a Jacobian
+ELEMENTS = 2**18  # noises times elements that weights are fitted to, unless `noises` says otherwise
+MOST, LEAST = 4096, 64  # noises, whatever their size
+FEW = 512  # noises at least, and an eighth of them, on which grids are compared and polishes begin
+PART = 2**16  # elements behind a Jacobian
+STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with all noises
+FIRST = 5  # iterations before that is decided
 SCREEN = 24  # noises that the whole registry is tried on
-STARTS = 2  # grids that a polish begins from
 CHECKED = 16  # noises on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
 
 # What is tried: families that are dense at the noisy end, in the middle, and at the clean one.
+FAMILIES = (
+    ("karras", "rho", (3.0, 7.0), (False,)),
+    ("exponential", "rho", (0.7, 0.85, 1.0), (False, True)),
+    ("decay", "gamma", (0.5, 0.3), (False, True)),
+    ("flow_shift", "shift", (1.0, 2.0), (False, True)),
+)
 GRIDS: dict[str, grids.Grid] = {
-    **{f"karras:rho={rho:g}": ("karras", {"rho": rho}) for rho in (3.0, 7.0)},
-    "log_snr": "log_snr",
-    **{
-        f"{family}:{key}={value:g}{':open=true' * end}": (family, {key: value, "open": bool(end)})
-        for family, key, values in (
-            ("exponential", "rho", (0.7, 0.85)), ("decay", "gamma", (0.5, 0.3)), ("flow_shift", "shift", (1.0, 2.0)),
-        )
-        for value in values
-        for end in (0, 1)
-    },
-}  # fmt: skip
+    f"{family}:{key}={value:g}{':open=true' * end}": (family, {key: value} | ({"open": True} if end else {}))
+    for family, key, values, ends in FAMILIES
+    for value in values
+    for end in ends
+}
 Progress = Callable[[str], None]
 
 
@@ -75,6 +78,7 @@ def tune(
     report: int = 1024,
     reference_nfe: int = 128,
     iterations: int = 20,
+    batch: int = 256,
     cache: str | Path | None = None,
     progress: Progress = lambda line: None,
 ) -> Any:
@@ -91,10 +95,11 @@ def tune(
         cond: what the network is conditioned on: a value, or a tensor or list of them, dealt out to the
             noises in turn.
         features: of samples [n, *shape], what errors are measured in; the samples themselves.
-        noises: to fit to; 2^17 over the elements of a sample, from 64 to 2048, unless given.
+        noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
         select, report: noises to choose and to report on.
         reference_nfe: of the solutions; it is halved on some noises, to see whether they have converged.
         iterations: of a polish, at most.
+        batch: noises that go through the network at once.
         cache: a folder that keeps what is finished: the same call goes on there, another budget shares it.
         progress: called with a line of text after everything that was done.
 
@@ -110,10 +115,10 @@ def tune(
                       ([nfe] if isinstance(nfe, int) else list(nfe))})  # fmt: skip
     if not budgets:
         raise ArgumentError("nfe is empty: give a budget, or several")
-    sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), 64), 2048), select, report]
+    sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report]
     for name, size in zip(("noises", "select", "report"), sizes, strict=True):
         whole(name, size, CHECKED)
-    tuning = Tuning(model, seed, cond, guidance, features, sizes, reference_nfe, cache, progress)
+    tuning = Tuning(model, seed, cond, guidance, features, sizes, reference_nfe, batch, cache, progress)
     plans = {k: tuning.plan(k, iterations) for k in budgets}
     return plans[nfe] if isinstance(nfe, int) else plans
 
@@ -123,13 +128,12 @@ class Tuning:
 
     def __init__(
         self, model: Denoiser, seed: int, cond: Mapping[str, Any] | None, guidance: float | Guidance,
-        features: Features, sizes: Sequence[int], reference_nfe: int, cache: str | Path | None,
-        progress: Progress,
+        features: Features, sizes: Sequence[int], reference_nfe: int, batch: int,
+        cache: str | Path | None, progress: Progress,
     ):  # fmt: skip
         self.model, self.guidance, self.features, self.say = model, Guidance.of(guidance), features, progress
         self.sizes, self.seed, self.reference_nfe, self.evaluations = sizes, seed, reference_nfe, 0
-        self.given, self.period = _in_turn(cond or {})
-        self._fields: dict[int, Field] = {}
+        self.given, self.batch = _in_turn(cond or {}), batch
         drawn = prior(model, sum(sizes), SEED + seed, dtype=torch.float64)
         x, self.x_select, self.x_report = drawn.split(list(sizes))
         subject = {
@@ -141,7 +145,7 @@ class Tuning:
         started = time.perf_counter()
         self.paths = self._paths(x)
         self.select, self.report = (
-            self.kept.tensor(name, lambda x=x: self._reference(x, reference_nfe))
+            self.kept.tensor(name, partial(self._reference, x, reference_nfe))
             for name, x in (("select", self.x_select), ("report", self.x_report))
         )
         half = self._reference(self.x_select[:CHECKED], max(reference_nfe // 2, 8))
@@ -153,33 +157,45 @@ class Tuning:
 
     def cond(self, n: int) -> dict[str, Any]:
         """The conditions of n noises, in turn."""
-        return {k: v[torch.arange(n) % len(v)] if isinstance(v, Tensor) else v for k, v in self.given.items()}
+        return self._dealt(torch.arange(n))
 
-    def field(self, t: float, x: Tensor) -> Tensor:
-        """The data prediction of the first noises of a set, or of as many from a whole turn on."""
-        n = len(x)
-        if n not in self._fields:
-            given = self.model.conditioning(self.cond(n), n, self.model.device)
-            self._fields[n] = self.model.fields(given, self.guidance)[DATA]
-        self.evaluations += n
-        return self._fields[n](t, x)
+    def _dealt(self, rows: Tensor) -> dict[str, Any]:
+        return {k: v[rows % len(v)] if isinstance(v, Tensor) else v for k, v in self.given.items()}
+
+    def fields(self, rows: Tensor) -> Field:
+        """The data prediction for some of the noises, in batches."""
+        parts = []
+        for some in rows.split(self.batch):
+            given = self.model.conditioning(self._dealt(some), len(some), self.model.device)
+            parts.append(self.model.fields(given, self.guidance)[DATA])
+
+        def evaluate(t: float, x: Tensor) -> Tensor:
+            self.evaluations += len(x)
+            return torch.cat([f(t, y) for f, y in zip(parts, x.split(self.batch), strict=True)])
+
+        return evaluate
 
     def _sampled(self, plan: Plan, x: Tensor) -> Tensor:
         self.evaluations += plan.nfe * len(x)
-        return sample(self.model, x_init=x, plan=plan, cond=self.cond(len(x)), guidance=self.guidance)
+        return sample(
+            self.model, x_init=x, plan=plan, cond=self.cond(len(x)), guidance=self.guidance, batch=self.batch
+        )
 
     def _reference(self, x: Tensor, nfe: int) -> Tensor:
-        self.evaluations += nfe * len(x)
-        return reference(self.model, x, cond=self.cond(len(x)), guidance=self.guidance, nfe=nfe, batch=len(x))
+        return self._sampled(plan_reference(self.model.process, nfe), x)
 
     def _paths(self, x: Tensor) -> Trajectories:
+        """The solutions from x, of which a journal keeps the states."""
         made: list[Trajectories] = []
 
         def make() -> Trajectories:
             if not made:
                 self.evaluations += self.reference_nfe * len(x)
-                asked = {"cond": self.cond(len(x)), "guidance": self.guidance}
-                made.append(trajectories(self.model, x, nfe=self.reference_nfe, **asked))
+                cond = self.cond(len(x))
+                nfe, batch = self.reference_nfe, self.batch
+                made.append(
+                    trajectories(self.model, x, cond=cond, guidance=self.guidance, nfe=nfe, batch=batch)
+                )
             return made[0]
 
         states = self.kept.tensor("states", lambda: make().states)
@@ -220,26 +236,31 @@ class Tuning:
         return sorted((replace(c, error=self.error(c.plan)) for c in last), key=lambda c: c.error)
 
     def fitted(self, nfe: int) -> list[tuple[str, Free]]:
-        """Weights in closed form on the grids where they do best on the first noises, best first."""
-        few, process, found = self.paths.part(slice(0, self._turns(FEW))), self.model.process, []
+        """Weights in closed form on every grid, those first that do best on the first noises."""
+        few, process, found = self.few, self.model.process, []
+        field = self.fields(torch.arange(len(few.end)))
         for name, grid in GRIDS.items():
             times = (*grids.times(process, nfe, grid), process.t_end)
-            _, end = fit(self.field, times, few)
-            found.append((endpoint_error(self.features(end), self.features(few.end)), name, times))
-        found.sort(key=lambda item: item[0] if math.isfinite(item[0]) else math.inf)
-        return [(name, fit(self.field, times, self.paths)[0]) for _, name, times in found[:STARTS]]
+            solver, end = fit(field, times, few)
+            error = endpoint_error(self.features(end), self.features(few.end))
+            found.append((error if math.isfinite(error) else math.inf, name, solver))
+        return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
-    def polished(self, solver: Free, iterations: int, fixed: Sequence[int] = ()) -> Free:
-        """On the first noises, then on all."""
-        asked: dict[str, Any] = {"part": self._turns(PART), "fixed": fixed, "features": self.features}
-        few = self.paths.part(slice(0, self._turns(FEW)))
-        for paths in (few, self.paths) if len(few.end) < len(self.paths.end) else (few,):
-            solver = polish(self.field, solver, paths, iterations=iterations, **asked)
-        return solver
+    def polished(
+        self, solver: Free, paths: Trajectories, iterations: int, **options: Any
+    ) -> tuple[Free, float]:
+        """The solver at a minimum over these noises, and its error there."""
+        errors: list[float] = []
+        part = max(PART // math.prod(self.model.shape), LEAST)
+        solver = polish(
+            self.fields, solver, paths, iterations=iterations, part=part, features=self.features,
+            seed=self.seed, progress=lambda solver, error: errors.append(error),
+        )  # fmt: skip
+        return solver, errors[-1] if errors else math.inf
 
-    def _turns(self, n: int) -> int:
-        """About n noises, whole turns of the conditions."""
-        return min(max(n // self.period, 1) * self.period, len(self.paths.end))
+    @property
+    def few(self) -> Trajectories:
+        return self.paths.part(slice(0, max(FEW, len(self.paths.end) // 8)))
 
     def plan(self, nfe: int, iterations: int) -> Plan:
         """The best plan of this budget, with its report."""
@@ -248,13 +269,7 @@ class Tuning:
         if not catalogue:
             raise ArgumentError(f"no method of the registry can spend {nfe} evaluations on this process")
         self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
-        made = []
-        for name, solver in self.fitted(nfe):
-            made.append(self._candidate(f"weights on {name}", solver))
-            better = self._kept(
-                f"{nfe} polished {name} {iterations}", lambda s=solver: self.polished(s, iterations)
-            )
-            made.append(self._candidate(f"times, conditioning times and weights, from {name}", better))
+        made = self.solvers(nfe, iterations)
         best = min([*made, *catalogue], key=lambda c: c.error)
         if self.halved > CONVERGED * best.error:
             raise SolveError(
@@ -271,11 +286,26 @@ class Tuning:
         tuned = best not in catalogue
         return replace(best.plan, method="tuned" if tuned else best.plan.method, report=report)
 
-    def _kept(self, key: str, make: Callable[[], Free]) -> Free:
+    def solvers(self, nfe: int, iterations: int) -> list[Candidate]:
+        """The best fit as it is, and what the best few lead to when every number moves."""
+        fitted = self.fitted(nfe)[:STARTS]
+        everyone = torch.arange(len(self.paths.end))
+        name, best = fitted[0]
+        made = [self._candidate(f"weights on {name}", fit(self.fields(everyone), best.times, self.paths)[0])]
+        begun = [(*self.polished(solver, self.few, FIRST), name) for name, solver in fitted]
+        for solver, _, name in sorted(begun, key=lambda item: item[1])[:FINALISTS]:
+            better = self._kept(
+                f"{nfe} NFE from {name}, {iterations} iterations",
+                partial(self.polished, solver, self.paths, iterations),
+            )
+            made.append(self._candidate(f"times, conditioning times and weights, from {name}", better))
+        return made
+
+    def _kept(self, key: str, make: Callable[[], tuple[Free, float]]) -> Free:
         """A solver that the journal knows or will know."""
 
         def numbers() -> dict[str, Any]:
-            solver = make()
+            solver, _ = make()
             return {"times": solver.times, "at": solver.at, "weights": solver.weights}
 
         known = self.kept.value(key, numbers)
@@ -309,7 +339,8 @@ class Tuning:
             "untuned": {"what": untuned.what, "error": other, "interval": interval(theirs)},
             "ratio": error / other, "ratio_interval": (low, high), "verdict": verdict,
             "tried": [{"what": c.what, "selection_error": c.error} for c in tried],
-            "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)), "seed": self.seed,
+            "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)),
+            "seed": self.seed,
             "reference": {"nfe": self.reference_nfe, "moved_by_halving": self.halved},
         }  # fmt: skip
 
@@ -321,8 +352,8 @@ def _planned(process: Process, method: str, nfe: int, grid: grids.Grid) -> Plan 
         return None
 
 
-def _in_turn(cond: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Conditions as tensors that are dealt out in turn, and how many there are in a turn."""
+def _in_turn(cond: Mapping[str, Any]) -> dict[str, Any]:
+    """Conditions as tensors that are dealt out in turn."""
     given: dict[str, Any] = {}
     for name, value in cond.items():
         dealt = (isinstance(value, Tensor) and value.ndim > 0) or (
@@ -334,4 +365,4 @@ def _in_turn(cond: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         raise ArgumentError(
             f"cond has values of lengths {sorted(lengths)}: they are dealt out in turn together"
         )
-    return given, max(lengths, default=1)
+    return given
