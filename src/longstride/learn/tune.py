@@ -33,10 +33,10 @@ SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a
 ELEMENTS = 2**18  # noises times elements that weights are fitted to, unless `noises` says otherwise
 MOST, LEAST = 4096, 64  # noises, whatever their size
 FEW = 512  # noises at least, and an eighth of them, on which grids are compared and polishes begin
-PART = 2**16  # elements behind a Jacobian
-STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with all noises
-FIRST = 5  # iterations before that is decided
-SCREEN = 24  # noises that the whole registry is tried on
+PART = 2**15  # elements behind a Jacobian
+STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with all noises
+FIRST = 4  # iterations before that is decided
+SCREEN = 16  # noises that the whole registry is tried on
 CHECKED = 16  # noises on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
 
