@@ -154,6 +154,54 @@ def compare(
 
 
 @app.command()
+def tune(
+    name: ModelName,
+    nfe: Annotated[str, typer.Option(help="Budgets of evaluations, which share the solutions.")] = "6",
+    noises: Annotated[
+        int | None, typer.Option(help="Noises to fit to. [default: by the size of a sample]")
+    ] = None,
+    select: Annotated[int, typer.Option(help="Noises to choose on.")] = 256,
+    heldout: Annotated[int, typer.Option("--report", help="Noises to report on.")] = 1024,
+    reference: Annotated[int, typer.Option(help="Evaluations of a converged solution.")] = 128,
+    iterations: Annotated[int, typer.Option(help="Of the last minimization, at most.")] = 20,
+    seed: Seed = 0,
+    label: Labels = None,
+    guidance: Guidance = 1.0,
+    out: Annotated[Path, typer.Option(help="Folder for plans, table and plot.")] = Path("tuned"),
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what later calls share. [default: in OUT, until it is done]"),
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Make the best plan for a model and a budget; write plans, a table and a plot of the front.
+
+    What was interrupted goes on when the same command is given again.
+    """
+    import shutil
+
+    from . import models, report
+    from .files import output_folder
+    from .learn import tune as make
+
+    set_threads(threads)
+    model = models.load(name)
+    unfinished = out / "unfinished"
+    with output_folder(out) as part:
+        plans = make(
+            model, numbers(nfe, "--nfe"), seed=seed, cond=conditions(model, model.null.get("y", 1), label),
+            guidance=guidance, noises=noises, select=select, report=heldout, reference_nfe=reference,
+            iterations=iterations, cache=cache or unfinished,
+            progress=lambda line: typer.echo(line, err=True),
+        )  # fmt: skip
+        report.write_front(plans, part)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    data = {"plans": {k: dict(p.report) for k, p in plans.items()}, "out": str(out)}
+    show(report.front_rows(plans), as_json, data, f"written to {out}")
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="digits or fashion.")],
     out: Annotated[Path, typer.Option(help="Folder for weights and checkpoint; a second run resumes.")],

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -71,6 +72,17 @@ class Plan:
         if differ:
             what = ", ".join(f"{k} {wanted.get(k)} and not {have.get(k)}" for k in differ)
             raise PlanError(f"this plan was made for another process: {what}; make one for this model")
+
+    def warn_elsewhere(self, shape: Sequence[int], guidance: str) -> None:
+        """A plan that was tuned says where, and warns where that is not."""
+        made_for = self.report.get("tuned_for", {})
+        for what, here in (("shape", list(shape)), ("guidance", guidance)):
+            if made_for.get(what, here) != here:
+                warnings.warn(
+                    f"this plan was tuned for {what} {made_for[what]} and is used for {here}: "
+                    "tune again, or see what it does there",
+                    stacklevel=3,
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The plan as what JSON can hold, with its digest.

@@ -209,6 +209,7 @@ def sample(
     if not (dtype or model.dtype).is_floating_point:
         raise ArgumentError(f"dtype = {dtype}: the state needs a floating one, such as torch.float32")
     guidance = Guidance.of(guidance)
+    plan.warn_elsewhere(model.shape, str(guidance))
     if guidance.against is not None:
         guidance = replace(guidance, against=guidance.against.to(where))
     calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere

@@ -20,6 +20,7 @@ from .trajectories import Trajectories, clock
 
 DATA = PREDICTIONS.index("data")
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
+SINGULAR = 1e-14  # relative size of an eigenvalue that counts as none
 NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
 DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
 LOW, HIGH = 1e-7, 1e3  # between which dampings are tried before a minimum is believed
@@ -87,6 +88,12 @@ class Free:
         weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
         return Free(process, (*times, process.t_end), tuple(at), weights)
 
+    def bound(self, k: int) -> bool:
+        """Whether number k is a time that cannot get any later."""
+        n = self.nfe
+        late = self.process.time(self.process.lambda_(self.process.t_min) - NUDGE)
+        return k < 2 * n - 2 and (self.times[1 + k] if k < n - 1 else self.at[k - n + 2]) <= late
+
     def begins(self, k: int) -> int:
         """The first evaluation or step that free number k touches."""
         n = self.nfe
@@ -145,8 +152,7 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
         if i:
             columns = torch.stack([(e - newest).flatten() for e in evaluations[:-1]])
             gram, right = columns @ columns.T, columns @ (paths.at(t) - r * x - q * newest).flatten()
-            gram += RIDGE * gram.diag().mean() * torch.eye(i, dtype=gram.dtype, device=gram.device)
-            w = torch.linalg.solve(gram, right).tolist()
+            w = _solved(gram, right, RIDGE * gram.diag().mean()).tolist()
         rows.append(tuple(w))
         x = _combined(r, x, [*w, q - sum(w)], evaluations)
     return Free(solver.process, solver.times, solver.at, tuple(rows)), x
@@ -163,8 +169,8 @@ def polish(
     features: Features = lambda x: x,
     seed: int = 0,
     progress: Callable[[Free, float], None] = lambda solver, error: None,
-) -> Free:
-    """The solver at a minimum of |features(its end) - features(the true end)|^2, all numbers at once.
+) -> tuple[Free, float]:
+    """The solver at a minimum of |features(its end) - features(the true end)|^2, and its error there.
 
     Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
     Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
@@ -187,13 +193,14 @@ def polish(
         error = float(squares.mean().sqrt())
         return run, squares, error if math.isfinite(error) else math.inf
 
-    top = paths.process.lambda_(paths.process.t_min)
     vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
     free = [k for k in range(len(vector)) if k not in set(fixed)]
     run, squares, error = ends(solver)
     if math.isinf(error):
         raise SolveError("the solver to begin with does not reach the end: its error is not finite")
     for _ in range(iterations if free else 0):
+        if error == 0:
+            break
         rows, counts = _drawn(squares.sqrt(), part, generator)
         base = March([x[rows] for x in run.states], [e[rows] for e in run.evaluations])
         before, some = features(base.end), fields(rows)
@@ -201,7 +208,7 @@ def polish(
         miss = (scale * (before - truth[rows])).flatten().double()
         quotients = []
         for k in free:
-            size = -NUDGE if k < solver.nfe - 1 and vector[k] > top - NUDGE else NUDGE
+            size = -NUDGE if solver.bound(k) else NUDGE
             trial = vector.clone()
             trial[k] += size
             end = march(some, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
@@ -209,9 +216,8 @@ def polish(
         J = torch.stack(quotients)
         gram, slope = J @ J.T, J @ miss
         while damping < HIGH:
-            scaled = gram + damping * gram.diag().clamp(min=1e-12 * float(gram.diag().max())).diag()
             trial = vector.clone()
-            trial[free] -= torch.linalg.solve(scaled, slope).cpu()
+            trial[free] -= _solved(gram, slope, damping * gram.diag())
             moved = solver.with_vector(trial.tolist())
             after, left, lower = ends(moved)
             if lower < error:
@@ -225,7 +231,14 @@ def polish(
         progress(solver, error)
         if gained < SETTLED:
             break
-    return solver
+    return solver, error
+
+
+def _solved(gram: Tensor, right: Tensor, ridge: Tensor) -> Tensor:
+    """The smallest w with (gram + ridge) w = right: columns that are nothing get nothing."""
+    gram, right = gram.double().cpu(), right.double().cpu()
+    ridge = ridge.double().cpu().expand(len(gram)).diag()
+    return torch.linalg.pinv(gram + ridge, rcond=SINGULAR, hermitian=True) @ right
 
 
 def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -115,8 +115,10 @@ def tune(
                       ([nfe] if isinstance(nfe, int) else list(nfe))})  # fmt: skip
     if not budgets:
         raise ArgumentError("nfe is empty: give a budget, or several")
+    if noises is not None:
+        whole("noises", noises, CHECKED, "what so few weights fit says nothing of other noises")
     sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report]
-    for name, size in zip(("noises", "select", "report"), sizes, strict=True):
+    for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
     tuning = Tuning(model, seed, cond, guidance, features, sizes, reference_nfe, batch, cache, progress)
     plans = {k: tuning.plan(k, iterations) for k in budgets}
@@ -246,17 +248,13 @@ class Tuning:
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
-    def polished(
-        self, solver: Free, paths: Trajectories, iterations: int, **options: Any
-    ) -> tuple[Free, float]:
+    def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
         """The solver at a minimum over these noises, and its error there."""
-        errors: list[float] = []
         part = max(PART // math.prod(self.model.shape), LEAST)
-        solver = polish(
+        return polish(
             self.fields, solver, paths, iterations=iterations, part=part, features=self.features,
-            seed=self.seed, progress=lambda solver, error: errors.append(error),
+            seed=self.seed,
         )  # fmt: skip
-        return solver, errors[-1] if errors else math.inf
 
     @property
     def few(self) -> Trajectories:

@@ -1,6 +1,7 @@
 """Pictures, plots and comparisons, for people."""
 
 from .comparison import Comparison, Result
+from .front import front_rows, write_front
 from .pictures import Strip, picture_grid, samples_image
 from .plots import error_plot
 from .runs import compare
@@ -11,6 +12,8 @@ __all__ = [
     "Strip",
     "compare",
     "error_plot",
+    "front_rows",
     "picture_grid",
     "samples_image",
+    "write_front",
 ]
