@@ -69,7 +69,7 @@ def kl_bound(
     if len(times) < 2 or process.sigma(times[-1]) == 0:
         raise ArgumentError("a bound needs two times at least, the last of them with noise")
     generator = torch.Generator().manual_seed(seed)
-    v, d = float(data.double().var(0, correction=0).mean()), data[0].numel()
+    v = float(data.double().var(0, correction=0).mean())
     steps = [_drawn(_snr(process, s), _snr(process, t), v, draws, generator) for s, t in pairwise(times)]
     marks = [
         time
@@ -146,7 +146,8 @@ def align_your_steps(
     table of all steps between `nodes` times even in log-SNR costs no more than `nodes` evaluations of each
     datum; dynamic programming then finds the minimum over all grids on them. The paper searches time by
     time, ten steps first and then each halved, with the bound estimated anew for each candidate: that is
-    `coordinate_search` of `kl_bound`, which ends no lower.
+    `coordinate_search` of all but the last by `lambda times: kl_bound(model, [*times, t_min], data)`, at
+    some thousand times the evaluations. The table needs no halving: its minimum is over all grids at once.
 
     Args:
         data: [n, *shape], of the model's distribution, such as `Trajectories.end`; some hundreds.

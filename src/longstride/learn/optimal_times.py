@@ -56,7 +56,7 @@ def jump_costs(
     cond: Mapping[str, Any] | None = None,
     guidance: float | Guidance = 1.0,
 ) -> Tensor:
-    """How far one step of DDIM misses, between any two of the trajectories' times and clean data.
+    """By how much one step of DDIM misses, between any two of the trajectories' times and clean data.
 
         c(i, j) = mean |r x_i + q D(t_i, x_i) - x_j|^2,     (r, q) = ddim_row(t_i, t_j)
 
@@ -83,7 +83,7 @@ def optimal_times(
     nfe: int,
     paths: Trajectories,
     *,
-    discount: float = 1.15,
+    discount: float = 1.0,
     cond: Mapping[str, Any] | None = None,
     guidance: float | Guidance = 1.0,
 ) -> list[float]:
@@ -91,11 +91,12 @@ def optimal_times(
 
     Trajectories of one model have one shape, whatever the noise, so a few of them (16 will do) tell where a
     long step goes wrong. The cost of a grid is that of its jumps, each from the exact state, the k-th times
-    discount^k: what is missed late is not mended. The times serve other methods as well.
+    discount^k: above 1 it says that what is missed late is not mended. The times serve other methods as well.
 
-    An Euler step in any frame with L = 0 whose basis is alpha and sigma (sigma, velocity) keeps x0_hat and
-    eps_hat still, which is DDIM. So on a flow this is Euler on the velocity, and with discount = 1 the
-    straightening of step sizes.
+    An Euler step in the frames "sigma" and "velocity" keeps x0_hat and eps_hat still, which is DDIM. So on a
+    flow this is Euler on the velocity, and the mean square with discount 1 is Bellman optimal step sizes.
+    GITS adds distances and not squares, with discount 1.15, whose square is 1.32 here. On Gaussian mixtures
+    1 was better in each of three processes, for DDIM and for Adams methods.
 
     Costs one evaluation of each state of `paths`, made with the same cond and guidance.
 
@@ -106,8 +107,8 @@ def optimal_times(
     Raises:
         ArgumentError: nfe below 1, or more than there are times in `paths`.
 
-    Reference: Chen et al. 2024, "On the trajectory regularity of ODE-based diffusion sampling" (GITS, whose
-    discount is 1.15); Nguyen et al. 2024, "Bellman optimal step-size straightening of flow-matching models".
+    Reference: Chen et al. 2024, "On the trajectory regularity of ODE-based diffusion sampling" (GITS);
+    Nguyen et al. 2024, "Bellman optimal step-size straightening of flow-matching models".
     """
     costs = jump_costs(model, paths, cond=cond, guidance=guidance)
     return [paths.times[i] for i in cheapest_path(costs, nfe, discount)[:-1]]
