@@ -135,8 +135,8 @@ def test_aligned_steps_halve_the_bound(name: str) -> None:
 
 
 def test_no_single_time_of_aligned_steps_is_better_elsewhere() -> None:
-    """The paper's search, time by time, has nothing to gain on data not seen: 2 % for nodes and draws."""
-    model, data = mixture(RING, PROCESSES["edm"]), RING.sample(256, seed=1)
+    """The paper's search, time by time, has nothing to gain on data not seen: 1 % for nodes and draws."""
+    model, data = mixture(RING, PROCESSES["edm"]), RING.sample(1024, seed=1)
     t_min = model.process.t_min
 
     def cost(times: list[float]) -> float:
@@ -145,7 +145,7 @@ def test_no_single_time_of_aligned_steps_is_better_elsewhere() -> None:
     times = align_your_steps(model, 5, data)
     searched = coordinate_search(model.process, times[:-1], cost)
     held = RING.sample(4096, seed=2)
-    assert kl_bound(model, times, held, seed=5) < 1.02 * kl_bound(model, [*searched, t_min], held, seed=5)
+    assert kl_bound(model, times, held, seed=5) < 1.01 * kl_bound(model, [*searched, t_min], held, seed=5)
 
 
 @pytest.mark.parametrize("dim", [2, 8])

@@ -1,4 +1,4 @@
-"""What is made for one model by asking it on seeded noises: a Plan, times, or the time its network is told."""
+"""What is made for one model by asking it on seeded noises: a Plan, times, or what time to tell it."""
 
 from .align_your_steps import align_your_steps, kl_bound
 from .iia import iia

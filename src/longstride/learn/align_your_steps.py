@@ -150,7 +150,8 @@ def align_your_steps(
     some thousand times the evaluations. The table needs no halving: its minimum is over all grids at once.
 
     Args:
-        data: [n, *shape], of the model's distribution, such as `Trajectories.end`; some hundreds.
+        data: [n, *shape], of the model's distribution, such as `Trajectories.end`: a thousand find the
+            minimum to 1 % in two dimensions, where 256 miss it by up to 7 %.
         nodes: candidates; the trapezoidal rule between them is the table's error.
         cond: as for `sample`, for the data.
 
