@@ -93,6 +93,39 @@ def planned(method: str, x: Tensor, out: Tensor) -> Candidate:
     return scheduled(lambda: PlanScheduler.from_config(config, method=method), x, out)
 
 
+def additions(method: str, x: Tensor, out: Tensor) -> Candidate:
+    """What PlanScheduler's steps add up, in a plain loop: the floor under `planned`."""
+    from longstride.compat.diffusers import PlanScheduler
+
+    config = diffusers.DDIMScheduler(clip_sample=False).config
+    scheduler = PlanScheduler.from_config(config, method=method)
+    scheduler.set_timesteps(N)
+    rows = [
+        (terms[0][2] == 1.0, len(terms)) for call, _ in scheduler._calls for _, terms, _ in call.rows if terms
+    ]
+
+    def loop() -> None:
+        for unit, length in rows:
+            y = torch.add(x, out, alpha=0.1) if unit else torch.mul(x, 0.9)
+            for _ in range(length - 1 - unit):
+                y.add_(out, alpha=0.1)
+
+    return Candidate(loop)
+
+
+def drawn(x: Tensor) -> Candidate:
+    """The noise of a stochastic method's steps alone: of seed, sample and interval, refinable."""
+    from longstride.noise import Noise
+
+    noise = Noise(0, range(len(x)), x.shape[1:])
+
+    def loop() -> None:
+        for i in range(N):
+            noise.increment(1.7**-i, 1.7 ** -(i + 1)).to(x)
+
+    return Candidate(loop)
+
+
 def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
     d, dpm = diffusers, diffusers.DPMSolverMultistepScheduler
     makers: dict[str, Callable[[], Any]] = {
@@ -101,6 +134,8 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
         "Euler": d.EulerDiscreteScheduler,
         "Heun": d.HeunDiscreteScheduler,
         "DDIM": d.DDIMScheduler,
+        "DDPM": d.DDPMScheduler,
+        "Euler a": d.EulerAncestralDiscreteScheduler,
         "PNDM (plms)": lambda: d.PNDMScheduler(skip_prk_steps=True),
         "IPNDM": d.IPNDMScheduler,
         "DPM++ 2M": dpm,
@@ -115,6 +150,9 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
         "bare two-term update": bare(2, x, out),
     }
     found |= {f"diffusers {name}": scheduled(make, x, out) for name, make in makers.items()}
+    if ours:  # before what is slow itself, as drawing leaves the caches cold
+        found["longstride ddpm, PlanScheduler"] = planned("ddpm", x, out)
+        found["longstride ddpm, its noise alone"] = drawn(x)
     for name in ("euler", "heun", "dpm_2", "dpmpp_2m", "lms order 4", "dpmpp_3m_sde (eta 0)"):
         found[f"k-diffusion {name}"] = crowson(name, x, out)
     if ours:
@@ -125,6 +163,7 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
             "dpmpp_2m",
             "dpmpp_3m",
             "deis_2",
+            "deis_3",
             "unipc_2",
             "unipc_3",
             "ipndm_4",
@@ -133,6 +172,7 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
         found |= {f"longstride {m}, ls.sample": longstride(m, x, out) for m in methods}
         found |= {f"longstride {m}, loop alone": loop_alone(m, x, out) for m in methods}
         found |= {f"longstride {m}, PlanScheduler": planned(m, x, out) for m in methods}
+        found |= {f"longstride {m}, PlanScheduler's additions": additions(m, x, out) for m in methods}
     return found
 
 
@@ -169,7 +209,10 @@ def main() -> None:
         "Microseconds per step on a 1 x 4 x 64 x 64 float32 tensor, one thread; the model returns a tensor",
         "that is there already; two-stage methods count each evaluation. diffusers: scale_model_input and",
         "step, and the same two of our PlanScheduler. longstride: `ls.sample` with its Denoiser, and the",
-        "planned loop alone. Read the ratios: absolute times depend on the machine and on what else it does.",
+        "planned loop alone. PlanScheduler's additions are what its steps add up, without arguments, checks",
+        "and books. set_timesteps is not timed: it makes a plan once, and keeps it while it is asked for",
+        "again. DDPM and Euler a draw noise, ours from (seed, sample, interval). Read the ratios: absolute",
+        "times depend on the machine and on what else it does.",
         "",
         "| what | median | fastest round | median / bare two-term |",
         "|---|---|---|---|",

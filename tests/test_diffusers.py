@@ -65,6 +65,8 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, **LATENT}, "euler", TEN),
     ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "use_karras_sigmas": True}, "euler", TEN),
     ("HeunDiscreteScheduler", {"timestep_spacing": "trailing"}, "heun", TEN),
+    ("KDPM2DiscreteScheduler", {"timestep_spacing": "trailing"}, "dpm_2", TEN),
+    ("DDIMParallelScheduler", {"timestep_spacing": "trailing", "clip_sample": False}, "ddim", TEN),
     ("EDMEulerScheduler", {}, "euler", NINE),
     ("EDMDPMSolverMultistepScheduler", {"prediction_type": "v_prediction"}, "dpmpp_2m", NINE),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "euler", {"sigmas": SIGMAS}),
@@ -81,26 +83,98 @@ SAME: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("name", "settings", "method", "times"), SAME)
 def test_agrees_with_diffusers(name: str, settings: dict, method: str, times: dict) -> None:
     theirs = getattr(diffusers, name)(**settings)
-    ours = PlanScheduler.from_config(theirs.config, method=method)
+    ours = PlanScheduler.from_config(theirs.config, trained_with=name, method=method)
     theirs.set_timesteps(**times)
     if not hasattr(theirs, "scale_model_input"):
         theirs.scale_model_input = lambda x, t: x
-    ours.set_timesteps(**times | ({"num_inference_steps": 19} if method == "heun" else {}))
+    ours.set_timesteps(**times | ({"num_inference_steps": 19} if method in ("heun", "dpm_2") else {}))
     assert torch.allclose(ours.timesteps, theirs.timesteps.float(), rtol=1e-4, atol=1e-3)
-    # Euler and Heun keep x/alpha.
-    scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if name.startswith(("Euler", "Heun")) else 1.0
+    # These keep x/alpha.
+    scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if name.startswith(("Euler", "Heun", "KDPM2")) else 1.0
     x = X.float() * ours.init_noise_sigma
     assert torch.allclose(drive(ours, smooth, x), drive(theirs, smooth, x * scale), atol=3e-5)
 
 
-def test_agrees_with_deis_until_its_noisy_end() -> None:
-    theirs = diffusers.DEISMultistepScheduler(timestep_spacing="trailing")
-    ours = PlanScheduler.from_config(theirs.config, method="deis_2")
+@pytest.mark.parametrize(
+    ("name", "method", "tolerance"),
+    # LMS's weights are integrals to 1e-4.
+    [("DEISMultistepScheduler", "deis_2", 1e-5), ("LMSDiscreteScheduler", "lms_4", 3e-4)],
+)
+def test_agrees_until_their_end_which_is_another(name: str, method: str, tolerance: float) -> None:
+    theirs = getattr(diffusers, name)(timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, trained_with=name, method=method)
     states: list[list[Tensor]] = [[], []]
     for scheduler, seen in zip((ours, theirs), states, strict=True):
         scheduler.set_timesteps(10)
-        drive(scheduler, lambda x, t, seen=seen: seen.append(x) or smooth(x, t), X.float())
-    assert torch.allclose(states[0][-1], states[1][-1], atol=1e-5)
+        scale = (theirs.sigmas[0] ** 2 + 1) ** 0.5 if scheduler is theirs and method == "lms_4" else 1.0
+        drive(scheduler, lambda x, t, seen=seen: seen.append(x) or smooth(x, t), X.float() * scale)
+    assert torch.allclose(states[0][-1], states[1][-1], atol=tolerance)
+
+
+def test_agrees_with_singlestep_dpm_solver() -> None:
+    """Its inner evaluations are at grid points, ours in the middle of lambda: one on a geometric grid.
+
+    Its times are rounded on that grid, so the network is one that does not look at them.
+    """
+    theirs = diffusers.DPMSolverSinglestepScheduler(use_exponential_sigmas=True)
+    ours = PlanScheduler.from_config(theirs.config, method="dpmpp_2s")
+    ends = []
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(9)
+        ends.append(drive(scheduler, lambda x, t: 0.8 * torch.tanh(1.3 * x), X))
+    assert torch.allclose(*ends, atol=1e-4)
+
+
+def test_agrees_with_heun_on_a_flow() -> None:
+    theirs = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    theirs.set_timesteps(10)
+    grid = [*theirs.sigmas[:1].tolist(), *theirs.sigmas[1:-1:2].tolist()]
+    ours = _set(PlanScheduler.from_config(theirs.config, method="heun", grid=grid), 19)
+    theirs.scale_model_input = lambda x, t: x
+    assert torch.allclose(drive(ours, smooth, X.float()), drive(theirs, smooth, X.float()), atol=1e-5)
+
+
+@pytest.mark.parametrize("largest", [1.0, 1.5])
+def test_dynamic_thresholds_are_those_of_diffusers(largest: float) -> None:
+    """At 201 elements a sample the quantile 0.995 is an element, and there is nothing to interpolate."""
+    theirs = diffusers.DDIMScheduler(thresholding=True, sample_max_value=largest, timestep_spacing="trailing")
+    x = torch.randn(2, 3, 67, 1, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for scheduler in (PlanScheduler.from_config(theirs.config, method="ddim"), theirs):
+        scheduler.set_timesteps(10)
+        ends.append(drive(scheduler, smooth, x, use_clipped_model_output=True))
+    assert torch.allclose(*ends, atol=3e-5)
+    plain = _set(
+        PlanScheduler.from_config(theirs.config, method="ddim", thresholding=False, clip_sample=False), 10
+    )
+    assert not torch.allclose(ends[0], drive(plain, smooth, x), atol=0.1)
+
+
+@pytest.mark.parametrize("variance", ["learned", "learned_range"])
+def test_the_variance_beside_a_prediction_is_left_aside(variance: str) -> None:
+    theirs = diffusers.DPMSolverMultistepScheduler(variance_type=variance, timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, method="dpmpp_2m")
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(10)
+        ends.append(drive(scheduler, lambda y, t: torch.cat([smooth(y, t), 9 * y], 1), x))
+    assert torch.allclose(*ends, atol=3e-5)
+
+
+def test_euler_a_has_the_mean_and_the_variance_of_diffusers() -> None:
+    theirs = diffusers.EulerAncestralDiscreteScheduler(timestep_spacing="trailing")
+    ours = PlanScheduler.from_config(theirs.config, method="euler_ancestral")
+    x, g = torch.randn(1, 1, 256, 256), torch.Generator().manual_seed(0)
+    out = 0.3 * torch.randn_like(x)
+    for scheduler in (ours, theirs):
+        scheduler.set_timesteps(20)
+    s, t = (float(sigma) for sigma in theirs.sigmas[:2])
+    wide = theirs.step(out, theirs.timesteps[0], x * (1 + s * s) ** 0.5, generator=g).prev_sample
+    change = ours.step(out, ours.timesteps[0], x, generator=g).prev_sample * (1 + t * t) ** 0.5 - wide
+    up = (t**2 * (s**2 - t**2) / s**2) ** 0.5
+    assert abs(float(change.mean())) < 5 * up * (2 / x.numel()) ** 0.5
+    assert float(change.std()) == pytest.approx(2**0.5 * up, rel=0.02)
 
 
 def test_ddpm_has_the_mean_and_the_variance_of_diffusers() -> None:
@@ -119,8 +193,7 @@ def test_ddpm_has_the_mean_and_the_variance_of_diffusers() -> None:
 
 # What users complain of. Each name is the complaint's, turned round.
 
-# A pipeline evaluates first, and cannot go through a start of several evaluations from its middle.
-NOISE_FIRST, STARTED = {"accelerated_ddpm"}, {"plms", "s_pndm"}
+NOISE_FIRST = {"accelerated_ddpm"}  # a pipeline evaluates first
 WHOLE = sorted(set(REGISTRY) - NOISE_FIRST)
 FLOW = config("FlowMatchEulerDiscreteScheduler", shift=3.0)
 VP = config("DDIMScheduler", clip_sample=False, timestep_spacing="trailing")
@@ -162,7 +235,7 @@ def test_timesteps_are_neither_rounded_nor_doubled(name: str, n: int) -> None:
 
 
 @pytest.mark.parametrize("source", [VP, FLOW, EDM], ids=["vp", "flow", "edm"])
-@pytest.mark.parametrize("method", sorted({*WHOLE} - STARTED - {"edm_churn"}))
+@pytest.mark.parametrize("method", sorted({*WHOLE} - {"edm_churn"}))
 def test_no_noise_is_left_wherever_a_run_begins(method: str, source: dict) -> None:
     """A network that knows the clean data brings every start to them, also one in the middle of a step."""
     data = X.flip(0)
@@ -183,7 +256,7 @@ def test_no_noise_is_left_wherever_a_run_begins(method: str, source: dict) -> No
         assert torch.allclose(end, data, atol=1e-4), (first, scheduler.timesteps)
 
 
-@pytest.mark.parametrize("method", sorted({*NOISE_FIRST, *STARTED, "edm_churn"}))
+@pytest.mark.parametrize("method", sorted({*NOISE_FIRST, "edm_churn"}))
 def test_a_method_that_cannot_begin_there_is_refused_and_never_botched(method: str) -> None:
     scheduler = PlanScheduler.from_config(VP, method=method)
     with pytest.raises(ls.ArgumentError, match="take another method"):  # noqa: PT012
@@ -206,7 +279,16 @@ def test_a_start_in_the_middle_is_a_shorter_run() -> None:
     assert torch.allclose(drive(scheduler, smooth, X, 4), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["euler", "dpmpp_2m", "deis_3", "bdia"])
+@pytest.mark.parametrize("method", ["plms", "f_pndm"])
+def test_pndm_in_mid_run_is_what_it_is_without_its_start(method: str) -> None:
+    ours = _set(PlanScheduler.from_config(VP, method=method), 20)
+    ours.set_begin_index(15)
+    plain = PlanScheduler.from_config(VP, method="ipndm_4")
+    plain.set_timesteps(timesteps=ours.timesteps[15:])
+    assert torch.allclose(drive(ours, smooth, X, 15), drive(plain, smooth, X), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["euler", "dpmpp_2m", "deis_3", "unipc_3", "bdia"])
 def test_what_a_pipeline_does_to_x_between_calls_counts(method: str) -> None:
     """Inpainting pipelines put known pixels into x after each call: the step goes on from there."""
     scheduler = PlanScheduler.from_config(VP, method=method)
@@ -291,6 +373,33 @@ def test_a_flow_has_every_method_and_the_better_one_is_better() -> None:
     assert errors["unipc_2"] < errors["euler"] / 2
 
 
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    # The next state from x, what the network returned and what is kept; before it, what is to be kept.
+    [("ddim", [2]), ("heun", [3, 2]), ("dpmpp_2m", [2, 3]), ("dpmpp_3m", [2, 4]), ("deis_3", [4]),
+     ("unipc_1", [2, 3]), ("unipc_2", [2, 4]), ("unipc_3", [2, 5]), ("sa_solver_2", [2, 5])],
+)  # fmt: skip
+def test_a_call_adds_no_more_than_its_states_and_evaluations(method: str, terms: list[int]) -> None:
+    """A corrected state costs nothing: it and the prediction after it are one row."""
+    calls = _set(PlanScheduler.from_config(VP, method=method), 15)._calls
+    inner = calls[7:9] if method == "heun" else calls[7:8]
+    found = [len(row) for call, _ in inner for _, row, interval in call.rows if interval is None]
+    assert found == terms
+
+
+def test_the_plan_that_was_asked_for_last_is_kept_until_anything_changes() -> None:
+    scheduler = _set(PlanScheduler.from_config(VP, method="unipc_2"), 6)
+    plan, times = scheduler._given, scheduler.timesteps
+    first = drive(scheduler, smooth, X)
+    assert _set(scheduler, 6)._given is plan
+    assert torch.equal(drive(scheduler, smooth, X), first)
+    scheduler.set_timesteps(timesteps=times[1:])
+    assert torch.equal(scheduler.timesteps, times[1:])
+    assert torch.equal(drive(_set(scheduler, 6), smooth, X), first)
+    scheduler.register_to_config(timestep_spacing="linspace")
+    assert not torch.equal(_set(scheduler, 6).timesteps, times)
+
+
 # Configurations: kept, and refused.
 
 
@@ -335,9 +444,7 @@ def test_a_plan_runs_as_it_is(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("DDIMScheduler", {"thresholding": True}, "thresholding"),
-    ("DPMSolverMultistepScheduler", {"variance_type": "learned_range"}, "variance"),
-    ("DDPMScheduler", {"variance_type": "learned"}, "variance"),
+    ("DPMSolverMultistepScheduler", {"variance_type": "other"}, "variance"),
     ("DDPMScheduler", {"beta_schedule": "sigmoid"}, "trained_betas"),
     ("DDIMScheduler", {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 50}, "trained_betas"),
     ("EulerDiscreteScheduler", {"interpolation_type": "log_linear"}, "interpolation_type"),
@@ -348,7 +455,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("DPMSolverMultistepScheduler", {"prediction_type": "flow_prediction", "use_flow_sigmas": True,
                                      "use_karras_sigmas": True}, "leave one"),
     ("DDPMScheduler", {"trained_betas": [0.1, 0.2]}, "2 entries"),
-    ("LCMScheduler", {}, "LCMScheduler"),
+    ("LCMScheduler", {}, "distilled"),
+    ("DDIMInverseScheduler", {}, "from noise to data"),
+    ("IPNDMScheduler", {}, "times"),
     ("VQDiffusionScheduler", {"num_vec_classes": 5}, "VQDiffusionScheduler"),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .guidance import Guidance
 from .integrate import Solution, Stats, solve
+from .learn import tune
 from .methods import list_methods
 from .models import load
 from .plan import Plan
@@ -41,4 +42,5 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "tune",
 ]

@@ -9,7 +9,7 @@ A Method writes the rows, a Plan keeps them, `advance` applies them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 Weight = float | Tensor
 Field = Callable[[float, Tensor], Tensor]
+Known = Sequence[Tensor] | Mapping[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Step:
         return sum(stage.at is not None for stage in self.stages)
 
 
-def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Sequence[Tensor]]) -> Tensor:
+def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Known]) -> Tensor:
     """The weighted sum of one row. Only its own fresh result is ever written in place."""
     kind, i, w = terms[0]
     out = known[kind][i]

@@ -118,12 +118,21 @@ class Guidance:
         return guided * share.reshape(-1, *[1] * (guided.ndim - 1))
 
     def limited(self, data: Tensor, data_range: tuple[float, float] | None) -> Tensor:
-        """(4), in the data's own units. The quantile is an element: the smallest that covers its share."""
+        """(4), in the data's own units."""
         assert self.threshold is not None  # or nobody asks
         assert data_range is not None  # `Denoiser.conditioned` has refused it
         low, high = data_range
         centre, half = (high + low) / 2, (high - low) / 2
-        y = ((data - centre) / half).flatten(1)
-        k = max(1, math.ceil(self.threshold * y.shape[1]))
-        s = y.abs().kthvalue(k, dim=1, keepdim=True).values.clamp(min=1)
-        return torch.minimum(torch.maximum(y, -s), s).div(s).mul(half).add(centre).reshape(data.shape)
+        y = limited((data - centre) / half, self.threshold)
+        return y.mul(half).add(centre)
+
+
+def limited(y: Tensor, threshold: float, largest: float = math.inf) -> Tensor:
+    """Dynamic thresholding of data [B, ...] whose range is [-1, 1]: clip(y, -s, s)/s, sample by sample.
+
+    s is the quantile `threshold` of |y|, the smallest element that covers its share, kept in 1 to `largest`.
+    """
+    flat = y.flatten(1)
+    k = max(1, math.ceil(threshold * flat.shape[1]))
+    s = flat.abs().kthvalue(k, dim=1, keepdim=True).values.clamp(1, largest)
+    return torch.minimum(torch.maximum(flat, -s), s).div(s).reshape(y.shape)

@@ -24,14 +24,14 @@ class Journal:
     """Values by key, and tensors by name, in a folder of their own.
 
     The first line of results.jsonl says what they are results of; a journal of anything else is forgotten.
-    The folder appears with the first result.
+    The folder appears with the first result. Without a folder nothing outlasts the run.
     """
 
-    def __init__(self, folder: Path, subject: Mapping[str, Any]):
-        self.folder, self.lines = folder, folder / "results.jsonl"
+    def __init__(self, folder: Path | None, subject: Mapping[str, Any]):
+        self.folder = folder
         self.head = json.dumps(subject, sort_keys=True)
         self.results: dict[str, Any] = {}
-        if self.lines.exists():
+        if folder is not None and self.lines.exists():
             head, *found = self.lines.read_text().splitlines() or [""]
             if head == self.head:
                 for line in found:
@@ -42,8 +42,15 @@ class Journal:
             else:
                 self.forget()
 
+    @property
+    def lines(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "results.jsonl"
+
     def _open(self) -> None:
         """Written whole again: a line that was cut off would spoil the next."""
+        if self.folder is None:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         known = [json.dumps({key: value}) for key, value in self.results.items()]
         self.lines.write_text("\n".join([self.head, *known]) + "\n")
@@ -57,6 +64,8 @@ class Journal:
 
     def tensor(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """The tensor of this name, made now if it is not kept."""
+        if self.folder is None:
+            return make()
         file = self.folder / f"{name}.safetensors"
         if file.exists():
             return load_file(file)["x"]
@@ -68,7 +77,8 @@ class Journal:
         return x
 
     def forget(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
         self.results = {}
 
 

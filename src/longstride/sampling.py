@@ -42,7 +42,8 @@ def plan_sampling(
 
     The last step is the data prediction at the last positive time (final="sigma_min" stops there
     instead). Where the noise is pure (alpha = 0) and the method's frame is infinite, the first step is
-    DDIM, which is exact in that limit. With explicit times the budget follows from them.
+    DDIM, which is exact in that limit. With explicit times the budget follows from them; where both are
+    given and leave nothing for a method's start, it begins without.
 
     Raises:
         ArgumentError: a budget the method cannot keep, or a grid that does not fit it.
@@ -63,7 +64,10 @@ def plan_sampling(
         lead = min(int(pure), len(given) - 1)
         parts = tuple(rule.full(n) for n in range(len(given) - 1 - lead))
     else:
-        lead, parts = _spent(rule, DEFAULT_NFE if nfe is None else nfe, pure, to_data)
+        budget = DEFAULT_NFE if nfe is None else nfe
+        lead, parts = _spent(rule, budget, pure, to_data)
+        if lead + len(parts) + 1 < len(given):  # on times of this number nothing is left for a start
+            lead, parts = _spent(replace(rule, start=()), budget, pure, to_data)
     times = grids.times(process, lead + len(parts) + 1, given or grid, t_start)
     if parts and lead and not math.isinf(frame.clock(times[0])):
         lead, parts = 0, (1, *parts)  # a family that begins below t_max

@@ -1,17 +1,22 @@
 """A plan as one call per evaluation, for loops that belong to someone else.
 
 A pipeline evaluates its network, hands the output to a scheduler and gets the next state back. So steps are
-cut at their evaluations: a call files the one that was just made and combines up to the state of the next.
-States, evaluations and noises live in numbered registers, used again as soon as no later row needs them.
+cut at their evaluations: a call takes the one that was just made and combines up to the state of the next.
+
+All rows being linear, a vector that the network does not see need not be made: its row goes into those that
+use it. So it is with an evaluation that no later call needs, and with the corrected state X of a
+predictor-corrector. The next step needs X again; but Y, the next state that the network sees, is
+Y = w X + rest, so X = (Y - rest)/w. Corrector and predictor are one row then, and what a pipeline does to
+Y is done to X.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from ..core import Stage, Step
@@ -22,71 +27,141 @@ from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_sampling
 
-Terms = tuple[tuple[int, int, Any], ...]
+Row = Mapping[int, float]  # weights of vectors by their numbers
+Terms = tuple[tuple[int, int, float], ...]
 
 
 @dataclasses.dataclass
 class Call:
-    """What happens between one evaluation and the next.
+    """What happens between one evaluation and the next. Vectors go by numbers.
 
-    at, field: time of the evaluation, and which prediction is wanted there.  state, evaluation: registers
-    of its x and of itself.  rows: registers in the order in which they are filled, each from terms for
-    `core.combine` over one list, or with the unit normal of an interval of Brownian time.  result: register
-    of the next state; of the end, after the last call.
+    at, field: time of the evaluation, and which prediction is wanted there.  state, output: its x, and what
+    the network returned.  rows: what is made, in order: from terms for `core.combine` over one mapping, or
+    the unit normal of an interval of Brownian time.  result: the next state, or the end after the last call.
+    done: what no later call needs.
     """
 
     at: float
     field: int
     state: int
-    evaluation: int
+    output: int
     rows: list[tuple[int, Terms, tuple[float, float] | None]] = dataclasses.field(default_factory=list)
     result: int = 0
+    done: tuple[int, ...] = ()
 
 
-def unroll(steps: Iterable[Step], unit: Callable[[float, int], float]) -> list[Call]:
-    """The calls of a plan's steps; x at the first time is in register 0.
+class _Written:
+    """The rows of steps over numbered vectors, of which x at the first time is 0.
 
-    unit: what the evaluation (at, field) is filed in units of; the weights take it up.
+    rows: by number; none for what is given (x, outputs, noises).  segments: the states that follow an
+    evaluation, up to the one that the network sees next, or the end; the first precede all evaluations.
+    calls: of each evaluation, still without rows.  noises: their intervals.  last: the last segment that
+    uses a vector.
+    """
+
+    def __init__(self, steps: Iterable[Step]):
+        self.rows: dict[int, Row] = {}
+        self.segments: list[list[int]] = [[]]
+        self.calls: list[Call] = []
+        self.noises: dict[int, tuple[float, float]] = {}
+        self.last: dict[int, int] = defaultdict(int)
+        self._count = 1
+        xs, fs = [0], list[int]()
+        for step in steps:
+            zs = [self._new() for _ in pairwise(step.brownian or ())]
+            self.noises |= zip(zs, pairwise(step.brownian or ()), strict=True)
+            known = (xs, fs, zs)
+            for stage in step.stages:
+                xs.append(self._state([(known[kind][i], w) for kind, i, w in stage.terms]))
+                if stage.at is not None:
+                    fs.append(self._new())
+                    self.calls.append(Call(stage.at, stage.field, xs[-1], fs[-1]))
+                    self.segments.append([])
+            xs, fs = [xs[i] for i in step.keep_x], [fs[i] for i in step.keep_f]
+        self._state([(xs[-1], 1.0)])
+
+    def _new(self) -> int:
+        self._count += 1
+        return self._count - 1
+
+    def _state(self, terms: Sequence[tuple[int, Any]]) -> int:
+        row: dict[int, float] = defaultdict(float)
+        for v, w in terms:
+            row[v] += w
+            self.last[v] = len(self.segments) - 1
+        made = self._new()
+        self.rows[made] = row
+        self.segments[-1].append(made)
+        return made
+
+
+def unroll(steps: Iterable[Step], affine: Callable[[float, int], tuple[float, float]]) -> list[Call]:
+    """The calls of a plan's steps.
+
+    affine: (a, b) with the evaluation (at, field) = a x + b output. One that later calls need is held in
+    units of b, which costs one addition at most.
 
     Raises:
         ArgumentError: the plan changes x before it evaluates it for the first time.
     """
-    calls = [Call(math.nan, 0, 0, 0)]  # what precedes the first evaluation: nothing, or it is refused
-    units = {0: 1.0}
-    xs, fs = [0], list[int]()
-    for step in steps:
-        zs = list[int]()
+    plan = _Written(steps)
+    last, begin = plan.last, plan.segments[0][-1]
+    meaning: dict[int, tuple[Row, float]] = {v: ({v: 1.0}, 1.0) for v in plan.noises}
+    meaning[0] = {begin: 1.0}, 1.0  # (row, w): the vector is row/w of what is held
 
-        def register(value: float, held: tuple[list[int], ...] = (xs, fs, zs)) -> int:
-            free = next(i for i in count() if not any(i in kind for kind in held))
-            units[free] = value
-            return free
+    def held(row: Row) -> Row:
+        """The same vector as a row over what is held. To divide first lets equal weights cancel exactly."""
+        total: dict[int, float] = defaultdict(float)
+        for v, w in row.items():
+            terms, divisor = meaning[v]
+            for u, c in terms.items():
+                total[u] += w / divisor * c
+        return {u: c for u, c in total.items() if c}
 
-        for interval in pairwise(step.brownian or ()):
-            zs.append(register(1.0))
-            calls[-1].rows.append((zs[-1], (), interval))
-        for stage in step.stages:
-            known = ((xs, fs, zs)[kind][i] for kind, i, _ in stage.terms)
-            terms = tuple((0, r, w * units[r]) for r, (_, _, w) in zip(known, stage.terms, strict=True))
-            if len(terms) == 1 and terms[0][2] == 1.0:
-                xs.append(terms[0][1])  # a copy is the register itself: what is put there, all see
+    for k, (*unseen, seen) in enumerate(plan.segments):
+        made: dict[int, Row] = {}
+        if k:
+            call = plan.calls[k - 1]
+            x, output = call.state, call.output
+            a, b = affine(call.at, call.field)
+            if last[output] == k:
+                meaning[output] = {x: a, output: b}, 1.0
             else:
-                xs.append(register(1.0))
-                calls[-1].rows.append((xs[-1], terms, None))
-            if stage.at is not None:
-                calls[-1].result = xs[-1]
-                fs.append(register(unit(stage.at, stage.field)))
-                calls.append(Call(stage.at, stage.field, xs[-1], fs[-1]))
-        xs, fs = [xs[i] for i in step.keep_x], [fs[i] for i in step.keep_f]
-    calls[-1].result = xs[-1]
-    first, *calls = calls
-    if any(interval is None for _, _, interval in first.rows):
-        raise ArgumentError(
-            "a pipeline evaluates its network at x before it calls its scheduler, and this plan changes x "
-            "first: give it to ls.sample, or take another method"
-        )
-    calls[0].rows[:0] = first.rows
-    return calls
+                meaning[output] = {output: b}, 1.0
+                made |= {output: {output: 1.0, x: a / b}} if a else {}
+        row = plan.rows[seen]
+        # Of the states that are needed again, `seen` may stand for one: if the others in its row are, too.
+        stood = next((v for v in unseen if v in row and all(last[u] >= last[v] for u in row)), None)
+        for v in (*unseen, seen):
+            meaning[v] = held(plan.rows[v]), 1.0
+            if v == seen or (v != stood and last[v] > k):
+                made[v], meaning[v] = meaning[v][0], ({v: 1.0}, 1.0)
+        if stood is not None:
+            rest = held({u: -w for u, w in row.items() if u != stood})
+            meaning[stood] = {seen: 1.0, **rest}, row[stood]
+        if k:
+            call.result = seen
+            call.rows = list(_in_order(made, plan.noises))
+        elif made != {begin: {begin: 1.0}}:
+            raise ArgumentError(
+                "a pipeline evaluates its network at x before it calls its scheduler, and this plan changes "
+                "x first: give it to ls.sample, or take another method"
+            )
+    needed = set[int]()
+    for call in reversed(plan.calls):
+        used = {u for _, terms, _ in call.rows for _, u, _ in terms}
+        call.done = tuple({call.state, call.output, *used, *(v for v, _, _ in call.rows)} - needed)
+        needed |= used
+    return plan.calls
+
+
+def _in_order(
+    made: Mapping[int, Row], noises: dict[int, tuple[float, float]]
+) -> Iterable[tuple[int, Terms, tuple[float, float] | None]]:
+    """Rows as a call has them: a noise is drawn before it is first used; what needs no factor comes first."""
+    for v, row in made.items():
+        yield from ((u, (), noises.pop(u)) for u in row if u in noises)
+        yield v, tuple((0, u, w) for u, w in sorted(row.items(), key=lambda term: term[1] != 1.0)), None
 
 
 def evaluated_at(steps: Iterable[Step]) -> list[float]:
@@ -126,7 +201,7 @@ def resume(plan: Plan, index: int, process: Process) -> list[Step]:
     def written(nfe: int, grid: Sequence[float]) -> tuple[Step, ...]:
         return plan_sampling(process, plan.method, nfe, grid, final=final, **plan.options).steps
 
-    with suppress(ArgumentError):  # a start that the method pays for at the beginning of its grid, not here
+    with suppress(ArgumentError):  # such as other evaluations than the pipeline has
         if plan.method in REGISTRY and written(len(at), times) == plan.steps:
             rest = written(len(at) - head, times[n:])
             if evaluated_at(rest) == at[head:]:

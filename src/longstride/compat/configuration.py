@@ -4,31 +4,48 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import diffusers
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
 from ..frame import conversion
 from ..grid import GRIDS, RATIO_MAX
+from ..guidance import limited
 from ..process import EDM, VE, VP, Flow, Process
 
 # Where the classes lay their steps: on both ends of a table, open towards data, or without a table.
 CLASSES = {
-    "DDIMScheduler": "both",
-    "DDPMScheduler": "both",
-    "PNDMScheduler": "both",
-    "EulerDiscreteScheduler": "both",
-    "HeunDiscreteScheduler": "both",
-    "DEISMultistepScheduler": "open",
-    "DPMSolverMultistepScheduler": "open",
-    "UniPCMultistepScheduler": "open",
-    "EDMEulerScheduler": "edm",
-    "EDMDPMSolverMultistepScheduler": "edm",
-    "FlowMatchEulerDiscreteScheduler": "flow",
+    **dict.fromkeys((
+        "DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler", "PNDMScheduler",
+        "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "LMSDiscreteScheduler",
+    ), "both"),
+    **dict.fromkeys((
+        "DEISMultistepScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler",
+        "SASolverScheduler", "UniPCMultistepScheduler",
+    ), "open"),
+    **dict.fromkeys(("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"), "edm"),
+    **dict.fromkeys(("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"), "flow"),
+}  # fmt: skip
+# What is missing for the others that diffusers has.
+MISSING = {
+    **dict.fromkeys(
+        ("LCMScheduler", "TCDScheduler", "FlowMatchLCMScheduler", "CMStochasticIterativeScheduler"),
+        "its network is distilled for its own sampler, which is no time integration: keep that",
+    ),
+    **dict.fromkeys(
+        ("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"),
+        "plans for pipelines run from noise to data",
+    ),
+    "DPMSolverSDEScheduler": "give trained_with='LMSDiscreteScheduler', which has the same settings",
+    "CosineDPMSolverMultistepScheduler": "its network's times are atan(sigma), which no class here has",
+    "IPNDMScheduler": "its network's times are atan(sigma/alpha), which no class here has",
 }
 PREDICTS = {"epsilon": "noise", "sample": "data", "v_prediction": "v", "flow_prediction": "flow"}
 RAMPS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "log_snr", "use_beta_sigmas": "beta",
@@ -36,18 +53,18 @@ RAMPS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "log_snr", "us
 
 # What says how their solver works, or is read by pipelines: no business of the network's or the grid's.
 SOLVER = {"solver_order", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final",
-          "predict_x0", "disable_corrector", "solver_p", "skip_prk_steps", "set_alpha_to_one",
+          "predict_x0", "disable_corrector", "predictor_order", "corrector_order", "tau_func", "solver_p",
+          "skip_prk_steps", "set_alpha_to_one",
           "dynamic_thresholding_ratio", "sample_max_value", "base_shift", "max_shift", "base_image_seq_len",
           "max_image_seq_len"}  # fmt: skip
 UNDERSTOOD = {"num_train_timesteps", "beta_start", "beta_end", "trained_betas", "sigma_min", "sigma_max",
               "sigma_data", "rho", "clip_sample", "clip_sample_range", "steps_offset", "shift", "flow_shift",
               "rescale_betas_zero_snr", "lambda_min_clipped", "use_flow_sigmas", "shift_terminal",
-              "use_dynamic_shifting", *RAMPS}  # fmt: skip
+              "use_dynamic_shifting", "thresholding", *RAMPS}  # fmt: skip
 # Where only some values are understood: those, and what is missing for the others.
 ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "thresholding": ((False,), "dynamic thresholding of the data prediction is not built"),
-    "variance_type": ((None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-                      "a network that returns its variance beside its prediction is not understood"),
+    "variance_type": ((None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned",
+                       "learned_range"), "another variance is not understood"),
     "interpolation_type": (("linear",), "sigmas that are not those of the timesteps are not understood"),
     "timestep_type": (("discrete", "continuous"), "timesteps of another kind are not understood"),
     "invert_sigmas": ((False,), "flows whose time runs the other way are not understood"),
@@ -64,19 +81,22 @@ ALLOWED: dict[str, tuple[tuple[Any, ...], str]] = {
 def class_of(config: Mapping[str, Any]) -> str:
     """The class that a configuration belongs to: as it says, or the one with just these settings.
 
-    The configuration of a scheduler that was never saved does not say it.
+    The configuration of a scheduler that was never saved does not say it. Classes of the same settings that
+    lay their steps alike are one to us.
     """
     name = config.get("trained_with", config.get("_class_name"))
     keys = {key for key in config if not key.startswith("_")}
     names = [name] if name else [n for n in CLASSES if keys == set(parameters(n))]
-    if len(names) != 1 or names[0] not in CLASSES:
+    kinds = {CLASSES.get(n) for n in names}
+    if len(kinds) != 1 or None in kinds:
+        missing = MISSING.get(name, f"trained_with= may name one of those that are: {', '.join(CLASSES)}")
         raise ArgumentError(
-            f"the configuration of {name or 'a class that it does not name'} is not understood; "
-            f"trained_with= may name one of those that are: {', '.join(CLASSES)}"
+            f"the configuration of {name or 'a class that it does not name'} is not understood: {missing}"
         )
     return names[0]
 
 
+@lru_cache
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """The arguments of a class of diffusers."""
     return inspect.signature(getattr(diffusers, name)).parameters
@@ -104,8 +124,8 @@ class Configuration:
     """A network and a grid, as read from the configuration of a scheduler.
 
     process: where the network's noise levels come from.  predicts: what it returns, as `frame.conversion`
-    calls it, or "raw" for EDM's F times `sign`.  clip: bound on the data prediction, or None.  final: where
-    a run ends, see `plan_sampling`.
+    calls it, or "raw" for EDM's F times `sign`.  limit: what keeps the data prediction in bounds, or None.
+    final: where a run ends, see `plan_sampling`.
 
     Raises:
         ArgumentError: a setting that is not understood, or settings that contradict each other.
@@ -118,7 +138,13 @@ class Configuration:
         ramps = [RAMPS[key] for key in RAMPS if v.get(key)]
         self.ramp = ramps[0] if ramps else None
         self.final = "sigma_min" if v.get("final_sigmas_type") == "sigma_min" else "data"
-        self.clip = v["clip_sample_range"] if v.get("clip_sample") else None
+        self.limit: Callable[[Tensor], Tensor] | None = None
+        if v.get("thresholding"):
+            self.limit = partial(
+                limited, threshold=v["dynamic_thresholding_ratio"], largest=v["sample_max_value"]
+            )
+        elif v.get("clip_sample"):
+            self.limit = partial(torch.clamp, min=-v["clip_sample_range"], max=v["clip_sample_range"])
         self.predicts, self.sign = PREDICTS[v.get("prediction_type", "flow_prediction")], 1.0
         self.process = self._process()
         if len(ramps) + (bool(v.get("use_flow_sigmas")) and self.name != "UniPCMultistepScheduler") > 1:
@@ -205,6 +231,20 @@ class Configuration:
         a, b = conversion("data", target, *pair)
         return a + b * c_skip, b * c_out * self.sign
 
+    def prediction(self, output: Tensor, x: Tensor) -> Tensor:
+        """The prediction [B, C, ...] in an output that is not of x's shape: the first half of [B, 2 C, ...]
+        where the network returns its variance beside it.
+
+        Raises:
+            ArgumentError: the configuration knows of no variance, or it is another shape still.
+        """
+        learned = self.given.get("variance_type") in ("learned", "learned_range")
+        half = output.narrow(1, 0, x.shape[1]) if output.shape[1] == 2 * x.shape[1] else output
+        if learned and half.shape == x.shape:
+            return half
+        shapes = f"{list(output.shape)} for an x of {list(x.shape)}"
+        raise ArgumentError(f"the network returned {shapes}: give step its prediction alone")
+
     def shift(self, mu: float | None) -> float:
         """The shift of a flow's times: fixed, or following mu.
 
@@ -258,9 +298,10 @@ class Configuration:
     def _of_table(self, n: int) -> np.ndarray:
         v, more, process = self.given, self.kind == "open", self.process
         first = process.time(v.get("lambda_min_clipped", -math.inf))
-        if v["timestep_spacing"] == "linspace":
+        spacing = v.get("timestep_spacing", "linspace")
+        if spacing == "linspace":
             t = np.linspace(first, 0, n + more)[:n]
-        elif v["timestep_spacing"] == "trailing":
+        elif spacing == "trailing":
             t = first - np.arange(n) / n * (first + 1)
         else:
             offset, points = v["steps_offset"], n + more

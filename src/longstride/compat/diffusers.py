@@ -23,6 +23,7 @@ from .configuration import CLASSES, Configuration, class_of, parameters, setting
 
 OWN = ("trained_with", "method", "options", "grid", "plan")
 WIDE = (torch.float32, torch.float64)
+Calls = list[tuple[Call, tuple[float, float] | None]]
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as all of diffusers' are made
@@ -48,6 +49,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     """
 
     _compatibles = list(CLASSES)  # noqa: RUF012
+    timesteps: Tensor
+    _asked: tuple[Any, ...] | None
     order = 1  # one entry of `timesteps` for each evaluation, whatever the order of the method
 
     @register_to_config
@@ -117,7 +120,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         sigmas: Sequence[float] | None = None,
         mu: float | None = None,
     ) -> None:
-        """Make the plan.
+        """Make the plan, unless it is the one that was asked for last.
 
         num_inference_steps: evaluations of the network.  timesteps or sigmas: one for each evaluation, in
         the network's times or as its class has them; a method that evaluates between its steps takes as
@@ -130,19 +133,26 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         """
         if timesteps is not None and sigmas is not None:
             raise ArgumentError("give set_timesteps one of timesteps and sigmas, or num_inference_steps")
+        given = timesteps if sigmas is None else sigmas
+        exact = None if given is None else [float(value) for value in given]
+        asked = (dict(self.config), num_inference_steps, exact, sigmas is None, mu)
+        if asked != self._asked:
+            self._reset(self._asked_for(num_inference_steps, exact, sigmas is not None, mu))
+            self._asked = asked
+        self.timesteps = self.timesteps.to(device or "cpu")
+        self._start(0)
+
+    def _asked_for(self, n: int | None, given: list[float] | None, sigmas: bool, mu: float | None) -> Plan:
         configuration = Configuration(self.config)
         points = None
-        if sigmas is not None:
-            points = configuration.of_sigmas(sigmas, configuration.shift(mu))
-        elif timesteps is not None:
-            given = torch.tensor([float(t) for t in timesteps], dtype=torch.float64)
-            points = configuration.process_time(given).numpy()
-        n = num_inference_steps if points is None else len(points)
-        if n is None or num_inference_steps not in (None, n):
-            raise ArgumentError(
-                f"num_inference_steps = {num_inference_steps}, but {n} times: give one of them"
-            )
-        self._reset(self._plan(configuration, n, points, mu), device)
+        if given is not None and sigmas:
+            points = configuration.of_sigmas(given, configuration.shift(mu))
+        elif given is not None:
+            points = configuration.process_time(torch.tensor(given, dtype=torch.float64)).numpy()
+        count = n if points is None else len(points)
+        if count is None or n not in (None, count):
+            raise ArgumentError(f"num_inference_steps = {n}, but {count} times: give one of them")
+        return self._plan(configuration, count, points, mu)
 
     def _plan(self, c: Configuration, n: int, points: np.ndarray | None, mu: float | None) -> Plan:
         own = self.config
@@ -169,46 +179,47 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         return plan_sampling(c.process, own["method"] or DEFAULT_METHOD, n, named or grid, final=c.final,
                              **(own["options"] or {}))  # fmt: skip
 
-    def _reset(self, plan: Plan | None, device: torch.device | str | None = None) -> None:
-        """Before the first call of a plan; without one, the times are those of the training."""
+    def _reset(self, plan: Plan | None) -> None:
+        """Take a plan; without one, the times are those of the training."""
         self._configuration = c = Configuration(self.config)
         self._given = plan
-        self._begin_index: int | None = None
+        self._asked = None
+        self._unrolled: dict[int, Calls] = {}  # by the evaluation that is the first
         self.num_inference_steps = None if plan is None else plan.nfe
         times = c.training_times() if plan is None else evaluated_at(plan.steps)
-        shown = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
-        self.timesteps = shown.to(device)
+        self.timesteps = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
         # Of equal times the last, where a step begins.
-        self._index = {t: i for i, t in enumerate(shown.tolist())}
+        self._index = {t: i for i, t in enumerate(self.timesteps.tolist())}
         end = c.process.t_end if plan is None else plan.times[-1]
         self.sigmas = torch.tensor([c.sigma(t) for t in (*times, end)])
         self._scales = [c.process.preconditioning(t)[2] for t in times] if c.kind == "edm" else None
         self._start(0)
 
     def _start(self, index: int) -> None:
-        """The calls from an evaluation on, with every number they need."""
-        c, clip = self._configuration, self._configuration.clip
+        """Before the first call of a run that begins with this evaluation."""
+        self._begin_index: int | None = None
         self._first, self._done, self._running = index, 0, False
-        self._memory: list[Tensor] = []
+        self._memory: dict[int, Tensor] = {}
         self._lost: Tensor | float = 0.0  # what rounding the state to half precision took from it
         self._noises: list[Noise] = []
-        self._calls: list[tuple[Call, tuple[float, ...]]] = []
+        if index not in self._unrolled:
+            self._unrolled[index] = self._cut(index)
+        self._calls = self._unrolled[index]
+
+    def _cut(self, index: int) -> Calls:
+        """The calls from an evaluation on, with the (a, b) of the data = a x + b output to keep in bounds."""
+        c = self._configuration
         if self._given is None:
-            return
+            return []
 
-        def unit(at: float, field: int) -> float:
-            return c.coefficients(PREDICTIONS[field], at)[1] if clip is None else 1.0
+        def affine(at: float, field: int) -> tuple[float, float]:
+            target = PREDICTIONS[field]
+            if c.limit is None:
+                return c.coefficients(target, at)
+            return conversion("data", target, *c.process.pair(at))
 
-        for call in unroll(resume(self._given, index, c.process), unit):
-            target = PREDICTIONS[call.field]
-            if clip is None:
-                a, b = c.coefficients(target, call.at)
-                self._calls.append((call, (a / b,)))
-            else:
-                back = conversion("data", target, *c.process.pair(call.at))
-                self._calls.append((call, (*c.coefficients("data", call.at), *back)))
-        used = {r for call, _ in self._calls for r in (call.evaluation, *(row[0] for row in call.rows))}
-        self._memory = [torch.empty(0)] * (1 + max(used))
+        calls = unroll(resume(self._given, index, c.process), affine)
+        return [(call, c.limit and c.coefficients("data", call.at)) for call in calls]
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin with this evaluation: x is at its time, and the steps are made anew from there.
@@ -268,30 +279,28 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
                 f"eta = {eta}: the noise is the method's, from_config(..., options={{'eta': {eta}}})"
             )
         if model_output.shape != sample.shape:
-            shapes = f"{list(model_output.shape)} for an x of {list(sample.shape)}"
-            raise ArgumentError(f"the network returned {shapes}: give step its prediction alone")
+            model_output = self._configuration.prediction(model_output, sample)
         if not self._running:
             self._run_from(timestep)
         if self._done == len(self._calls):
             raise ArgumentError("the run is over: call set_timesteps before the next")
-        call, weights = self._calls[self._done]
-        memory = self._memory
-        wide = sample.dtype in WIDE
-        x, out = (sample, model_output) if wide else (sample.float(), model_output.float())
-        if not wide:
-            x = x + self._lost
-        memory[call.state] = x
-        memory[call.evaluation] = _filed(x, out, weights, self._configuration.clip)
-        for register, terms, interval in call.rows:
-            memory[register] = (
+        (call, data), memory = self._calls[self._done], self._memory
+        x, out, dtype = sample, model_output, sample.dtype
+        if dtype not in WIDE:
+            x, out = x.float() + self._lost, out.float()
+        if data and (limit := self._configuration.limit):
+            out = limit((out * data[1]).add_(x, alpha=data[0]))
+        memory[call.state], memory[call.output] = x, out
+        for made, terms, interval in call.rows:
+            memory[made] = (
                 combine(terms, (memory,)) if interval is None else self._normal(interval, x, generator)
             )
         result = memory[call.result]
+        for unneeded in call.done:
+            del memory[unneeded]
         self._done += 1
-        if self._done == len(self._calls):
-            self._memory = []  # a run's tensors go when it is over
-        if not wide:
-            rounded = result.to(sample.dtype)
+        if dtype not in WIDE:
+            rounded = result.to(dtype)
             self._lost, result = result - rounded, rounded
         return SchedulerOutput(result) if return_dict else (result,)
 
@@ -327,13 +336,3 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise`, as the pipelines of flows call it."""
         return self.add_noise(sample, noise, timestep)
-
-
-def _filed(x: Tensor, out: Tensor, weights: tuple[float, ...], clip: float | None) -> Tensor:
-    """An evaluation in its unit, from the network's output, by way of the data where those are clipped."""
-    if clip is None:
-        (ratio,) = weights
-        return torch.add(out, x, alpha=ratio) if ratio else out
-    a, b, p, q = weights
-    data = torch.add(out * b, x, alpha=a).clamp_(-clip, clip)
-    return torch.add(data * q, x, alpha=p) if p else data

@@ -7,6 +7,7 @@ from .optimal_times import cheapest_path, jump_costs, optimal_times
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
 from .time_shift import time_shift
 from .trajectories import Trajectories, trajectories
+from .tune import tune
 
 __all__ = [
     "Trajectories",
@@ -24,4 +25,5 @@ __all__ = [
     "optimal_times",
     "time_shift",
     "trajectories",
+    "tune",
 ]

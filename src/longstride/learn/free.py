@@ -20,12 +20,12 @@ from .trajectories import Trajectories, clock
 
 DATA = PREDICTIONS.index("data")
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
-NUDGE = 1e-4  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
-DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with
-TRIALS = 6  # dampings tried before a minimum is believed
+NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
+DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
+LOW, HIGH = 1e-7, 1e3  # between which dampings are tried before a minimum is believed
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 GAP = 1e-3  # least distance of two times in lambda
-Objective = Callable[[Tensor], Tensor]
+Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are measured in, [n, ...]
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,17 @@ class Free:
         v = [clock(self.process, t) for t in self.at[1:]]
         return [*u, *(b - a for a, b in zip(u, v, strict=True)), *(w for row in self.weights for w in row)]
 
-    def with_vector(self, vector: Sequence[float]) -> Free | None:
-        """The solver of these numbers; None if its times are out of order."""
+    def with_vector(self, vector: Sequence[float]) -> Free:
+        """The solver of these numbers; times that are out of order are moved until they are not."""
         n, process = self.nfe, self.process
         first, low, high = self.times[0], clock(process, self.times[0]), process.lambda_(process.t_min)
-        u = list(vector[: n - 1])
-        if any(b < a + GAP for a, b in pairwise([low, *u])) or (u and u[-1] > high):
-            return None
+        u: list[float] = []
+        for i, wanted in enumerate(vector[: n - 1]):
+            u.append(min(max(wanted, (u[-1] if u else low) + GAP), high - (n - 2 - i) * GAP))
         v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 2], strict=True)]
         times, at = ([first, *(process.time(w) for w in row)] for row in (u, v))
-        ends = list(accumulate(range(n), initial=2 * n - 2))
-        weights = tuple(tuple(vector[a:b]) for a, b in pairwise([*ends, ends[-1]][: n + 1]))
+        ends = accumulate(range(n), initial=2 * n - 2)
+        weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
         return Free(process, (*times, process.t_end), tuple(at), weights)
 
     def begins(self, k: int) -> int:
@@ -153,79 +153,86 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
 
 
 def polish(
-    field: Field,
+    fields: Callable[[Tensor], Field],
     solver: Free,
     paths: Trajectories,
     *,
     iterations: int = 20,
-    part: int | None = None,
+    part: int = 1024,
     fixed: Sequence[int] = (),
-    objective: Objective = lambda x: x,
+    features: Features = lambda x: x,
+    seed: int = 0,
     progress: Callable[[Free, float], None] = lambda solver, error: None,
 ) -> Free:
-    """The solver at a minimum of |objective(its end) - objective(the true end)|^2, all numbers free at once.
+    """The solver at a minimum of |features(its end) - features(the true end)|^2, all numbers at once.
 
     Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
     Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
-    takes: no backpropagation, and the model may be anything that answers. A step is taken only where it
-    lowers the error over all noises.
+    takes: no backpropagation, and the model may be anything that answers. The Jacobian is taken of `part`
+    noises, drawn anew each time: half evenly, half in proportion to their residuals, which the few that a
+    coarse solver leads to a wrong mode dominate; each counts by how likely it was. A step is taken only where
+    it lowers the error over all noises.
 
     Args:
-        part: noises that the Jacobian is taken of, in turn; None for all.
+        fields: the field for some of the noises, by their numbers: conditions belong to a noise.
         fixed: numbers of `Free.vector` that stay.
         progress: called with the solver and its error after every iteration.
     """
-    n, rows = len(paths.end), part or len(paths.end)
-    truth = objective(paths.end)
+    n, generator = len(paths.end), torch.Generator().manual_seed(seed)
+    truth, everyone = features(paths.end), fields(torch.arange(n))
 
-    def ends(solver: Free) -> tuple[March, float]:
-        run = march(field, solver, paths.noise)
-        error = float((objective(run.end) - truth).square().mean().sqrt())
-        return run, error if math.isfinite(error) else math.inf
+    def ends(solver: Free) -> tuple[March, Tensor, float]:
+        run = march(everyone, solver, paths.noise)
+        squares = (features(run.end) - truth).square().flatten(1).mean(1).double().cpu()
+        error = float(squares.mean().sqrt())
+        return run, squares, error if math.isfinite(error) else math.inf
 
+    top = paths.process.lambda_(paths.process.t_min)
     vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
     free = [k for k in range(len(vector)) if k not in set(fixed)]
-    run, error = ends(solver)
+    run, squares, error = ends(solver)
     if math.isinf(error):
         raise SolveError("the solver to begin with does not reach the end: its error is not finite")
-    for iteration in range(iterations if free else 0):
-        first = iteration * rows % max(n - rows + 1, 1)
-        chosen = slice(first, first + rows)
-        base = March([x[chosen] for x in run.states], [e[chosen] for e in run.evaluations])
-        before = objective(base.end)
-        miss = (before - truth[chosen]).flatten().double()
+    for _ in range(iterations if free else 0):
+        rows, counts = _drawn(squares.sqrt(), part, generator)
+        base = March([x[rows] for x in run.states], [e[rows] for e in run.evaluations])
+        before, some = features(base.end), fields(rows)
+        scale = counts.sqrt().to(before).reshape(-1, *[1] * (before.ndim - 1))
+        miss = (scale * (before - truth[rows])).flatten().double()
         quotients = []
         for k in free:
-            nudged, size = _nudged(solver, vector, k)
-            end = march(field, nudged, base.states[0], base, solver.begins(k)).end
-            quotients.append(((objective(end) - before).flatten() / size).double())
+            size = -NUDGE if k < solver.nfe - 1 and vector[k] > top - NUDGE else NUDGE
+            trial = vector.clone()
+            trial[k] += size
+            end = march(some, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
+            quotients.append((scale * (features(end) - before) / size).flatten().double())
         J = torch.stack(quotients)
         gram, slope = J @ J.T, J @ miss
-        for _ in range(TRIALS):
+        while damping < HIGH:
             scaled = gram + damping * gram.diag().clamp(min=1e-12 * float(gram.diag().max())).diag()
             trial = vector.clone()
-            trial[free] -= torch.linalg.solve(scaled, slope)
+            trial[free] -= torch.linalg.solve(scaled, slope).cpu()
             moved = solver.with_vector(trial.tolist())
-            after, lower = (run, math.inf) if moved is None else ends(moved)
-            if moved is not None and lower < error:
+            after, left, lower = ends(moved)
+            if lower < error:
                 break
-            damping *= 8
+            damping *= 10
         else:
             break
         gained = 1 - lower / error
-        solver, vector, run, error, damping = moved, trial, after, lower, damping / 8
+        solver, run, squares, error, damping = moved, after, left, lower, max(damping / 10, LOW)
+        vector = torch.tensor(solver.vector(), dtype=torch.float64)
         progress(solver, error)
         if gained < SETTLED:
             break
     return solver
 
 
-def _nudged(solver: Free, vector: Tensor, k: int) -> tuple[Free, float]:
-    """The solver with number k changed a little, upwards or where that is out of order downwards."""
-    for size in (NUDGE, -NUDGE):
-        trial = vector.clone()
-        trial[k] += size
-        nudged = solver.with_vector(trial.tolist())
-        if nudged is not None:
-            return nudged, size
-    raise SolveError("two times of the solver have run together")
+def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`part` rows, half drawn evenly and half by size, and for how many of them all each one stands."""
+    n = len(sizes)
+    if part >= n:
+        return torch.arange(n), torch.ones(n, dtype=sizes.dtype)
+    chance = 0.5 / n + 0.5 * sizes / sizes.sum()
+    rows = torch.multinomial(chance, part, replacement=True, generator=generator)
+    return rows, 1 / (part * chance[rows])

@@ -73,16 +73,20 @@ def trajectories(
     cond: Mapping[str, Any] | None = None,
     guidance: float | Guidance = 1.0,
     nfe: int = 400,
+    batch: int = 256,
 ) -> Trajectories:
     """The trajectories from x_init [n, *shape] at t_max, a state for each step of `plan_reference`."""
     plan = plan_reference(model.process, nfe)
-    states = [x_init]
+    states: dict[int, list[Tensor]] = {n: [] for n in range(len(plan.steps))}
     end = sample(
-        model, x_init=x_init, plan=plan, cond=cond, guidance=guidance, batch=len(x_init),
-        callback=lambda n, t, x: states.append(x),
+        model, x_init=x_init, plan=plan, cond=cond, guidance=guidance, batch=batch,
+        callback=lambda n, t, x: states[n].append(x),
     )  # fmt: skip
     pure = math.isinf(model.process.lambda_(plan.times[0]))  # then the next state is at the same log-SNR
     keep = [i for i in range(len(plan.times) - 1) if not (pure and i == 1)]
     return Trajectories(
-        model.process, tuple(plan.times[i] for i in keep), torch.stack([states[i] for i in keep]), end
+        model.process,
+        tuple(plan.times[i] for i in keep),
+        torch.stack([torch.cat(states[i - 1]) if i else x_init.to(end) for i in keep]),
+        end,
     )

@@ -1,6 +1,14 @@
 """How good samples are: error against a reference, Frechet distance, class agreement."""
 
-from .endpoint import endpoint_error
+from .endpoint import endpoint_error, interval, squared_errors
 from .features import Statistics, class_agreement, frechet_distance, statistics
 
-__all__ = ["Statistics", "class_agreement", "endpoint_error", "frechet_distance", "statistics"]
+__all__ = [
+    "Statistics",
+    "class_agreement",
+    "endpoint_error",
+    "frechet_distance",
+    "interval",
+    "squared_errors",
+    "statistics",
+]
