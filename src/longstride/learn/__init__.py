@@ -1,8 +1,29 @@
-"""What is made for one model by asking it on seeded noises: a Plan, or the time its network is told."""
+"""What is made for one model by asking it on seeded noises: a Plan, times, or what time to tell it."""
 
+from .align_your_steps import align_your_steps, kl_bound
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
+from .optimal_times import cheapest_path, jump_costs, optimal_times
+from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
 from .time_shift import time_shift
+from .trajectories import Trajectories, trajectories
 from .tune import tune
 
-__all__ = ["dpm_solver_v3", "iia", "model_statistics", "time_shift", "tune"]
+__all__ = [
+    "Trajectories",
+    "align_your_steps",
+    "beta_times",
+    "cheapest_path",
+    "cma_search",
+    "coordinate_search",
+    "dpm_solver_v3",
+    "endpoint_cost",
+    "iia",
+    "jump_costs",
+    "kl_bound",
+    "model_statistics",
+    "optimal_times",
+    "time_shift",
+    "trajectories",
+    "tune",
+]
