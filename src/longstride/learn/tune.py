@@ -268,7 +268,7 @@ class Tuning:
             raise ArgumentError(f"no method of the registry can spend {nfe} evaluations on this process")
         self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
         made = self.solvers(nfe, iterations)
-        best = min([*made, *catalogue], key=lambda c: c.error)
+        best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
         if self.halved > CONVERGED * best.error:
             raise SolveError(
                 f"the reference has not converged: half its evaluations move it by {self.halved:.3g}, where "
@@ -323,19 +323,20 @@ class Tuning:
             squared_errors(self.features(self._sampled(c.plan, self.x_report)), self.features(self.report))
             for c in (best, untuned)
         )
-        low, high = interval(ours, theirs)
+        error, other = (float(e.mean().sqrt()) for e in (ours, theirs))
+        low, high = (1.0, 1.0) if best is untuned else interval(ours, theirs)
         verdict = f"{1 / high:.2f} to {1 / low:.2f} times smaller"
         if best is untuned:
             verdict = "no tuned plan was better on the selection noises, so this is the untuned one"
         elif high >= 1:
             verdict = "the paired 95 % interval includes no gain"
-        error, other = (float(e.mean().sqrt()) for e in (ours, theirs))
         return {
             "tuned_for": {"model": self.model.name, "shape": list(self.model.shape),
                           "guidance": str(self.guidance), "nfe": nfe},
             "what": best.what, "error": error, "interval": interval(ours),
             "untuned": {"what": untuned.what, "error": other, "interval": interval(theirs)},
-            "ratio": error / other, "ratio_interval": (low, high), "verdict": verdict,
+            "ratio": 1.0 if best is untuned else error / other, "ratio_interval": (low, high),
+            "verdict": verdict,
             "tried": [{"what": c.what, "selection_error": c.error} for c in tried],
             "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)),
             "seed": self.seed,
