@@ -1,0 +1,142 @@
+"""Tuned plans beside the best sampler of every peer, from the same noise, held out of everything.
+
+    python benchmarks/tune.py --models mixture-edm --nfe 5,6
+
+For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
+sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
+baseline is the best of the peers on those noises. On `fashion`, whose evaluations are dear, the peers' samplers
+are those that were best in endpoint.json. Goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+
+import longstride as ls
+import ours
+import tasks
+from endpoint import NFES, RESULTS, read_json, versions
+from endpoint_tables import figure, split
+from longstride.metrics import interval, squared_errors
+from peers import Task, runs
+
+SEED = 1  # of the report noises; tune's own are of another generator
+ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
+    "mixture": dict.fromkeys((5, 6, 8, 10), 1 / 3) | {4: 1 / 2},
+    "digits-edm": dict.fromkeys((5, 6, 8, 10), 0.4),
+    "fashion": dict.fromkeys((5, 6, 8, 10), 1 / 2),
+}
+NOISES = {"fashion": {"noises": 128, "select": 64, "report": 64}}
+CHEAP = {"noises": 8192, "select": 1024, "report": 256, "batch": 4096}
+FASHION_BEST = 3  # of each peer
+
+
+def peers_of(model: str, task: Task, nfe: int) -> list:
+    """Every run of the peers; on fashion, each peer's best at this budget on fewer noises."""
+    found = list(runs(task))
+    if model != "fashion":
+        return found
+    rows = read_json(RESULTS / "endpoint.json")["fashion"]["rows"]
+    keep = set()
+    for peer in {run.peer for run in found}:
+        mine = [k for k in rows if split(k)[0] == peer]
+        keep |= {split(k) for k in sorted(mine, key=lambda k: figure(rows[k], str(nfe)))[:FASHION_BEST]}
+    return [run for run in found if (run.peer, run.sampler, run.grid) in keep]
+
+
+def best_peer(model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, nfe: int) -> tuple:
+    """(error, squared errors, name, how many ran) of the best peer."""
+    best, ran = (math.inf, None, ""), 0
+    for run in peers_of(model, task, nfe):
+        try:
+            with torch.no_grad():
+                x = run.call(noise, nfe)
+        except Exception:  # a peer's failure is no baseline
+            continue
+        if x is None or not x.isfinite().all():
+            continue
+        ran += 1
+        squares = squared_errors(x.double(), truth)
+        error = float(squares.mean().sqrt())
+        if error < best[0]:
+            best = error, squares, f"{run.peer}: {run.sampler} on {run.grid}"
+    return *best, ran
+
+
+def measure(model: str, nfe: int, n: int, seed: int) -> dict:
+    task = tasks.task(model)
+    network = ls.load(model) if model == "fashion" else ours.denoiser(task)
+    cond = {"y": torch.arange(10)} if model == "fashion" else None
+    started = time.perf_counter()
+    plan = ls.tune(network, nfe, cond=cond, seed=seed, **NOISES.get(model, CHEAP))
+    seconds = time.perf_counter() - started
+    noise = tasks.noise(task, n, SEED)
+    steps = 50 if model == "fashion" else 400
+    with torch.no_grad():
+        truth = tasks.reference(task, noise, steps)
+    given = {"cond": {"y": torch.arange(n) % 10}} if model == "fashion" else {}
+    start = noise * network.process.sigma(network.process.t_max)
+    squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
+    error, theirs, name, ran = best_peer(model, task, noise, truth, nfe)
+    low, high = interval(squares, theirs)
+    return {
+        "tuned": float(squares.mean().sqrt()), "interval": interval(squares), "what": plan.report["what"],
+        "untuned": plan.report["untuned"]["what"], "peer": name, "peer error": error, "peers run": ran,
+        "ratio": float(squares.mean().sqrt()) / error, "ratio interval": (low, high), "n": n,
+        "evaluations": plan.report["evaluations"], "seconds": round(seconds, 1), "versions": versions(),
+    }  # fmt: skip
+
+
+def write(figures: dict, path: Path) -> None:
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+    lines = [
+        "# Tuned plans beside the best peer", "",
+        "Made by `python benchmarks/tune.py`. End-point error on report noises that nothing was fitted to or "
+        "chosen on, n of them; the peer is the best of all that ran on the same noises. The ratio's interval is a "
+        "paired 95 % bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine.", "",
+        "| model | NFE | best peer | its error | tuned | ratio | 95 % | asked | n | peers run | evaluations | seconds |",
+        "|---|" + "---|" * 11,
+    ]  # fmt: skip
+    for key, r in sorted(figures.items(), key=lambda kv: (kv[0].split()[0], int(kv[0].split()[1]))):
+        model, nfe, *_ = key.split()
+        asked = ASKED["mixture" if model.startswith("mixture") else model].get(int(nfe))
+        low, high = r["ratio interval"]
+        lines.append(
+            f"| {model} | {nfe} | {r['peer']} | {r['peer error']:.4f} | {r['tuned']:.4f} | {r['ratio']:.3f} | "
+            f"{low:.3f} to {high:.3f} | {'' if asked is None else f'{asked:.3f}'} | {r['n']} | {r['peers run']} | "
+            f"{r['evaluations']:,} | {r['seconds']} |"
+        )
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=lambda s: s.split(","), default=list(tasks.EXACT))
+    parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
+    parser.add_argument("--n", type=int, help="report noises (1024, fashion 256)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    path = RESULTS / "tune.json"
+    for model in arguments.models:
+        for nfe in arguments.nfe:
+            key = f"{model} {nfe}" + (f" seed {arguments.seed}" if arguments.seed else "")
+            figures = read_json(path)
+            if key in figures:
+                continue
+            n = arguments.n or (256 if model == "fashion" else 1024)
+            found = measure(model, nfe, n, arguments.seed)
+            write(read_json(path) | {key: found}, path)
+            print(
+                key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
