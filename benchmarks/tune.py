@@ -4,7 +4,7 @@
 
 For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
 sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
-baseline is the best of the peers on those noises. On `fashion`, whose evaluations are dear, the peers' samplers
+baseline is the best of the peers on those noises. On `fashion`, whose evaluations are dear, the peers' runs
 are those that were best in endpoint.json. Goes on where it stopped.
 """
 
@@ -93,26 +93,30 @@ def measure(model: str, nfe: int, n: int, seed: int) -> dict:
     }  # fmt: skip
 
 
+HEAD = ("model", "NFE", "best peer", "its error", "tuned", "ratio", "95 %", "asked", "n", "peers' runs",
+        "evaluations", "seconds")  # fmt: skip
+ABOUT = """# Tuned plans beside the best peer
+
+Made by `python benchmarks/tune.py`. End-point error on n report noises that nothing was fitted to or chosen
+on. The peer is the best of all its runs from the same noises. The interval of the ratio is a paired 95 %
+bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine.
+"""
+
+
 def write(figures: dict, path: Path) -> None:
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    lines = [
-        "# Tuned plans beside the best peer", "",
-        "Made by `python benchmarks/tune.py`. End-point error on report noises that nothing was fitted to or "
-        "chosen on, n of them; the peer is the best of all that ran on the same noises. The ratio's interval is a "
-        "paired 95 % bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine.", "",
-        "| model | NFE | best peer | its error | tuned | ratio | 95 % | asked | n | peers run | evaluations | seconds |",
-        "|---|" + "---|" * 11,
-    ]  # fmt: skip
+    rows = [HEAD, ["---"] * len(HEAD)]
     for key, r in sorted(figures.items(), key=lambda kv: (kv[0].split()[0], int(kv[0].split()[1]))):
-        model, nfe, *_ = key.split()
+        model, nfe, *seed = key.split()
         asked = ASKED["mixture" if model.startswith("mixture") else model].get(int(nfe))
         low, high = r["ratio interval"]
-        lines.append(
-            f"| {model} | {nfe} | {r['peer']} | {r['peer error']:.4f} | {r['tuned']:.4f} | {r['ratio']:.3f} | "
-            f"{low:.3f} to {high:.3f} | {'' if asked is None else f'{asked:.3f}'} | {r['n']} | {r['peers run']} | "
-            f"{r['evaluations']:,} | {r['seconds']} |"
-        )
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        rows.append([
+            " ".join([model, *seed]), nfe, r["peer"], f"{r['peer error']:.4f}", f"{r['tuned']:.4f}",
+            f"{r['ratio']:.3f}", f"{low:.3f} to {high:.3f}", "" if asked is None else f"{asked:.3f}",
+            str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", str(r["seconds"]),
+        ])  # fmt: skip
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    path.with_suffix(".md").write_text(f"{ABOUT}\n{table}\n")
 
 
 def main() -> None:
