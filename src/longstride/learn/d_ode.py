@@ -14,7 +14,7 @@ from ..guidance import Guidance
 from ..plan import Plan
 from ..sampling import plan_sampling
 from .rewrite import evaluations, remembering, rewritten
-from .stepwise import fit_steps, held_out
+from .stepwise import fit_steps, judged
 
 
 @torch.no_grad()
@@ -58,10 +58,8 @@ def d_ode(
     fields = model.fields(model.conditioning(cond, samples, model.device), guidance)
     asked: dict[str, Any] = {"samples": samples, "seed": seed, "cond": cond, "guidance": guidance}
     lambdas, report = fit_steps(model, base, lambda p: (fields, distilled(base, p).steps), 0.0, **asked)
-    plan = distilled(base, lambdas)
-    report = {"learned": "d_ode", "lambda": lambdas, **report}
-    report["held_out"] = held_out(model, {"fitted": plan, method: base}, **asked)
-    return replace(plan, method=f"d_{method}", options=options, report=report)
+    plan = replace(distilled(base, lambdas), method=f"d_{method}", options=options)
+    return judged(model, plan, base, {"learned": "d_ode", "lambda": lambdas, **report}, **asked)
 
 
 def distilled(plan: Plan, lambdas: Sequence[float]) -> Plan:

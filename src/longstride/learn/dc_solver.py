@@ -16,7 +16,7 @@ from ..guidance import Guidance
 from ..plan import Plan
 from ..sampling import plan_sampling
 from .rewrite import evaluations, remembering, rewritten
-from .stepwise import fit_steps, held_out
+from .stepwise import fit_steps, judged
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def dc_solver(
     model: Denoiser,
     nfe: int,
     *,
-    method: str = "unipc_3",
+    method: str = "unipc_2",
     grid: Grid | None = None,
     K: int = 2,
     samples: int = 10,
@@ -63,10 +63,8 @@ def dc_solver(
     fields = model.fields(model.conditioning(cond, samples, model.device), guidance)
     asked: dict[str, Any] = {"samples": samples, "seed": seed, "cond": cond, "guidance": guidance}
     rhos, report = fit_steps(model, base, lambda p: (fields, compensated(base, p, K).steps), 1.0, **asked)
-    plan = compensated(base, rhos, K)
-    report = {"learned": "dc_solver", "rho": rhos, **report}
-    report["held_out"] = held_out(model, {"fitted": plan, method: base}, **asked)
-    return replace(plan, method=f"dc_{method}", options={**options, "K": K}, report=report)
+    plan = replace(compensated(base, rhos, K), method=f"dc_{method}", options={**options, "K": K})
+    return judged(model, plan, base, {"learned": "dc_solver", "rho": rhos, **report}, **asked)
 
 
 def compensated(plan: Plan, rhos: Sequence[float], K: int = 2) -> Plan:

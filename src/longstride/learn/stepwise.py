@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,11 +25,12 @@ HALVINGS = 5  # of a move that does not lower the error
 SETTLED = 1e-6  # relative gain of an iteration, below which it ends
 
 Numbers = Sequence[float]
+Known = tuple[list[Tensor], list[Tensor]]  # states and evaluations
 Made = Callable[[Numbers], tuple[Sequence[Field], Sequence[Step]]]
 
 
 def least_squares(residual: Callable[[float], Tensor], start: float) -> tuple[float, float, float]:
-    """(p, |residual(p)|^2, |residual(start)|^2), the first a minimum: Gauss-Newton with a difference quotient.
+    """(p, |residual(p)|^2, |residual(start)|^2), p a minimum: Gauss-Newton with a difference quotient.
 
     A residual linear in p is done in one move, -<r', r>/<r', r'>. A move is taken only where it lowers the
     sum of squares, so that p is never worse than where it began.
@@ -72,6 +75,9 @@ def fit_steps(
     `samples` noises, x_true the trajectories of the same noises (`plan_reference`), and the next step
     is fitted from there. `neutral` changes nothing; the later steps have it until their turn comes.
 
+    Greedy: a step nearer to the truth may leave more for those that follow. Where a method's own errors
+    cancel later on, the end can come out worse, which `judged` shows.
+
     The report counts evaluations of each sample, and has the root mean square error of each step before and
     after, on the noises that were fitted to.
 
@@ -87,39 +93,46 @@ def fit_steps(
     noise = prior(model, samples, seed, dtype=torch.float64)
     paths = trajectories(model, noise, cond=cond, guidance=guidance)
     numbers, errors, spent = [neutral] * len(base.steps), [], plan_reference(model.process).nfe
-    xs, fs = [paths.at(base.times[0])], list[Tensor]()
-    for n, (step, t) in enumerate(zip(base.steps, base.times[1:], strict=True)):
-        truth, tried = paths.at(t), 0
 
-        def reached(p: float, n: int = n) -> tuple[list[Tensor], list[Tensor]]:
-            nonlocal tried
-            tried += 1
-            fields, steps = made([*numbers[:n], p, *numbers[n + 1 :]])
-            return advance(fields, steps[n], xs, fs)
+    def taken(n: int, known: Known, p: float) -> Known:
+        nonlocal spent
+        fields, steps = made([*numbers[:n], p, *numbers[n + 1 :]])
+        spent += steps[n].nfe
+        return advance(fields, steps[n], *known)
 
-        numbers[n], *squares = least_squares(lambda p, x=truth: reached(p)[0][-1] - x, neutral)
-        errors.append([(square / truth.numel()) ** 0.5 for square in reversed(squares)])
-        xs, fs = reached(numbers[n])
-        spent += tried * step.nfe
+    def miss(n: int, known: Known, truth: Tensor, p: float) -> Tensor:
+        return taken(n, known, p)[0][-1] - truth
+
+    known: Known = [paths.at(base.times[0])], []
+    for n, t in enumerate(base.times[1:]):
+        numbers[n], *squares = least_squares(partial(miss, n, known, paths.at(t)), neutral)
+        errors.append([(square / noise.numel()) ** 0.5 for square in reversed(squares)])
+        known = taken(n, known, numbers[n])
     return numbers, {
         "samples": samples, "seed": seed, "guidance": str(Guidance.of(guidance)), "evaluations": spent,
         "step_error": errors,
     }  # fmt: skip
 
 
-def held_out(
+def judged(
     model: Denoiser,
-    plans: Mapping[str, Plan],
+    plan: Plan,
+    base: Plan,
+    report: Mapping[str, Any],
     samples: int,
     seed: int,
     cond: Mapping[str, Any] | None,
     guidance: float | Guidance,
-) -> dict[str, float]:
-    """End-point errors of plans on the `samples` noises of this seed that come after those fitted to."""
+) -> Plan:
+    """The plan with its report: end-point errors, its own and that of `base`, on as many noises as it was
+    fitted to, of the same seed, that come after those.
+    """
     noise = prior(model, samples, seed, dtype=torch.float64, first=samples)
     asked: dict[str, Any] = {"cond": cond, "guidance": guidance}
     truth = reference(model, noise, **asked)
-    return {
-        name: endpoint_error(sample(model, x_init=noise, plan=plan, **asked), truth)
-        for name, plan in plans.items()
+    errors = {
+        name: endpoint_error(sample(model, x_init=noise, plan=p, **asked), truth)
+        for name, p in (("fitted", plan), (base.method, base))
     }
+    spent = report["evaluations"] + plan_reference(model.process).nfe + plan.nfe + base.nfe
+    return replace(plan, report={**report, "held_out": errors, "evaluations": spent})
