@@ -1,11 +1,14 @@
 """What is made for one model by asking it on seeded noises: a Plan, times, or what time to tell it."""
 
 from .align_your_steps import align_your_steps, kl_bound
+from .d_ode import d_ode
+from .dc_solver import dc_solver
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
 from .optimal_times import cheapest_path, jump_costs, optimal_times
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
 from .time_shift import time_shift
+from .timestep_aligner import timestep_aligner
 from .trajectories import Trajectories, trajectories
 from .tune import tune
 
@@ -16,6 +19,8 @@ __all__ = [
     "cheapest_path",
     "cma_search",
     "coordinate_search",
+    "d_ode",
+    "dc_solver",
     "dpm_solver_v3",
     "endpoint_cost",
     "iia",
@@ -24,6 +29,7 @@ __all__ = [
     "model_statistics",
     "optimal_times",
     "time_shift",
+    "timestep_aligner",
     "trajectories",
     "tune",
 ]

@@ -20,6 +20,7 @@ from ..metrics import endpoint_error
 from ..plan import Plan
 from ..process import Process
 from ..sampling import REFERENCE_RATIO, plan_sampling, prior, sample
+from .rewrite import remembering
 
 SINGULAR = 1e-12  # of the normal equations: evaluations that differ by less tell nothing apart
 
@@ -65,7 +66,7 @@ def iia(
     fields = model.fields(cond, guidance)
     xs, fs = [prior(model, samples, seed, base.times[0], torch.float64)], list[Tensor]()
     steps, errors, spent = [], [], base.nfe
-    for step, (s, t) in zip(_remembering(base.steps, memory), pairwise(base.times), strict=True):
+    for step, (s, t) in zip(remembering(base.steps, memory), pairwise(base.times), strict=True):
         fine = plan_sampling(
             model.process, "krogstad", grid=_between(model.process, s, t, substeps),
             final="data" if t == model.process.t_end else "sigma_min",
@@ -100,30 +101,6 @@ def _between(process: Process, s: float, t: float, n: int) -> list[float]:
     low, high = max(process.lambda_(s), -math.log(REFERENCE_RATIO)), process.lambda_(t)
     pure = low > process.lambda_(s)  # then a step of its own leads to where lambda is finite
     return [s, *(process.time(low + (high - low) * i / n) for i in range(0 if pure else 1, n)), t]
-
-
-def _remembering(steps: Sequence[Step], memory: int) -> list[Step]:
-    """The same steps, handing on at least the last `memory` evaluations."""
-    wider, count = [], 0
-    theirs: list[int] = []  # numbers, over the whole run, of the evaluations that the next step knows
-    ours: list[int] = []
-    for step in steps:
-        new = [count + i for i in range(step.nfe)]
-        count += step.nfe
-        known, more = [*theirs, *new], [*ours, *new]
-        place = [more.index(number) for number in known]
-        stages = tuple(replace(stage, f=_spread(stage.f, place)) for stage in step.stages)
-        theirs = [known[i] for i in step.keep_f]
-        ours = [number for number in more if number in theirs or number in more[-memory:]]
-        wider.append(replace(step, stages=stages, keep_f=tuple(more.index(number) for number in ours)))
-    return wider
-
-
-def _spread(row: Sequence[Any], place: Sequence[int]) -> tuple:
-    wide = [0.0] * (max(place[: len(row)]) + 1 if row else 0)
-    for w, i in zip(row, place, strict=False):
-        wide[i] = w
-    return tuple(wide)
 
 
 def _fit(row: Stage, xs: Sequence[Tensor], fs: Sequence[Tensor], target: Tensor) -> Stage:

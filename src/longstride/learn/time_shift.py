@@ -85,9 +85,13 @@ def time_shift(
     fields = retimed(model, table.__getitem__).fields(**asked)
     noise = Noise(seed, range(samples), x.shape[1:]) if plan.stochastic else None
     run([watching(field) for field in fields], plan, x, noise)
-    known = sorted(table.items())
-    times, shifted = zip(*known, strict=True)
-    return retimed(model, lambda t: float(np.interp(t, times, shifted)))
+    return tabulated(model, table)
+
+
+def tabulated(model: Denoiser, table: Mapping[float, float]) -> Denoiser:
+    """The model whose network is told table[t]; between the times of the table it is linear."""
+    times, told = zip(*sorted(table.items()), strict=True)
+    return retimed(model, lambda t: float(np.interp(t, times, told)))
 
 
 def _variance(x: Tensor) -> float:
