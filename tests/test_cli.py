@@ -306,6 +306,35 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(monkeypatch):
     assert sorted(os.listdir("halves")) == ["error.png", "pictures.png", "table.json", "table.md"]
 
 
+TUNE = ("tune", "mixture", "--nfe", "3,4", "--noises", 64, "--select", 32, "--report", 32, "--iterations", 2)
+
+
+def test_tune_writes_plans_that_sample_and_goes_on_where_it_was_interrupted(monkeypatch):
+    whole = succeed(*TUNE, "--out", "whole")
+    assert sorted(os.listdir("whole")) == [
+        "front.json",
+        "front.md",
+        "front.png",
+        "plan-3.json",
+        "plan-4.json",
+    ]
+    row = succeed("sample", "mixture", "--plan", "whole/plan-4.json", "--n", 4, "--out", "x.npy")[0]
+    assert (row["method"], row["NFE"]) == ("tuned", 4)
+
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr("longstride.report.write_front", stop)
+        assert run(*TUNE, "--out", "halves").exit_code == 130
+    assert os.listdir("halves") == ["unfinished"]
+    halves = succeed(*TUNE, "--out", "halves")
+    assert sorted(os.listdir("halves")) == sorted(os.listdir("whole"))
+    for nfe in ("3", "4"):
+        assert halves["plans"][nfe]["error"] == whole["plans"][nfe]["error"]
+        assert halves["plans"][nfe]["evaluations"] < whole["plans"][nfe]["evaluations"]
+
+
 def test_noise_is_compared_only_where_there_is_a_judge():
     result = run("compare", "fashion", "--method", "ddim,ddpm", "--nfe", "4", "--n", 2)
     assert result.exit_code == 2
