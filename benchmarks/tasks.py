@@ -11,6 +11,7 @@ from torch import Tensor
 from peers import Data, Task
 
 EXACT = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
+NETWORKS = ("digits", "fashion")
 MODELS = (*EXACT, "fashion")
 
 
@@ -70,10 +71,10 @@ def network_data(x: Tensor, t: float, model: object) -> Tensor:
 
 
 def task(model: str) -> Task:
-    if model == "fashion":
+    if model in NETWORKS:
         import longstride as ls
 
-        network = ls.load("fashion")
+        network = ls.load(model)
         return Task("edm", partial(network_data, model=network), tuple(network.shape))
     name, kind = model.split("-")
     source = digits() if name == "digits" else mixture()

@@ -4,7 +4,7 @@
 
 For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
 sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
-baseline is the best of the peers on those noises. On `fashion`, whose evaluations are dear, the peers' runs
+baseline is the best of the peers on those noises. On networks, whose evaluations are dear, the peers' runs
 are those that were best in endpoint.json. Goes on where it stopped.
 """
 
@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -30,24 +31,29 @@ SEED = 1  # of the report noises; tune's own are of another generator
 ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
     "mixture": dict.fromkeys((5, 6, 8, 10), 1 / 3) | {4: 1 / 2},
     "digits-edm": dict.fromkeys((5, 6, 8, 10), 0.4),
-    "fashion": dict.fromkeys((5, 6, 8, 10), 1 / 2),
+    **{network: dict.fromkeys((5, 6, 8, 10), 1 / 2) for network in tasks.NETWORKS},
 }
-NOISES = {"fashion": {"noises": 128, "select": 64, "report": 64}}
+NOISES = {
+    "digits": {"noises": 1024, "select": 256, "report": 64},
+    "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 10},
+}
 CHEAP = {"noises": 8192, "select": 1024, "report": 256, "batch": 4096}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
-FASHION_BEST = 3  # of each peer
+# A network's peers: so many of each, the best at this budget in these tables of endpoint.json.
+SCREEN = {"digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",))}
 
 
 def peers_of(model: str, task: Task, nfe: int) -> list:
-    """Every run of the peers; on fashion, each peer's best at this budget on fewer noises."""
+    """Every run of the peers; on a network, each peer's best at this budget elsewhere."""
     found = list(runs(task))
-    if model != "fashion":
+    if model not in SCREEN:
         return found
-    rows = read_json(RESULTS / "endpoint.json")["fashion"]["rows"]
+    best, tables = SCREEN[model]
     keep = set()
-    for peer in {run.peer for run in found}:
-        mine = [k for k in rows if split(k)[0] == peer]
-        keep |= {split(k) for k in sorted(mine, key=lambda k: figure(rows[k], str(nfe)))[:FASHION_BEST]}
+    for table, peer in product(tables, {run.peer for run in found}):
+        rows = read_json(RESULTS / "endpoint.json")[table]["rows"]
+        mine = [key for key in rows if split(key)[0] == peer]
+        keep |= {split(k) for k in sorted(mine, key=lambda k: figure(rows[k], str(nfe)))[:best]}
     return [run for run in found if (run.peer, run.sampler, run.grid) in keep]
 
 
@@ -72,18 +78,19 @@ def best_peer(model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, 
 
 def measure(model: str, nfe: int, n: int, seed: int) -> dict:
     task = tasks.task(model)
-    network = ls.load(model) if model == "fashion" else ours.denoiser(task)
-    cond = {"y": torch.arange(10)} if model == "fashion" else None
+    trained = model in tasks.NETWORKS
+    network = ls.load(model) if trained else ours.denoiser(task)
+    cond = {"y": torch.arange(10)} if trained else None
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
     plan = ls.tune(network, nfe, cond=cond, seed=seed, cache=CACHE, **asked)
     (RESULTS / "plans").mkdir(exist_ok=True)
     plan.save(RESULTS / "plans" / f"{model}-{nfe}{f'-seed{seed}' if seed else ''}.json")
     noise = tasks.noise(task, n, SEED)
-    steps = 50 if model == "fashion" else 400
+    steps = 50 if trained else 400
     with torch.no_grad():
         truth = tasks.reference(task, noise, steps)
-    given = {"cond": {"y": torch.arange(n) % 10}} if model == "fashion" else {}
+    given = {"cond": {"y": torch.arange(n) % 10}} if trained else {}
     start = noise * network.process.sigma(network.process.t_max)
     squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
     error, theirs, name, ran = best_peer(model, task, noise, truth, nfe)
@@ -93,7 +100,7 @@ def measure(model: str, nfe: int, n: int, seed: int) -> dict:
         "untuned": plan.report["untuned"]["what"], "peer": name, "peer error": error, "peers run": ran,
         "ratio": float(squares.mean().sqrt()) / error, "ratio interval": (low, high), "n": n,
         "evaluations": plan.report["evaluations"] + solutions,
-        "seconds": plan.report["seconds"] + plan.report["seconds_of_solutions"], "versions": versions(),
+        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1), "versions": versions(),
     }  # fmt: skip
 
 
