@@ -100,7 +100,8 @@ def measure(model: str, nfe: int, n: int, seed: int) -> dict:
         "untuned": plan.report["untuned"]["what"], "peer": name, "peer error": error, "peers run": ran,
         "ratio": float(squares.mean().sqrt()) / error, "ratio interval": (low, high), "n": n,
         "evaluations": plan.report["evaluations"] + solutions,
-        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1), "versions": versions(),
+        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
+        "versions": versions(),
     }  # fmt: skip
 
 
