@@ -1,8 +1,20 @@
 """What is made for one model by asking it on seeded noises: a Plan, or the time its network is told."""
 
+from .autodiffusion import autodiffusion
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
+from .solver_schedule import Choice, Schedule, solver_schedule
 from .time_shift import time_shift
 from .tune import tune
 
-__all__ = ["dpm_solver_v3", "iia", "model_statistics", "time_shift", "tune"]
+__all__ = [
+    "Choice",
+    "Schedule",
+    "autodiffusion",
+    "dpm_solver_v3",
+    "iia",
+    "model_statistics",
+    "solver_schedule",
+    "time_shift",
+    "tune",
+]
