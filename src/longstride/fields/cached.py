@@ -1,4 +1,4 @@
-"""Evaluations that cost less: the last prediction again, or a network whose deep features are the last ones."""
+"""Evaluations that cost less: the last prediction again, or a network with its last deep features."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Kept(nn.Module):
             self.size, self.output = len(x), self.module(x, *args, **kwargs)
         elif len(x) != self.size:
             raise SolveError(
-                f"features of a batch of {self.size} cannot serve one of {len(x)}: evaluate anew where guidance "
-                "begins or ends"
+                f"features of a batch of {self.size} cannot serve one of {len(x)}: evaluate anew where "
+                "guidance begins or ends"
             )
         return self.output
 
@@ -140,16 +140,14 @@ def cached_features(model: Denoiser, reused: Iterable[int], modules: Sequence[st
 def _cached(model: Denoiser, reused: Iterable[int], **changes: Any) -> Denoiser:
     if isinstance(model, Cached):
         raise ArgumentError("the model is cached already: give all its evaluations at once")
-    numbers = frozenset(
-        whole("reused", n, 1, "evaluation 0 has nothing before it to reuse") for n in reused
-    )
+    numbers = frozenset(whole("reused", n, 1, "evaluation 0 has nothing before it to reuse") for n in reused)
     return Cached(**{**vars(model), "reused": numbers, **changes})
 
 
 def _with_kept(net: nn.Module, path: str, switch: Switch) -> nn.Module:
     """The network with one module kept; what leads there is copied, everything else is shared."""
     name, _, rest = path.partition(".")
-    clone, child = copy.copy(net), net._modules[name]
+    clone, child = copy.copy(net), net.get_submodule(name)
     inner = _with_kept(child, rest, switch) if rest else Kept(child, switch)
     clone._modules = {**net._modules, name: inner}
     return clone

@@ -3,7 +3,8 @@
 from .autodiffusion import autodiffusion
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
-from .solver_schedule import Choice, Schedule, solver_schedule
+from .schedule import Choice, Schedule
+from .solver_schedule import solver_schedule
 from .time_shift import time_shift
 from .tune import tune
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,19 +41,20 @@ def autodiffusion(
     objective: Objective | None = None,
     **options: Any,
 ) -> Plan:
-    """The plan of a method on the times, out of many, that an evolution finds best at a cost of nfe evaluations.
+    """The plan of a method on those of many times that an evolution finds best, at a cost of nfe evaluations.
 
-    A candidate is a set of times with a mark where the network runs without `modules`, their features being
-    those of the last evaluation without a mark, at `share` of the cost. The best are crossed (what both have
-    stays, what one has is inherited by chance, its mark with it) and mutated (times replaced, marks flipped);
-    then evaluations are dropped or added by chance until the cost is as near to nfe as it can be. (To repeat a whole
-    prediction would be a longer step of DDIM, which the choice of times contains already.)
+    A candidate is a set of times, with a mark where the network runs without `modules`: their features are
+    those of the last evaluation without a mark, and it costs `share` of a whole one. The best are crossed
+    (what both have stays, what one has is inherited by chance) and mutated (times moved, marks flipped); then
+    evaluations are dropped and added by chance until the cost is as near to nfe as it can be. First the times
+    alone evolve, on half of the evaluations if there are modules; then both together, from the best times.
+    (To repeat a whole prediction is a longer step of DDIM, which the choice of times contains already.)
 
     Args:
         method: any that evaluates once for each time, with its options.
         grid: family of the times to choose from; candidates: how many. The first, t_max, always belongs.
-        modules: as for `fields.cached_features`; share: between 0 and 1, of an evaluation without them.
-            Measure it; none are reused unless modules are named.
+        modules: as for `fields.cached_features`; share: of an evaluation's cost that is left without
+            them, below 1; measure it.
         samples: noises of the search; evaluations: candidates judged on them.
         cond: as for `sample`, for all `samples`.
         objective: of samples [n, *shape], to be minimised, such as a Frechet distance; by default their
@@ -72,7 +74,7 @@ def autodiffusion(
     nfe, process = whole("nfe", nfe, 1), model.process
     times = grids.times(process, whole("candidates", candidates, nfe, f"at least nfe = {nfe}"), grid)
     if positive("share", share) > 1:
-        raise ArgumentError(f"share = {share}: an evaluation without some modules costs less than a whole one")
+        raise ArgumentError(f"share = {share}: an evaluation without some modules costs less than one")
     judged = judge(model, samples, seed, cond, guidance, objective)
 
     def planned(candidate: Candidate, report: Mapping[str, Any] = {}) -> Plan:
@@ -87,43 +89,48 @@ def autodiffusion(
         reused = _reused(candidate)
         return judged(planned(candidate), cached_features(model, reused, modules) if reused else model)
 
-    def filled(rng: random.Random, genes: dict[int, bool]) -> Candidate:
-        """Within the budget, and with no room for another evaluation."""
+    def filled(rng: random.Random, genes: dict[int, bool], least: float) -> Candidate:
+        """Within the budget, and with no room for another evaluation that costs `least`."""
 
         def room() -> float:
-            return nfe - sum(1 if whole else share for whole in genes.values())
+            return nfe - sum(1 if full else share for full in genes.values()) + 1e-9
 
-        while room() < -1e-9:
+        while room() < 0:
             del genes[rng.choice([i for i in genes if i])]
-        while len(genes) < len(times) and room() > (share if modules else 1) - 1e-9:
+        while len(genes) < len(times) and room() > least:
             free = rng.choice([i for i in range(len(times)) if i not in genes])
-            genes[free] = not modules or (room() > 1 - 1e-9 and rng.random() < 0.5)
+            genes[free] = least == 1 or (room() > 1 and rng.random() < 0.5)
         return tuple(sorted(genes.items()))
 
-    def child(rng: random.Random, one: Candidate, other: Candidate) -> Candidate:
-        genes, a, b = {0: True}, dict(one), dict(other)
-        for i in {**a, **b}:
-            kept, mark = (i in a and i in b) or rng.random() < 0.5, rng.choice([g[i] for g in (a, b) if i in g])
-            if i and kept and rng.random() < 1 / len(one):
-                i = min(max(i + round(rng.gauss(0, len(times) ** rng.random())), 1), len(times) - 1)
-            if i and kept:
-                genes[i] = mark ^ bool(modules and rng.random() < 1 / len(one))
-        return filled(rng, genes)
+    def child(least: float, rng: random.Random, one: Candidate, other: Candidate) -> Candidate:
+        genes, parents, rate = {0: True}, [dict(one), dict(other)], 1 / len(one)
+        for i in sorted({*parents[0], *parents[1]} - {0}):
+            marks = [parent[i] for parent in parents if i in parent]
+            if len(marks) == 2 or rng.random() < 0.5:
+                flipped = least < 1 and rng.random() < rate
+                moved = round(rng.gauss(0, len(times) ** rng.random())) if rng.random() < rate else 0
+                genes[min(max(i + moved, 1), len(times) - 1)] = rng.choice(marks) ^ flipped
+        return filled(rng, genes, least)
 
     rng, last = random.Random(seed), len(times) - 1
     uniform = tuple((round(i * last / max(nfe - 1, 1)), True) for i in range(nfe))
-    known = evolve(
-        score, [uniform, *(filled(rng, {0: True}) for _ in range(2 * PARENTS))], child,
-        evaluations=whole("evaluations", evaluations, 1), seed=seed,
-    )  # fmt: skip
+    start = [uniform, *(filled(rng, {0: True}, 1) for _ in range(2 * PARENTS))]
+    first = whole("evaluations", evaluations, 2) // (2 if modules else 1)
+    known = evolve(score, start, partial(child, 1), evaluations=first, seed=seed)
+    if modules:
+        both = evolve(
+            score, list(known)[:PARENTS], partial(child, share), evaluations=evaluations - first, seed=seed
+        )
+        known = dict(sorted({**known, **both}.items(), key=lambda item: item[1]))
     best = next(iter(known))
     if math.isinf(known[best]):
         raise ArgumentError("no candidate reached the end: does the model return NaN?")
-    report = {"learned": "autodiffusion", "samples": samples, "seed": seed, "evaluations": len(known), "share": share,
-              "guidance": str(Guidance.of(guidance)), "value": known[best], "uniform": known[uniform]}  # fmt: skip
+    report = {"learned": "autodiffusion", "samples": samples, "seed": seed, "evaluations": len(known),
+              "share": share, "guidance": str(Guidance.of(guidance)), "value": known[best],
+              "uniform": known[uniform]}  # fmt: skip
     return planned(best, report)
 
 
 def _reused(candidate: Candidate) -> list[int]:
     """Numbers of the evaluations without modules."""
-    return [n for n, (_, whole) in enumerate(candidate) if not whole]
+    return [n for n, (_, full) in enumerate(candidate) if not full]

@@ -1,4 +1,4 @@
-"""Evolution over plans: what did well is crossed and mutated, and a predictor may say what is worth asking."""
+"""Evolution over plans: what did well is crossed and mutated; a predictor may say what is worth asking."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from ..guidance import Guidance
 from ..metrics import endpoint_error
 from ..plan import Plan
 from ..sampling import prior, reference, sample
-from .free import Features
 
 PARENTS = 16  # of all that were judged, the best ones have children
 BROOD = 24  # children judged before the parents are chosen anew
@@ -34,9 +33,9 @@ def judge(
     guidance: float | Guidance,
     objective: Objective | None,
 ) -> Judge:
-    """The end-point error of a plan from `samples` seeded noises, or `objective` of where it ends [n, *shape].
+    """The end-point error of a plan from `samples` seeded noises, or `objective` of its samples [n, *shape].
 
-    A plan that blows up is infinitely bad. The model is the one given, or it wrapped.
+    A plan that blows up is infinitely bad. It is run on the model given, or on a wrapped one.
     """
     x = prior(model, whole("samples", samples, 1), seed)
     asked: dict[str, Any] = {"cond": cond, "guidance": guidance, "batch": samples}
@@ -83,28 +82,28 @@ def evolve(
         children = dict.fromkeys(child(rng, *rng.choices(best, k=2)) for _ in range(pool * BROOD))
         brood = [c for c in children if c not in known]
         if numbers is not None and brood:
-            guess = predicted(*([numbers(c) for c in some] for some in (known, brood)), list(known.values()))
+            rows, asked = [numbers(c) for c in known], [numbers(c) for c in brood]
+            guess = predicted(rows, list(known.values()), asked)
             brood = [brood[i] for i in sorted(range(len(brood)), key=guess.__getitem__)]
         brood = brood[:BROOD]
     return dict(sorted(known.items(), key=lambda item: item[1]))
 
 
 def predicted(
-    known: Sequence[Sequence[float]], asked: Sequence[Sequence[float]], scores: Sequence[float]
+    known: Sequence[Sequence[float]], scores: Sequence[float], asked: Sequence[Sequence[float]]
 ) -> list[float]:
-    """Logarithms of scores by kernel ridge regression, the kernel a Gaussian of the median distance's width.
+    """How well candidates should do, the lower the better, from others and their scores.
 
-    f(x) = m + k(x, X) (k(X, X) + RIDGE)^-1 (y - m), with y the logarithms of the scores and m their mean; one that
-    is infinite counts as the worst finite one.
+    Kernel ridge regression of y, the logarithm of a score's place among all, so that only their order counts
+    and the best are told apart best: m + k(z, X) (k(X, X) + RIDGE)^-1 (y - m), with m the mean of y and k a
+    Gaussian as wide as the median distance.
     """
     X, Z = (torch.tensor(rows, dtype=torch.float64) for rows in (known, asked))
     spread = X.std(0).clamp(min=1e-12)
     X, Z = X / spread, Z / spread
-    y = torch.tensor(scores, dtype=torch.float64).log().clamp(max=1e300)
-    worst = y[y < 1e300].max() if (y < 1e300).any() else 0.0
-    y = y.clamp(max=worst)
+    y = torch.tensor(scores, dtype=torch.float64).argsort().argsort().double().log1p()
     square = torch.cdist(X, X).square()
-    width = square.median().clamp(min=1e-12)
-    K = torch.exp(-square / (2 * width)) + RIDGE * torch.eye(len(X), dtype=X.dtype)
+    width = 2 * square.median()
+    K = torch.exp(-square / width) + RIDGE * torch.eye(len(X), dtype=X.dtype)
     weights = torch.linalg.solve(K, y - y.mean())
-    return (y.mean() + torch.exp(-torch.cdist(Z, X).square() / (2 * width)) @ weights).tolist()
+    return (y.mean() + torch.exp(-torch.cdist(Z, X).square() / width) @ weights).tolist()
