@@ -85,7 +85,7 @@ def test_reused_features_are_those_of_the_last_fresh_evaluation() -> None:
 
 def test_the_deep_half_of_a_unet_is_not_run_where_it_is_reused() -> None:
     model = ls.load("digits")
-    runs = {name: 0 for name in DEEP}
+    runs = dict.fromkeys(DEEP, 0)
 
     def count(name: str) -> Callable:
         return lambda *_: runs.__setitem__(name, runs[name] + 1)
@@ -117,7 +117,9 @@ def test_a_repeated_prediction_is_one_longer_step_of_ddim(process, hold: str) ->
     times = ls.grid.times(process, 6, "log_snr")
     x, stats = ls.prior(model, 3, dtype=F64), ls.Stats()
     found = ls.sample(cached(counting, (1, 4), hold=hold), x_init=x, method="ddim", grid=times, stats=stats)
-    known = ls.sample(model, x_init=x, method="ddim", grid=[t for n, t in enumerate(times) if n not in (1, 4)])
+    known = ls.sample(
+        model, x_init=x, method="ddim", grid=[t for n, t in enumerate(times) if n not in (1, 4)]
+    )
     assert torch.allclose(found, known, rtol=1e-9, atol=1e-9)
     assert len(calls) == stats.network_calls == 4
     assert stats.nfe == 6

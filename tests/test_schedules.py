@@ -1,15 +1,17 @@
-"""Solver schedules, AutoDiffusion and their search: exact where a known plan is written, better on unseen noise."""
+"""Solver schedules, AutoDiffusion, their search: known plans where they write one, better on unseen noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import longstride as ls
+from longstride import compiled
 from longstride.fields import cached_features
 from longstride.learn import Choice, Schedule, autodiffusion, solver_schedule
 from longstride.learn.evolution import evolve, predicted
@@ -23,8 +25,8 @@ each_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCES
 
 
 def held_out(model: ls.Denoiser) -> tuple[Tensor, Tensor]:
-    noise = ls.prior(model, 1024, seed=99)
-    return noise, ls.reference(model, noise)
+    noise = ls.prior(model, 512, seed=99)
+    return noise, ls.reference(model, noise, nfe=200)
 
 
 def error(model: ls.Denoiser, plan: ls.Plan, noise: Tensor, truth: Tensor) -> float:
@@ -91,7 +93,7 @@ def test_a_mixed_schedule_converges_at_the_order_of_its_steps() -> None:
     assert 3.2 < float((a - b).norm() / (b - c).norm()) < 6
 
 
-def test_a_schedule_is_saved_compiled_to_matrices_and_counted(tmp_path) -> None:
+def test_a_schedule_is_saved_counted_and_compiled(tmp_path: Path, monkeypatch) -> None:
     model = mixture(dim=4)
     calls = []
     counting = replace(model, net=lambda x, t: calls.append(t) or model.net(x, t))
@@ -103,9 +105,8 @@ def test_a_schedule_is_saved_compiled_to_matrices_and_counted(tmp_path) -> None:
     noise = ls.prior(model, 3, dtype=F64)
     x = ls.sample(counting, x_init=noise, plan=loaded)
     assert len(calls) == plan.nfe == 4
-    rows = ls.compiled.matrices(plan)
-    assert rows.at == plan.times[:-1]
-    assert torch.equal(x, ls.sample(model, x_init=noise, plan=plan))
+    monkeypatch.setattr(compiled, "_compiled", lambda: compiled._advance)  # the algebra, without a compiler
+    assert torch.allclose(x, ls.sample(model, x_init=noise, plan=plan, compile=True), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["edm", "vp"])
@@ -114,11 +115,11 @@ def test_a_searched_schedule_beats_every_fixed_solver_on_unseen_noise(name: str)
     model = mixture(dim=2, components=8, process=PROCESSES[name])
     noise, truth = held_out(model)
     best = min(error(model, s.plan(model.process), noise, truth) for s in fixed(model.process, 6))
-    plan = solver_schedule(model, 6)
+    plan = solver_schedule(model, 6, samples=256, evaluations=650)
     assert plan.nfe == 6
     assert error(model, plan, noise, truth) < 0.8 * best
     assert plan.report["value"] < plan.report["fixed"]
-    assert plan.report["evaluations"] == 1000
+    assert plan.report["evaluations"] == 650
 
 
 def sliced_wasserstein(a: Tensor, b: Tensor) -> float:
@@ -130,20 +131,20 @@ def sliced_wasserstein(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize(("name", "grid"), [("vp", "uniform"), ("vp", "trailing"), ("edm", "uniform")])
 def test_evolved_times_of_ddim_are_better_than_uniform_ones_on_unseen_noise(name: str, grid: str) -> None:
-    """P017's check: 4 steps, 30 % less, here within 400 candidates where 2000 are allowed."""
+    """P017's check: 4 steps, 30 % less, here within 250 candidates where 2000 are allowed."""
     model = mixture(dim=2, process=PROCESSES[name])
     noise, truth = held_out(model)
     uniform = ls.plan_sampling(model.process, "ddim", 4, grid)
-    evolved = autodiffusion(model, 4, evaluations=400)
-    assert evolved.report["evaluations"] <= 400
+    evolved = autodiffusion(model, 4, evaluations=250)
+    assert evolved.report["evaluations"] <= 250
     assert error(model, evolved, noise, truth) < 0.7 * error(model, uniform, noise, truth)
 
 
 def test_any_function_of_samples_can_be_what_is_minimised() -> None:
     model = mixture(dim=2, process=PROCESSES["vp"])
     data, (noise, _) = model.net.distribution.sample(256).float(), held_out(model)
-    plan = autodiffusion(model, 4, evaluations=300, objective=lambda x: sliced_wasserstein(x, data))
-    fresh = model.net.distribution.sample(2048, seed=1).float()[:1024]
+    plan = autodiffusion(model, 4, evaluations=250, objective=lambda x: sliced_wasserstein(x, data))
+    fresh = model.net.distribution.sample(512, seed=1).float()
     uniform = ls.plan_sampling(model.process, "ddim", 4, "uniform")
     ours, theirs = (
         sliced_wasserstein(ls.sample(model, x_init=noise, plan=p), fresh) for p in (plan, uniform)
@@ -167,7 +168,7 @@ def test_where_features_do_not_change_evolution_buys_more_evaluations_with_them(
     """At a quarter of the cost, 3 evaluations' worth is 1 and up to 8 cheap ones that are as good."""
     whole = mixture(dim=2, process=PROCESSES["vp"])
     model = replace(whole, net=Split(whole.net))
-    asked = {"samples": 128, "evaluations": 500}
+    asked = {"samples": 128, "evaluations": 300}
     plain = autodiffusion(model, 3, **asked)
     plan = autodiffusion(model, 3, modules=["deep"], share=0.25, **asked)
     reused = plan.options["reused"]
