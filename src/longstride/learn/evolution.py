@@ -99,11 +99,11 @@ def predicted(
     Gaussian as wide as the median distance.
     """
     X, Z = (torch.tensor(rows, dtype=torch.float64) for rows in (known, asked))
-    spread = X.std(0).clamp(min=1e-12)
+    spread = X.std(0, correction=0).clamp(min=1e-12)
     X, Z = X / spread, Z / spread
     y = torch.tensor(scores, dtype=torch.float64).argsort().argsort().double().log1p()
     square = torch.cdist(X, X).square()
-    width = 2 * square.median()
+    width = 2 * square.median().clamp(min=1e-12)
     K = torch.exp(-square / width) + RIDGE * torch.eye(len(X), dtype=X.dtype)
     weights = torch.linalg.solve(K, y - y.mean())
     return (y.mean() + torch.exp(-torch.cdist(Z, X).square() / width) @ weights).tolist()
