@@ -1,20 +1,26 @@
 """What is made for one model by asking it on seeded noises: a Plan, times, or what time to tell it."""
 
 from .align_your_steps import align_your_steps, kl_bound
+from .autodiffusion import autodiffusion
 from .d_ode import d_ode
 from .dc_solver import dc_solver
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
 from .optimal_times import cheapest_path, jump_costs, optimal_times
+from .schedule import Choice, Schedule
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
+from .solver_schedule import solver_schedule
 from .time_shift import time_shift
 from .timestep_aligner import timestep_aligner
 from .trajectories import Trajectories, trajectories
 from .tune import tune
 
 __all__ = [
+    "Choice",
+    "Schedule",
     "Trajectories",
     "align_your_steps",
+    "autodiffusion",
     "beta_times",
     "cheapest_path",
     "cma_search",
@@ -28,6 +34,7 @@ __all__ = [
     "kl_bound",
     "model_statistics",
     "optimal_times",
+    "solver_schedule",
     "time_shift",
     "timestep_aligner",
     "trajectories",
