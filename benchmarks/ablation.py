@@ -1,0 +1,69 @@
+"""What each part of tuning gives: times, weights, both, conditioning times, on exact models.
+
+    python benchmarks/ablation.py
+
+"Times only" is the best untuned method with its times searched by CMA-ES on noises of the fit. The others begin
+from the best fit: its closed form, then what a polish makes of it when some of the numbers stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+import longstride as ls
+import ours
+import tasks
+from longstride.learn import cma_search, endpoint_cost
+from longstride.learn.free import polish
+from longstride.learn.tune import Tuning
+
+NFE, NOISES = 6, [4096, 512, 2048]
+MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
+HEAD = ("model", "best untuned", "times only", "weights, closed form", "weights only", "times and weights",
+        "and conditioning times")  # fmt: skip
+ABOUT = f"""# What each part of tuning gives
+
+Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to {NOISES[0]} noises,
+of {NOISES[2]} others. Times only: the best untuned method with times found by CMA-ES. All others begin from one
+grid, where `ls.tune` tries several.
+"""
+
+
+def measured(model: str) -> list[str]:
+    network = ours.denoiser(tasks.task(model))
+    tuning = Tuning(network, 0, None, 1.0, lambda x: x, NOISES, 200, 4096, None, print)
+    truth = tuning.report
+
+    def error(plan: ls.Plan) -> float:
+        x = ls.sample(network, x_init=tuning.x_report, plan=plan, batch=4096)
+        return ls.metrics.endpoint_error(x, truth)
+
+    process, untuned = network.process, tuning.untuned(NFE)[0].plan
+    cost = endpoint_cost(network, tuning.few, untuned.method)
+    times = cma_search(process, untuned.times[:-1], cost)
+    searched = ls.plan_sampling(process, untuned.method, grid=times)
+    closed = tuning.fitted(NFE)[0][1]
+    moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 2)
+    rest = [
+        polish(tuning.fields, closed, tuning.paths, fixed=fixed)[0].plan()
+        for fixed in ([*moved, *told], told, ())
+    ]
+    plans = [untuned, searched, closed.plan(), *rest]
+    return [model, *(f"{error(plan):.4f}" for plan in plans)]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows = [HEAD, ["---"] * len(HEAD)]
+    path = Path(__file__).parent / "results" / "ablation.md"
+    for model in MODELS:
+        rows.append(measured(model))
+        print(*rows[-1], flush=True)
+        table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        path.write_text(f"{ABOUT}\n{table}\n")
+
+
+if __name__ == "__main__":
+    main()
