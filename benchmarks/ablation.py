@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py
 
-"Times only" is the best untuned method with its times searched by CMA-ES on noises of the fit. The others begin
-from the best fit: its closed form, then what a polish makes of it when some of the numbers stay.
+"Times only" is the best untuned method with its times searched by CMA-ES on noises of the fit. The others
+begin from the best fit: its closed form, then what a polish makes of it when some of the numbers stay.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ HEAD = ("model", "best untuned", "times only", "weights, closed form", "weights 
         "and conditioning times")  # fmt: skip
 ABOUT = f"""# What each part of tuning gives
 
-Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to {NOISES[0]} noises,
-of {NOISES[2]} others. Times only: the best untuned method with times found by CMA-ES. All others begin from one
-grid, where `ls.tune` tries several.
+Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to
+{NOISES[0]} noises, of {NOISES[2]} others. Times only: the best untuned method with times found by CMA-ES.
+All others begin from one grid, where `ls.tune` tries several.
 """
 
 
