@@ -45,7 +45,7 @@ def measured(model: str) -> list[str]:
     times = cma_search(process, untuned.times[:-1], cost)
     searched = ls.plan_sampling(process, untuned.method, grid=times)
     closed = tuning.fitted(NFE)[0][1]
-    moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 2)
+    moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 1)
     rest = [
         polish(tuning.fields, closed, tuning.paths, fixed=fixed)[0].plan()
         for fixed in ([*moved, *told], told, ())

@@ -37,7 +37,8 @@ class Free:
 
     with (r_i, q_i) of DDIM from times[i] to times[i+1], so that a network which always says the same is
     solved exactly. The last time is that of clean data. A state x_i is fitted to the solution at times[i],
-    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner").
+    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner"): pure
+    noise says more when it is taken for less than that.
 
     times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum.
     """
@@ -70,21 +71,25 @@ class Free:
         return Plan(self.times, steps, self.process.describe(), method, options, report)
 
     def vector(self) -> list[float]:
-        """All that is free, in the order of `with_vector`: times and at in lambda, then the weights."""
-        u = [clock(self.process, t) for t in self.times[1:-1]]
-        v = [clock(self.process, t) for t in self.at[1:]]
-        return [*u, *(b - a for a, b in zip(u, v, strict=True)), *(w for row in self.weights for w in row)]
+        """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights."""
+        u = [clock(self.process, t) for t in self.times[:-1]]
+        v = [clock(self.process, t) for t in self.at]
+        return [
+            *u[1:],
+            *(b - a for a, b in zip(u, v, strict=True)),
+            *(w for row in self.weights for w in row),
+        ]
 
     def with_vector(self, vector: Sequence[float]) -> Free:
         """The solver of these numbers; times that are out of order are moved until they are not."""
         n, process = self.nfe, self.process
         first, low, high = self.times[0], clock(process, self.times[0]), process.lambda_(process.t_min)
-        u: list[float] = []
+        u = [low]
         for i, wanted in enumerate(vector[: n - 1]):
-            u.append(min(max(wanted, (u[-1] if u else low) + GAP), high - (n - 2 - i) * GAP))
-        v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 2], strict=True)]
-        times, at = ([first, *(process.time(w) for w in row)] for row in (u, v))
-        ends = accumulate(range(n), initial=2 * n - 2)
+            u.append(min(max(wanted, u[-1] + GAP), high - (n - 2 - i) * GAP))
+        v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 1], strict=True)]
+        times, at = ([first if w <= low else process.time(w) for w in row] for row in (u, v))
+        ends = accumulate(range(n), initial=2 * n - 1)
         weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
         return Free(process, (*times, process.t_end), tuple(at), weights)
 
@@ -92,16 +97,16 @@ class Free:
         """Whether number k is a time that cannot get any later."""
         n = self.nfe
         late = self.process.time(self.process.lambda_(self.process.t_min) - NUDGE)
-        return k < 2 * n - 2 and (self.times[1 + k] if k < n - 1 else self.at[k - n + 2]) <= late
+        return k < 2 * n - 1 and (self.times[1 + k] if k < n - 1 else self.at[k - n + 1]) <= late
 
     def begins(self, k: int) -> int:
         """The first evaluation or step that free number k touches."""
         n = self.nfe
         if k < n - 1:
             return k
-        if k < 2 * n - 2:
-            return k - (n - 1) + 1
-        k -= 2 * n - 2
+        if k < 2 * n - 1:
+            return k - (n - 1)
+        k -= 2 * n - 1
         return next(i for i in range(1, n) if k < i * (i + 1) // 2)
 
 

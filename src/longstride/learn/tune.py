@@ -27,7 +27,7 @@ from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_reference, plan_sampling, prior, sample
 from .free import DATA, Features, Free, fit, polish
-from .trajectories import Trajectories, trajectories
+from .trajectories import Trajectories, clock, trajectories
 
 SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a plan was fitted to
 ELEMENTS = 2**18  # noises times elements that weights are fitted to, unless `noises` says otherwise
@@ -36,6 +36,7 @@ FEW = 512  # noises at least, and an eighth of them, on which grids are compared
 PART = 2**15  # elements behind a Jacobian
 STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with all noises
 FIRST = 4  # iterations before that is decided
+SHAKE = 0.3  # of the distance of two times
 SCREEN = 16  # noises that the whole registry is tried on
 CHECKED = 16  # noises on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -78,6 +79,7 @@ def tune(
     report: int = 1024,
     reference_nfe: int = 128,
     iterations: int = 20,
+    hops: int = 8,
     batch: int = 256,
     cache: str | Path | None = None,
     progress: Progress = lambda line: None,
@@ -99,6 +101,7 @@ def tune(
         select, report: noises to choose and to report on.
         reference_nfe: of the solutions; it is halved on some noises, to see whether they have converged.
         iterations: of a polish, at most.
+        hops: times that the best solver is shaken and polished again, on the first noises.
         batch: noises that go through the network at once.
         cache: a folder that keeps what is finished: the same call goes on there, another budget shares it.
         progress: called with a line of text after everything that was done.
@@ -121,7 +124,7 @@ def tune(
     for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
     tuning = Tuning(model, seed, cond, guidance, features, sizes, reference_nfe, batch, cache, progress)
-    plans = {k: tuning.plan(k, iterations) for k in budgets}
+    plans = {k: tuning.plan(k, iterations, hops) for k in budgets}
     return plans[nfe] if isinstance(nfe, int) else plans
 
 
@@ -260,14 +263,14 @@ class Tuning:
     def few(self) -> Trajectories:
         return self.paths.part(slice(0, max(FEW, len(self.paths.end) // 8)))
 
-    def plan(self, nfe: int, iterations: int) -> Plan:
+    def plan(self, nfe: int, iterations: int, hops: int) -> Plan:
         """The best plan of this budget, with its report."""
         started, spent, seconds = time.perf_counter(), self.evaluations, self.seconds
         catalogue = self.untuned(nfe)
         if not catalogue:
             raise ArgumentError(f"no method of the registry can spend {nfe} evaluations on this process")
         self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
-        made = self.solvers(nfe, iterations)
+        made = self.solvers(nfe, iterations, hops)
         best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
         if self.halved > CONVERGED * best.error:
             raise SolveError(
@@ -284,14 +287,34 @@ class Tuning:
         tuned = best not in catalogue
         return replace(best.plan, method="tuned" if tuned else best.plan.method, report=report)
 
-    def solvers(self, nfe: int, iterations: int) -> list[Candidate]:
+    def hopped(self, begun: list[tuple[Free, float, str]], hops: int) -> list[tuple[Free, float, str]]:
+        """The same, best first, and with what is found from the best one's times when they are shaken.
+
+        A polish ends in the nearest minimum, and there are many. Times that are shaken by a part of their
+        distances, with weights fitted anew, begin beside it.
+        """
+        few, process = self.few, self.model.process
+        field, generator = self.fields(torch.arange(len(few.end))), torch.Generator().manual_seed(self.seed)
+        for hop in range(hops):
+            solver, _, name = begun[0]
+            nodes = torch.tensor([clock(process, t) for t in solver.times[:-1]], dtype=torch.float64)
+            gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
+            shaken = nodes + SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
+            moved = solver.with_vector([*shaken[1:].tolist(), *solver.vector()[solver.nfe - 1 :]])
+            again, _ = fit(field, moved.times, few)
+            begun.append((*self.polished(again, few, FIRST), f"{name.split(',')[0]}, shaken {hop + 1} times"))
+            begun.sort(key=lambda item: item[1])
+        return begun
+
+    def solvers(self, nfe: int, iterations: int, hops: int) -> list[Candidate]:
         """The best fit as it is, and what the best few lead to when every number moves."""
         fitted = self.fitted(nfe)[:STARTS]
         everyone = torch.arange(len(self.paths.end))
         name, best = fitted[0]
         made = [self._candidate(f"weights on {name}", fit(self.fields(everyone), best.times, self.paths)[0])]
         begun = [(*self.polished(solver, self.few, FIRST), name) for name, solver in fitted]
-        for solver, _, name in sorted(begun, key=lambda item: item[1])[:FINALISTS]:
+        begun = self.hopped(sorted(begun, key=lambda item: item[1]), hops)
+        for solver, _, name in begun[:FINALISTS]:
             better = self._kept(
                 f"{nfe} NFE from {name}, {iterations} iterations",
                 partial(self.polished, solver, self.paths, iterations),
