@@ -35,7 +35,7 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
 }
 NOISES = {
     "digits": {"noises": 1024, "select": 256, "report": 64},
-    "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 10},
+    "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 8, "hops": 1},
 }
 CHEAP = {"noises": 8192, "select": 1024, "report": 256, "batch": 4096}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share

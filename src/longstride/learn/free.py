@@ -37,8 +37,8 @@ class Free:
 
     with (r_i, q_i) of DDIM from times[i] to times[i+1], so that a network which always says the same is
     solved exactly. The last time is that of clean data. A state x_i is fitted to the solution at times[i],
-    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner"): pure
-    noise says more when it is taken for less than that.
+    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner").
+    Pure noise says more when it is taken for less than that.
 
     times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum.
     """
