@@ -77,7 +77,9 @@ class Comparison:
         for nfe in self.nfes:
             for r in self.ranked(nfe):
                 places[r.method] += math.log(r.error) if r.error else -99.0
-        best = sorted(places, key=places.__getitem__)[:SHOWN]
+        errors = {m: tuple(r.error for r in self.rows if r.method == m) for m in places}
+        alike = {errors[m]: m for m in sorted(places, key=places.__getitem__, reverse=True)}  # second names
+        best = sorted(alike.values(), key=places.__getitem__)[:SHOWN]
         return replace(self, rows=tuple(r for r in self.rows if r.method in best))
 
     @property
@@ -124,6 +126,14 @@ def best_of(results: Sequence[Result]) -> list[Result]:
     for r in sorted(results, key=lambda r: r.error):
         best.setdefault(r.method, r)
     return list(best.values())
+
+
+def distinct(results: Sequence[Result]) -> list[Result]:
+    """The first of those with one and the same error: many names are the same weights."""
+    first: dict[float, Result] = {}
+    for r in results:
+        first.setdefault(r.error, r)
+    return list(first.values())
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

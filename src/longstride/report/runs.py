@@ -22,7 +22,7 @@ from ..metrics import endpoint_error, frechet_distance, statistics
 from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_sampling, prior, reference, sample
-from .comparison import FINALISTS, REFERENCE_NFE, SCREENED, SHOWN, Comparison, Result, best_of
+from .comparison import FINALISTS, REFERENCE_NFE, SCREENED, SHOWN, Comparison, Result, best_of, distinct
 from .pictures import Strip, picture_grid
 from .plots import error_plot
 
@@ -201,7 +201,7 @@ def sheet(table: Comparison, runs: _Runs, cases: Cases, path: Path) -> None:
         Strip("reference", runs.exact[:columns], f"{REFERENCE_NFE} evaluations", "The converged solution")
     ]
     for nfe in table.nfes[:SECTIONS]:
-        for i, r in enumerate(table.ranked(nfe)[:SHOWN]):
+        for i, r in enumerate(distinct(table.ranked(nfe))[:SHOWN]):
             heading = "" if i else f"{nfe} network evaluations, best method first"
             images = runs.ends(cases[r.method, r.grid, r.nfe], columns)
             strips.append(Strip(r.method, images, f"{r.grid}, error {r.error:.3f}", heading))
