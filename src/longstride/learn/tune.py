@@ -316,7 +316,7 @@ class Tuning:
         begun = self.hopped(sorted(begun, key=lambda item: item[1]), hops)
         for solver, _, name in begun[:FINALISTS]:
             better = self._kept(
-                f"{nfe} NFE from {name}, {iterations} iterations",
+                f"from {solver.vector()}, {iterations} iterations",
                 partial(self.polished, solver, self.paths, iterations),
             )
             made.append(self._candidate(f"times, conditioning times and weights, from {name}", better))
