@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -41,6 +42,12 @@ CHEAP = {"noises": 8192, "select": 1024, "report": 256, "batch": 4096}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
 # A network's peers: so many of each, the best at this budget in these tables of endpoint.json.
 SCREEN = {"digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",))}
+
+
+def commit() -> str:
+    """Of the library that made the plan."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def peers_of(model: str, task: Task, nfe: int) -> list:
@@ -101,12 +108,12 @@ def measure(model: str, nfe: int, n: int, seed: int) -> dict:
         "ratio": float(squares.mean().sqrt()) / error, "ratio interval": (low, high), "n": n,
         "evaluations": plan.report["evaluations"] + solutions,
         "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
-        "versions": versions(),
+        "versions": versions(), "commit": commit(),
     }  # fmt: skip
 
 
 HEAD = ("model", "NFE", "best peer", "its error", "tuned", "ratio", "95 %", "asked", "n", "peers' runs",
-        "evaluations", "seconds")  # fmt: skip
+        "evaluations", "seconds", "commit")  # fmt: skip
 ABOUT = """# Tuned plans beside the best peer
 
 Made by `python benchmarks/tune.py`. End-point error on n report noises that nothing was fitted to or chosen
@@ -125,7 +132,7 @@ def write(figures: dict, path: Path) -> None:
         rows.append([
             " ".join([model, *seed]), nfe, r["peer"], f"{r['peer error']:.4f}", f"{r['tuned']:.4f}",
             f"{r['ratio']:.3f}", f"{low:.3f} to {high:.3f}", "" if asked is None else f"{asked:.3f}",
-            str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", str(r["seconds"]),
+            str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", str(r["seconds"]), r["commit"],
         ])  # fmt: skip
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     path.with_suffix(".md").write_text(f"{ABOUT}\n{table}\n")
