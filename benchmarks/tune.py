@@ -118,7 +118,8 @@ ABOUT = """# Tuned plans beside the best peer
 
 Made by `python benchmarks/tune.py`. End-point error on n report noises that nothing was fitted to or chosen
 on. The peer is the best of all its runs from the same noises. The interval of the ratio is a paired 95 %
-bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine.
+bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which
+the budgets of a model share, are in the seconds of the first. The plans are in `plans/`.
 """
 
 
@@ -132,7 +133,7 @@ def write(figures: dict, path: Path) -> None:
         rows.append([
             " ".join([model, *seed]), nfe, r["peer"], f"{r['peer error']:.4f}", f"{r['tuned']:.4f}",
             f"{r['ratio']:.3f}", f"{low:.3f} to {high:.3f}", "" if asked is None else f"{asked:.3f}",
-            str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", str(r["seconds"]), r["commit"],
+            str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", f"{r['seconds']:.0f}", r["commit"],
         ])  # fmt: skip
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     path.with_suffix(".md").write_text(f"{ABOUT}\n{table}\n")
