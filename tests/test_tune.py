@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.learn.free import DATA, Free, fit, march, polish
+from longstride.frame import DATA
+from longstride.learn.free import Free, fit, march, polish
 from longstride.learn.trajectories import trajectories
 from longstride.learn.tune import SEED
 from longstride.models import ideal, mixture

@@ -12,6 +12,7 @@ from .errors import ArgumentError
 from .process import Process
 
 PREDICTIONS = ("data", "noise", "velocity", "v")  # fields of a Denoiser, as plans number them
+DATA = PREDICTIONS.index("data")  # what fits and the weights of whole runs are written in
 FRAMES = ("data", "noise", "sigma", "velocity", "v")
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .denoiser import Denoiser
+from .files import write_text
 from .frame import PREDICTIONS
 from .grid import times
 from .guidance import Guidance
@@ -48,12 +49,12 @@ class Journal:
         return self.folder / "results.jsonl"
 
     def _open(self) -> None:
-        """Written whole again: a line that was cut off would spoil the next."""
+        """Written whole, or not at all: what was known stays known whenever the run ends."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         known = [json.dumps({key: value}) for key, value in self.results.items()]
-        self.lines.write_text("\n".join([self.head, *known]) + "\n")
+        write_text(self.lines, "\n".join([self.head, *known]) + "\n")
 
     def value(self, key: str, make: Callable[[], Any]) -> Any:
         """The result of this key, what JSON can hold, made now if it is not known."""

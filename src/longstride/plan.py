@@ -52,6 +52,11 @@ class Plan:
         """Evaluations of a field per sample."""
         return sum(step.nfe for step in self.steps)
 
+    @cached_property
+    def weights(self) -> str:
+        """A digest of what the plan does, whatever it is called: many names write the same weights."""
+        return hashlib.sha256(repr((self.times, self.steps)).encode()).hexdigest()
+
     @property
     def evaluated(self) -> list[float]:
         """The times of the evaluations, in their order."""

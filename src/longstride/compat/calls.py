@@ -164,11 +164,6 @@ def _in_order(
         yield v, tuple((0, u, w) for u, w in sorted(row.items(), key=lambda term: term[1] != 1.0)), None
 
 
-def evaluated_at(steps: Iterable[Step]) -> list[float]:
-    """The time of each evaluation, in order."""
-    return [stage.at for step in steps for stage in step.stages if stage.at is not None]
-
-
 def resume(plan: Plan, index: int, process: Process) -> list[Step]:
     """The steps of a plan that begins with its evaluation `index`, where a pipeline says that x is.
 
@@ -179,7 +174,7 @@ def resume(plan: Plan, index: int, process: Process) -> list[Step]:
     Raises:
         ArgumentError: not an evaluation of the plan, or weights that only its own history makes sense of.
     """
-    times, at = plan.times, evaluated_at(plan.steps)
+    times, at = plan.times, plan.evaluated
     if not 0 <= index < len(at):
         raise ArgumentError(f"begin index {index}: the plan has the evaluations 0 to {len(at) - 1}")
     if index == 0:
@@ -198,14 +193,14 @@ def resume(plan: Plan, index: int, process: Process) -> list[Step]:
         return left + list(plan.steps[n:])
     final = "data" if times[-1] == process.t_end else "sigma_min"
 
-    def written(nfe: int, grid: Sequence[float]) -> tuple[Step, ...]:
-        return plan_sampling(process, plan.method, nfe, grid, final=final, **plan.options).steps
+    def written(nfe: int, grid: Sequence[float]) -> Plan:
+        return plan_sampling(process, plan.method, nfe, grid, final=final, **plan.options)
 
     with suppress(ArgumentError):  # such as other evaluations than the pipeline has
-        if plan.method in REGISTRY and written(len(at), times) == plan.steps:
+        if plan.method in REGISTRY and written(len(at), times).steps == plan.steps:
             rest = written(len(at) - head, times[n:])
-            if evaluated_at(rest) == at[head:]:
-                return left + list(rest)
+            if rest.evaluated == at[head:]:
+                return left + list(rest.steps)
     raise ArgumentError(
         f"method {plan.method!r} cannot begin with evaluation {index}: its weights lean on those before; "
         "take another method or plan to begin in the middle"

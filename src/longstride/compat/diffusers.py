@@ -18,7 +18,7 @@ from ..methods import get
 from ..noise import Noise, seed_of
 from ..plan import Plan
 from ..sampling import DEFAULT_METHOD, plan_sampling
-from .calls import Call, evaluated_at, resume, unroll
+from .calls import Call, resume, unroll
 from .configuration import CLASSES, Configuration, class_of, parameters, settings
 
 OWN = ("trained_with", "method", "options", "grid", "plan")
@@ -186,7 +186,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         self._asked = None
         self._unrolled: dict[int, Calls] = {}  # by the evaluation that is the first
         self.num_inference_steps = None if plan is None else plan.nfe
-        times = c.training_times() if plan is None else evaluated_at(plan.steps)
+        times = c.training_times() if plan is None else plan.evaluated
         self.timesteps = torch.tensor([c.network_time(t) for t in times], dtype=torch.float32)
         # Of equal times the last, where a step begins.
         self._index = {t: i for i, t in enumerate(self.timesteps.tolist())}

@@ -13,6 +13,7 @@ from torch import Tensor
 from .. import grid as grids
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, whole
+from ..frame import DATA
 from ..guidance import Guidance
 from .optimal_times import cheapest_path
 
@@ -117,7 +118,7 @@ def _along_noising(
     """The data predictions D(t, x_t) at falling times, the x_t of a datum on one path of its noising."""
     process = model.process
     cond = model.conditioning(cond, len(data), data.device)
-    predict = model.fields(cond, guidance)[0]
+    predict = model.fields(cond, guidance)[DATA]
     x, alpha, sigma, found = data, 1.0, 0.0, []
     for t in reversed(times):
         alpha_t, sigma_t = process.pair(t)

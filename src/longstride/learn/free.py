@@ -13,12 +13,11 @@ from torch import Tensor
 
 from ..core import Field, Stage, Step
 from ..errors import SolveError
-from ..frame import PREDICTIONS, ddim_row
+from ..frame import DATA, ddim_row
 from ..plan import Plan
 from ..process import Process
 from .trajectories import Trajectories, clock
 
-DATA = PREDICTIONS.index("data")
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
 SINGULAR = 1e-14  # relative size of an eigenvalue that counts as none
 NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import ArgumentError
+from ..frame import DATA
 from ..grid import RATIO_MAX, Grid
 from ..guidance import Guidance
 from ..plan import Plan
@@ -64,7 +65,7 @@ def model_statistics(
         callback=lambda n, t, x: path.append(x),
     )  # fmt: skip
 
-    data = model.fields(cond, guidance)[0]
+    data = model.fields(cond, guidance)[DATA]
     generator = torch.Generator().manual_seed(seed)
     probe = torch.randint(0, 2, x.shape, generator=generator).mul(2).sub(1).to(x)
     linear, rest = [], []

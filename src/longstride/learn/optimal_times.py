@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, positive, whole
-from ..frame import ddim_row
+from ..frame import DATA, ddim_row
 from ..guidance import Guidance
 from .trajectories import Trajectories
 
@@ -67,7 +67,7 @@ def jump_costs(
     """
     process, nodes = paths.process, [*paths.times, paths.process.t_end]
     cond = model.conditioning(cond, len(paths.end), paths.end.device)
-    data = model.fields(cond, guidance)[0]
+    data = model.fields(cond, guidance)[DATA]
     costs = torch.zeros(len(nodes), len(nodes), dtype=torch.float64)
     for i, (s, x) in enumerate(zip(paths.times, paths.states, strict=True)):
         predicted = data(s, x)

@@ -9,13 +9,12 @@ from typing import Any
 
 from ..core import Stage, Step
 from ..errors import ArgumentError, whole
-from ..frame import FRAMES, PREDICTIONS, Frame, conversion
+from ..frame import DATA, FRAMES, PREDICTIONS, Frame, conversion
 from ..methods.adams import Moments, exact, halved, unipc_moments, weights
 from ..methods.base import one_of
 from ..operator import exp
 from ..plan import Plan
 from ..process import Process
-from .free import DATA
 
 MOMENTS: dict[str, Moments] = {
     "exact": exact, "halved": halved, "bh1": unipc_moments("bh1"), "bh2": unipc_moments("bh2"),

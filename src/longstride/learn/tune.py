@@ -19,6 +19,7 @@ from .. import grid as grids
 from ..core import Field
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, SolveError, whole
+from ..frame import DATA
 from ..guidance import Guidance
 from ..journal import Journal, fingerprint
 from ..methods import REGISTRY
@@ -26,7 +27,7 @@ from ..metrics import endpoint_error, interval, squared_errors
 from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_reference, plan_sampling, prior, sample
-from .free import DATA, Features, Free, fit, polish
+from .free import Features, Free, fit, polish
 from .trajectories import Trajectories, clock, trajectories
 
 SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a plan was fitted to
@@ -227,7 +228,7 @@ class Tuning:
             for method, name in cases:
                 plan = _planned(process, method, nfe, GRIDS.get(name, name))
                 if plan is not None and not plan.stochastic:
-                    key = f"{n} {plan.times} {plan.steps}"
+                    key = f"{n} {plan.weights}"
                     if key not in known:
                         known[key] = self.error(plan, n)
                         found.append(Candidate(f"{method} on {name}", plan, known[key]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -68,7 +67,7 @@ class _Runs:
     ) -> tuple[Result, ...]:
         rows = []
         for case, plan in cases.items():
-            rows.append(Result(*case, self.kept.value(f"{what} {_weights(plan)}", partial(measure, plan))))  # type: ignore[misc]
+            rows.append(Result(*case, self.kept.value(f"{what} {plan.weights}", partial(measure, plan))))  # type: ignore[misc]
             self.count(size * case[2])
         return tuple(rows)
 
@@ -184,14 +183,9 @@ def _finalists(rows: Sequence[Result], cases: Cases, budgets: set[int]) -> list[
         plans: dict[str, tuple[str, str, int]] = {}
         for r in best_of([r for r in rows if r.nfe == k]):
             case = (r.method, r.grid, r.nfe)
-            plans.setdefault(_weights(cases[case]), case)
+            plans.setdefault(cases[case].weights, case)
         found += [*plans.values()][:FINALISTS]
     return found
-
-
-def _weights(plan: Plan) -> str:
-    """A digest of what a plan does, whatever it is called."""
-    return hashlib.sha256(repr((plan.times, plan.steps)).encode()).hexdigest()
 
 
 def sheet(table: Comparison, runs: _Runs, cases: Cases, path: Path) -> None:

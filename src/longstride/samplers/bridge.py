@@ -11,13 +11,11 @@ from torch import Tensor
 
 from ..core import Stage, Step
 from ..errors import ArgumentError, finite, whole
-from ..frame import PREDICTIONS
+from ..frame import DATA
 from ..grid import Grid
 from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_sampling
-
-DATA = PREDICTIONS.index("data")
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,13 @@ from torch import Tensor
 from ..core import Field, Stage, Step, advance
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, SolveError, finite, positive, whole
-from ..frame import PREDICTIONS
+from ..frame import DATA
 from ..grid import Grid
 from ..integrate import Stats
 from ..noise import Noise, seed_of
 from ..operator import phi
 from ..process import Process
 from ..sampling import plan_sampling, prior
-
-DATA = PREDICTIONS.index("data")
 
 
 @dataclass
