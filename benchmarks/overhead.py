@@ -85,12 +85,12 @@ def loop_alone(method: str, x: Tensor, out: Tensor) -> Candidate:
     return Candidate(lambda: run(fields, plan, x))
 
 
-def planned(method: str, x: Tensor, out: Tensor) -> Candidate:
+def planned(method: str, x: Tensor, out: Tensor, noise: str = "generator") -> Candidate:
     """PlanScheduler in the place of diffusers' own, on a network with a table of betas."""
     from longstride.compat.diffusers import PlanScheduler
 
     config = diffusers.DDIMScheduler(clip_sample=False).config
-    return scheduled(lambda: PlanScheduler.from_config(config, method=method), x, out)
+    return scheduled(lambda: PlanScheduler.from_config(config, method=method, noise=noise), x, out)
 
 
 def additions(method: str, x: Tensor, out: Tensor) -> Candidate:
@@ -114,14 +114,12 @@ def additions(method: str, x: Tensor, out: Tensor) -> Candidate:
 
 
 def drawn(x: Tensor) -> Candidate:
-    """The noise of a stochastic method's steps alone: of seed, sample and interval, refinable."""
-    from longstride.noise import Noise
-
-    noise = Noise(0, range(len(x)), x.shape[1:])
+    """A normal for each element, and nothing else: the floor under a step with noise."""
+    generator = torch.Generator()
 
     def loop() -> None:
-        for i in range(N):
-            noise.increment(1.7**-i, 1.7 ** -(i + 1)).to(x)
+        for _ in range(N):
+            torch.randn(x.shape, generator=generator)
 
     return Candidate(loop)
 
@@ -148,11 +146,13 @@ def candidates(x: Tensor, out: Tensor, ours: bool) -> dict[str, Candidate]:
     found = {
         "bare one-term update": bare(1, x, out),
         "bare two-term update": bare(2, x, out),
+        "torch.randn": drawn(x),
     }
     found |= {f"diffusers {name}": scheduled(make, x, out) for name, make in makers.items()}
     if ours:  # before what is slow itself, as drawing leaves the caches cold
-        found["longstride ddpm, PlanScheduler"] = planned("ddpm", x, out)
-        found["longstride ddpm, its noise alone"] = drawn(x)
+        for method in ("ddpm", "dpmpp_2m_sde"):
+            found[f"longstride {method}, PlanScheduler"] = planned(method, x, out)
+        found["longstride ddpm, PlanScheduler, noise of ls.sample"] = planned("ddpm", x, out, "brownian")
     for name in ("euler", "heun", "dpm_2", "dpmpp_2m", "lms order 4", "dpmpp_3m_sde (eta 0)"):
         found[f"k-diffusion {name}"] = crowson(name, x, out)
     if ours:
@@ -211,8 +211,8 @@ def main() -> None:
         "step, and the same two of our PlanScheduler. longstride: `ls.sample` with its Denoiser, and the",
         "planned loop alone. PlanScheduler's additions are what its steps add up, without arguments, checks",
         "and books. set_timesteps is not timed: it makes a plan once, and keeps it while it is asked for",
-        "again. DDPM and Euler a draw noise, ours from (seed, sample, interval). Read the ratios: absolute",
-        "times depend on the machine and on what else it does.",
+        "again. DDPM and Euler a draw noise, ours for each sample apart. Read the ratios: absolute times",
+        "depend on the machine and on what else it does.",
         "",
         "| what | median | fastest round | median / bare two-term |",
         "|---|---|---|---|",

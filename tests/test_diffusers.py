@@ -203,7 +203,7 @@ EDM = config("EDMEulerScheduler")
 @pytest.mark.parametrize("source", [VP, FLOW, EDM], ids=["vp", "flow", "edm"])
 @pytest.mark.parametrize("method", WHOLE)
 def test_every_method_is_ls_sample_and_steps_are_evaluations(method: str, source: dict) -> None:
-    scheduler = PlanScheduler.from_config(source, method=method)
+    scheduler = PlanScheduler.from_config(source, method=method, noise="brownian")
     scheduler.set_timesteps(7)
     assert len(scheduler.timesteps) == scheduler.num_inference_steps == 7
     c = scheduler._configuration
@@ -319,10 +319,11 @@ def test_samples_have_times_of_their_own_in_one_batch() -> None:
     assert torch.allclose(mixed, torch.stack([0.75 * X[0] + 0.25 * noise[0], X[1]]))
 
 
+@pytest.mark.parametrize("noise", ["generator", "brownian"])
 @pytest.mark.parametrize("method", ["ddpm", "dpmpp_2m_sde"])
-def test_noise_does_not_depend_on_the_batch(method: str) -> None:
+def test_noise_does_not_depend_on_the_batch(method: str, noise: str) -> None:
     def run(x: Tensor, seeds: list[int]) -> Tensor:
-        scheduler = PlanScheduler.from_config(VP, method=method)
+        scheduler = PlanScheduler.from_config(VP, method=method, noise=noise)
         scheduler.set_timesteps(6)
         generators = [torch.Generator().manual_seed(s) for s in seeds]
         return drive(scheduler, smooth, x, generator=generators if len(seeds) == len(x) else generators[0])
@@ -330,6 +331,19 @@ def test_noise_does_not_depend_on_the_batch(method: str) -> None:
     assert torch.equal(run(X, [1, 2])[1:], run(X[1:], [2]))
     assert torch.equal(run(X, [1])[:1], run(X[:1], [1]))
     assert not torch.equal(run(X, [1]), run(X, [3]))
+
+
+def test_noise_of_a_run_is_new_in_every_step_and_not_what_the_run_began_from() -> None:
+    """Two unit normals of n elements have a correlation of variance 1/n."""
+    begun = torch.randn(3, 4, 64, 64, generator=torch.Generator().manual_seed(5), dtype=F64)
+    scheduler = PlanScheduler.from_config(VP, method="ddpm")
+    scheduler.set_timesteps(4)
+    generator, drawn = torch.Generator().manual_seed(5), [*begun]
+    for interval in ((4.0, 2.0), (2.0, 1.0)):
+        drawn += [*scheduler._normal(interval, begun, generator)]
+    all_of_them = torch.stack(drawn).flatten(1)
+    gram = all_of_them @ all_of_them.T / all_of_them.shape[1]
+    assert (gram - torch.eye(len(gram), dtype=F64)).abs().max() < 5 * 2**0.5 * all_of_them.shape[1] ** -0.5
 
 
 def test_half_precision_keeps_a_float32_state() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutpu
 from torch import Tensor
 
 from ..core import combine
-from ..errors import ArgumentError
+from ..errors import ArgumentError, unknown
 from ..frame import PREDICTIONS, conversion
 from ..methods import get
 from ..noise import Noise, seed_of
@@ -21,8 +22,10 @@ from ..sampling import DEFAULT_METHOD, plan_sampling
 from .calls import Call, resume, unroll
 from .configuration import CLASSES, Configuration, class_of, parameters, settings
 
-OWN = ("trained_with", "method", "options", "grid", "plan")
+OWN = ("trained_with", "method", "options", "grid", "plan", "noise")
+NOISES = ("generator", "brownian")
 WIDE = (torch.float32, torch.float64)
+Normals = Callable[[tuple[float, float]], Tensor]  # of a Brownian interval
 Calls = list[tuple[Call, tuple[float, float] | None]]
 
 
@@ -43,6 +46,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         method, options: see `ls.list_methods`; by default the method of `ls.sample`.
         grid: one of Longstride's, by name or ("family", {argument: value}); by default the configuration's.
         plan: a Plan, or its `to_json`, in place of the three.
+        noise: where a stochastic method's noise comes from. "generator": drawn on the generator's device, a
+            sequence for each sample, which depends on the initial seed and the sample's place in its batch.
+            "brownian": that of `ls.sample`, which depends on the time as well and is the same on every
+            device and however a step is refined; some 70 times slower to draw.
 
     Raises:
         ArgumentError: a configuration, method or plan that it cannot run, before anything is run.
@@ -61,7 +68,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         options: dict[str, Any] | None = None,
         grid: str | Sequence[Any] | None = None,
         plan: dict[str, Any] | None = None,
+        noise: str = "generator",
     ):
+        if noise not in NOISES:
+            raise unknown("noise", noise, NOISES)
         if plan is not None and (method or options or grid):
             raise ArgumentError("a plan already holds method, options and grid: leave those out")
         get(method or DEFAULT_METHOD, **(options or {}))
@@ -81,7 +91,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         name = kwargs.get("trained_with") or class_of(config)
         if isinstance(kwargs.get("plan"), Plan):
             kwargs["plan"] = kwargs["plan"].to_json()
-        replaced = OWN[1:] if kwargs.get("plan") or kwargs.get("method") else ()  # one sampler takes over
+        replaced = OWN[1:-1] if kwargs.get("plan") or kwargs.get("method") else ()  # one sampler takes over
         kept = {k: v for k, v in config.items() if not k.startswith("_") and k not in replaced}
         values = {**kept, **kwargs, "trained_with": name}
         scheduler = cls(**{k: v for k, v in values.items() if k in OWN})
@@ -201,7 +211,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         self._first, self._done, self._running = index, 0, False
         self._memory: dict[int, Tensor] = {}
         self._lost: Tensor | float = 0.0  # what rounding the state to half precision took from it
-        self._noises: list[Noise] = []
+        self._normals: Normals | None = None
         if index not in self._unrolled:
             self._unrolled[index] = self._cut(index)
         self._calls = self._unrolled[index]
@@ -268,8 +278,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
             timestep: this entry of `timesteps`; only the first call of a run looks at it.
             eta, use_clipped_model_output: what stock pipelines pass of DDIM's arguments. The noise is the
                 method's, set when the scheduler is made; a clipped data prediction is always used throughout.
-            generator: one, or one for each sample: noise depends on its initial seed, on the sample's place
-                in its batch and on the time, and on nothing else.
+            generator: one, or one for each sample, whose initial seed the noise depends on.
 
         Raises:
             ArgumentError: the run is over, an output of another shape, or noise asked for by eta.
@@ -310,17 +319,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         x: Tensor,
         generator: torch.Generator | Sequence[torch.Generator] | None,
     ) -> Tensor:
-        if not self._noises:
-            shape = x.shape[1:]
-            if generator is None:
-                self._noises = [Noise(seed_of(torch.default_generator), range(len(x)), shape)]
-            elif isinstance(generator, torch.Generator):
-                self._noises = [Noise(generator.initial_seed(), range(len(x)), shape)]
-            elif len(generator) == len(x):
-                self._noises = [Noise(g.initial_seed(), [0], shape) for g in generator]
-            else:
-                raise ArgumentError(f"{len(generator)} generators for {len(x)} samples: give one for each")
-        return torch.cat([noise.increment(*interval) for noise in self._noises]).to(x)
+        if self._normals is None:
+            seeds, device = _seeds(generator, x)
+            self._normals = (_refinable if self.config["noise"] == "brownian" else _drawn)(seeds, device, x)
+        return self._normals(interval).to(x)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha x_0 + sigma eps at the network's times: one for each sample, [B], or one for all.
@@ -336,3 +338,34 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """`add_noise`, as the pipelines of flows call it."""
         return self.add_noise(sample, noise, timestep)
+
+
+def _seeds(
+    generator: torch.Generator | Sequence[torch.Generator] | None, x: Tensor
+) -> tuple[list[tuple[int, int]], torch.device]:
+    """(seed, number of the sample under that seed) of each sample, and the device to draw on."""
+    if generator is None:
+        seed = seed_of(torch.default_generator)
+        return [(seed, i) for i in range(len(x))], x.device
+    if isinstance(generator, torch.Generator):
+        return [(generator.initial_seed(), i) for i in range(len(x))], generator.device
+    if len(generator) != len(x):
+        raise ArgumentError(f"{len(generator)} generators for {len(x)} samples: give one for each")
+    return [(g.initial_seed(), 0) for g in generator], generator[0].device
+
+
+def _drawn(seeds: list[tuple[int, int]], device: torch.device, x: Tensor) -> Normals:
+    """One sequence of normals for each sample; SeedSequence keeps it apart from the one that made x."""
+    own = [np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] for seed in seeds]
+    generators = [torch.Generator(device).manual_seed(int(seed)) for seed in own]
+
+    def normals(interval: tuple[float, float]) -> Tensor:
+        draw = partial(torch.randn, x.shape[1:], dtype=x.dtype, device=device)
+        return torch.stack([draw(generator=generator) for generator in generators])
+
+    return normals
+
+
+def _refinable(seeds: list[tuple[int, int]], device: torch.device, x: Tensor) -> Normals:
+    noises = [Noise(seed, [i], x.shape[1:]) for seed, i in seeds]
+    return lambda interval: torch.cat([noise.increment(*interval) for noise in noises])
