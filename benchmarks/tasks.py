@@ -39,14 +39,20 @@ def mixture(seed: int = 0, dim: int = 64, parts: int = 8) -> tuple[Tensor, Tenso
 
 
 def mixture_data(x: Tensor, t: float, task: Task, parts: tuple[Tensor, ...]) -> Tensor:
-    """E[x0 | x_t] of the mixture: every component's Wiener filter, weighted by its posterior."""
+    """E[x0 | x_t] of the mixture: every component's Wiener filter, weighted by its posterior.
+
+    The bases stand beside each other, [D, K D], so that all components are one product each way.
+    """
     alpha, sigma = pair(task, t)
     weights, means, bases, variances = parts
     total = alpha**2 * variances + sigma**2
-    z = torch.einsum("bkd,kde->bke", x[:, None] - alpha * means, bases)
-    logits = weights.log() - 0.5 * (z**2 / total + total.log()).sum(-1)
-    filtered = torch.einsum("bke,kde->bkd", z * (alpha * variances / total), bases)
-    return torch.einsum("bk,bkd->bd", torch.softmax(logits, 1), means + filtered)
+    beside = bases.permute(1, 0, 2).flatten(1)
+    z = x @ beside - torch.einsum("kd,kde->ke", alpha * means, bases).flatten()
+    y = (z / total.flatten()).unflatten(1, variances.shape)
+    distance = torch.einsum("bke,bke->bk", y, z.unflatten(1, variances.shape))
+    p = torch.softmax(weights.log() - 0.5 * (distance + total.log().sum(-1)), 1)
+    y.mul_(alpha * variances).mul_(p[..., None])
+    return y.flatten(1) @ beside.T + p @ means
 
 
 def ideal_data(x: Tensor, t: float, task: Task, points: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ NOISES = {
     "digits": {"noises": 1024, "select": 256, "report": 64},
     "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 8, "hops": 1},
 }
-CHEAP = {"noises": 8192, "select": 1024, "report": 256, "batch": 4096}
+CHEAP = {"noises": 32768, "select": 4096, "report": 256, "batch": 1024}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
 # A network's peers: so many of each, the best at this budget in these tables of endpoint.json.
 SCREEN = {"digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",))}

@@ -28,6 +28,7 @@ from ..plan import Plan
 from ..process import Process
 from ..sampling import plan_reference, plan_sampling, prior, sample
 from .free import Features, Free, fit, polish
+from .optimal_times import optimal_times
 from .trajectories import Trajectories, clock, trajectories
 
 SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a plan was fitted to
@@ -89,8 +90,9 @@ def tune(
 
     1. Solutions are made from three sets of noise that have nothing in common: to fit, to choose, to report.
     2. Every method of the registry without noise of its own is tried, the best of them on every grid.
-    3. On each grid the weights are fitted in closed form (`fit`); from the best grids times, the times that
-       the network is told, and weights together go to a minimum (`polish`).
+    3. On each grid, and on the times of `optimal_times`, the weights are fitted in closed form (`fit`); from
+       the best of them times, the times that the network is told, and weights together go to a minimum
+       (`polish`), from where the best is shaken and polished again.
     4. What is best on the selection noises is returned, be it a method as published.
 
     Args:
@@ -245,9 +247,14 @@ class Tuning:
         """Weights in closed form on every grid, those first that do best on the first noises."""
         few, process, found = self.few, self.model.process, []
         field = self.fields(torch.arange(len(few.end)))
-        for name, grid in GRIDS.items():
-            times = (*grids.times(process, nfe, grid), process.t_end)
-            solver, end = fit(field, times, few)
+        tried = {name: grids.times(process, nfe, grid) for name, grid in GRIDS.items()}
+        bends = self.paths.part(slice(0, CHECKED))
+        if nfe < len(bends.times):
+            given = {"cond": self.cond(CHECKED), "guidance": self.guidance}
+            tried["optimal times"] = optimal_times(self.model, nfe, bends, **given)
+            self.evaluations += CHECKED * len(bends.times)
+        for name, times in tried.items():
+            solver, end = fit(field, (*times, process.t_end), few)
             error = endpoint_error(self.features(end), self.features(few.end))
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
@@ -315,24 +322,27 @@ class Tuning:
         made = [self._candidate(f"weights on {name}", fit(self.fields(everyone), best.times, self.paths)[0])]
         begun = [(*self.polished(solver, self.few, FIRST), name) for name, solver in fitted]
         begun = self.hopped(sorted(begun, key=lambda item: item[1]), hops)
-        for solver, _, name in begun[:FINALISTS]:
-            better = self._kept(
-                f"from {solver.vector()}, {iterations} iterations",
-                partial(self.polished, solver, self.paths, iterations),
+        n = len(self.paths.end)
+        for size, many in zip(dict.fromkeys((min(max(FEW, n // 4), n), n)), (FINALISTS, 1), strict=False):
+            paths = self.paths.part(slice(0, size))
+            begun = sorted(
+                ((*self._kept(solver, paths, iterations), name) for solver, _, name in begun[:many]),
+                key=lambda item: item[1],
             )
-            made.append(self._candidate(f"times, conditioning times and weights, from {name}", better))
+            what = "times, conditioning times and weights, from"
+            made += [self._candidate(f"{what} {name}", solver) for solver, _, name in begun]
         return made
 
-    def _kept(self, key: str, make: Callable[[], tuple[Free, float]]) -> Free:
-        """A solver that the journal knows or will know."""
+    def _kept(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+        """`polished`, which the journal knows or will know."""
 
         def numbers() -> dict[str, Any]:
-            solver, _ = make()
-            return {"times": solver.times, "at": solver.at, "weights": solver.weights}
+            better, error = self.polished(solver, paths, iterations)
+            return {"times": better.times, "at": better.at, "weights": better.weights, "error": error}
 
-        known = self.kept.value(key, numbers)
+        known = self.kept.value(f"from {solver.vector()}, {iterations} iterations, {len(paths.end)}", numbers)
         rows = tuple(tuple(row) for row in known["weights"])
-        return Free(self.model.process, tuple(known["times"]), tuple(known["at"]), rows)
+        return Free(self.model.process, tuple(known["times"]), tuple(known["at"]), rows), known["error"]
 
     def _candidate(self, what: str, solver: Free) -> Candidate:
         plan = solver.plan()

@@ -97,24 +97,31 @@ class Mixture:
         spread = values[k].sqrt() * torch.from_numpy(z[:, 1:])
         return self.means[k] + torch.einsum("bij,bj->bi", vectors[k], spread)
 
-    def _coordinates(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """y and v above [B, K, d], and log(w_k p_k) [B, K]."""
+    @cached_property
+    def _beside(self) -> Tensor:
+        """The eigenvectors of all components beside each other [d, K d]: one product serves them all."""
+        return self._eigen[1].permute(1, 0, 2).flatten(1)
+
+    def _coordinates(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """y/v above [B, K, d], and log(w_k p_k) [B, K]."""
         values, vectors = (e.to(x.device) for e in self._eigen)
         alpha, sigma = alpha[:, None, None], sigma[:, None, None]
-        y = torch.einsum("kij,bki->bkj", vectors, x[:, None] - alpha * self.means.to(x.device))
+        means = torch.einsum("kij,ki->kj", vectors, self.means.to(x.device))
+        y = (x @ self._beside.to(x.device)).unflatten(1, means.shape) - alpha * means
         v = alpha**2 * values + sigma**2
-        log_p = -0.5 * (y**2 / v + (2 * math.pi * v).log()).sum(2)
-        return y, v, self.weights.log().to(x.device) + log_p
+        scaled = y / v
+        log_p = -0.5 * (torch.einsum("bki,bki->bk", y, scaled) + (2 * math.pi * v).log().sum(2))
+        return scaled, self.weights.log().to(x.device) + log_p
 
     def log_density(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """log p(x_t = x) [B], for x [B, d], alpha and sigma [B], all float64."""
-        return self._coordinates(x, alpha, sigma)[2].logsumexp(1)
+        return self._coordinates(x, alpha, sigma)[1].logsumexp(1)
 
     def posterior_mean(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        y, v, log_wp = self._coordinates(x, alpha, sigma)
-        values, vectors = (e.to(x.device) for e in self._eigen)
-        pull = torch.einsum("kij,bkj->bki", vectors, alpha[:, None, None] * values / v * y)
-        return torch.einsum("bk,bki->bi", log_wp.softmax(1), self.means.to(x.device) + pull)
+        scaled, log_wp = self._coordinates(x, alpha, sigma)
+        p = log_wp.softmax(1)
+        pull = p[..., None] * (alpha[:, None, None] * self._eigen[0].to(x.device)) * scaled
+        return p @ self.means.to(x.device) + pull.flatten(1) @ self._beside.T.to(x.device)
 
 
 @dataclass(frozen=True, eq=False)
