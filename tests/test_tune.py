@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -10,16 +11,18 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.frame import DATA
+from longstride.learn.axis import Diffusion
 from longstride.learn.free import Free, fit, march, polish
+from longstride.learn.recipes import RECIPES
+from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
-from longstride.learn.tune import SEED
 from longstride.models import ideal, mixture
 from longstride.models.exact import Mixture
 
 F64 = torch.float64
 EDM, VP, FLOW = ls.process.EDM(), ls.process.VP(discrete=True), ls.process.Flow()
 PROCESSES = pytest.mark.parametrize("process", [EDM, VP, FLOW], ids=["EDM", "VP", "flow"])
-FEW = {"noises": 256, "select": 64, "report": 128, "iterations": 4}
+FEW = {"noises": 256, "select": 64, "report": 128, "iterations": 4, "hops": 1}
 
 
 def three(process: ls.process.Process = EDM) -> ls.Denoiser:
@@ -43,7 +46,7 @@ def some(model: ls.Denoiser, nfe: int, n: int = 64) -> tuple:
 def test_without_other_weights_it_is_ddim(process) -> None:
     model = three(process)
     field, paths, times = some(model, 5)
-    solver = Free(process, times, times[:-1], tuple((0.0,) * i for i in range(5)))
+    solver = Free(Diffusion(process), times, times[:-1], tuple((0.0,) * i for i in range(5)))
     plan = ls.plan_sampling(process, "ddim", 5, "log_snr")
     ours, theirs = (ls.sample(model, x_init=paths.noise, plan=p) for p in (solver.plan(), plan))
     assert torch.allclose(ours, theirs, atol=1e-12)
@@ -55,7 +58,7 @@ def test_a_network_that_always_says_the_same_is_exact_whatever_the_weights(proce
     generator = torch.Generator().manual_seed(0)
     times = tuple(ls.grid.times(process, 4, "log_snr"))
     weights = tuple(tuple(torch.randn(i, generator=generator).tolist()) for i in range(4))
-    solver = Free(process, (*times, process.t_end), times, weights)
+    solver = Free(Diffusion(process), (*times, process.t_end), times, weights)
     x_0, eps = torch.randn(2, 3, 2, dtype=F64, generator=generator)
     alpha, sigma = process.pair(process.t_max)
     run = march(lambda t, x: x_0, solver, alpha * x_0 + sigma * eps)
@@ -220,6 +223,140 @@ def test_a_tuned_plan_goes_where_every_plan_goes(tmp_path) -> None:
     assert torch.allclose(x, ls.sample(model, x_init=noise, plan=plan), atol=1e-6)
 
 
+def pendulum(t: Tensor, x: Tensor) -> Tensor:
+    return torch.stack([x[:, 1], -x[:, 0].sin()], 1)
+
+
+def test_an_equation_whose_solutions_are_all_alike_is_solved_by_two_evaluations() -> None:
+    """dx/dt = -x: the end is linear in x_0, so one weight that is free reaches it, forward and backward."""
+    x0 = torch.randn(96, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    for t in ((0.0, 2.0), (2.0, 0.0)):
+        plan = ls.tune(ls.ODE(lambda t, x: -x), 2, x0=x0, t=t, select=16, report=16, reference_nfe=512)
+        end = ls.solve(ls.ODE(lambda t, x: -x), x0, plan=plan).x[-1]
+        assert torch.allclose(end, x0 * math.exp(t[0] - t[1]), atol=1e-5 * math.exp(abs(t[0] - t[1])))
+
+
+def test_a_plan_for_an_equation_is_better_on_states_it_has_not_seen() -> None:
+    x0 = torch.randn(640, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
+    problem = ls.ODE(pendulum)
+    plan = ls.tune(problem, 5, x0=x0, t=(0.0, 3.0), select=64, report=128, iterations=8, hops=2)
+    truth = ls.solve(problem, x0[-128:], t=(0.0, 3.0), method="rk4", steps=400).x[-1]
+    error = ls.metrics.endpoint_error(ls.solve(problem, x0[-128:], plan=plan).x[-1], truth)
+    assert plan.nfe == 5
+    assert error == pytest.approx(plan.report["error"], rel=1e-3)
+    fixed = [ls.solve(problem, x0[-128:], t=(0.0, 3.0), method=m, steps=n).x[-1]
+             for m, n in (("euler", 5), ("heun", 2), ("rk4", 1), ("ab_2", 5), ("ab_3", 5))]  # fmt: skip
+    assert error < 0.5 * min(ls.metrics.endpoint_error(x, truth) for x in fixed)
+
+
+def labelled() -> ls.Denoiser:
+    """Three Gaussians of variance 1/4 in the plane for each of two labels; label 2 is none."""
+    means = torch.randn(3, 3, 2, generator=torch.Generator().manual_seed(2), dtype=F64)
+
+    def net(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        off, v = x[:, None] - means[y], 0.25 + t[:, None, None] ** 2
+        p = (-off.square() / (2 * v)).sum(2).softmax(1)[..., None]
+        return (p * (means[y] + 0.25 / v * off)).sum(1)
+
+    return ls.Denoiser(net, EDM, predicts="data", shape=(2,), null={"y": 2})
+
+
+def test_several_guidances_are_dealt_out_to_all_conditions() -> None:
+    model = labelled()
+    subject = Sampling(model, {"y": torch.arange(2)}, [1.0, 2.0, 4.0], 12, 0, 5)
+    rows = torch.arange(12)
+    met = {(int(r) % 2, str(g)) for places, g in subject._groups(rows) for r in rows[places]}
+    assert met == {(y, w) for y in (0, 1) for w in ("1", "2", "4")}
+    plan = ls.plan_sampling(EDM, "dpmpp_2m", 5)
+    ends, paths = subject.ends(plan, rows), subject.solutions(rows, 32)
+    field = subject.field(rows)(1.0, paths.at(1.0))
+    for places, guidance in subject._groups(rows):
+        for r in places.tolist():
+            given = {"cond": {"y": r % 2}, "guidance": guidance}
+            alone = ls.sample(model, x_init=subject.x[r : r + 1], plan=plan, **given)
+            assert torch.allclose(ends[r : r + 1], alone)
+            one = model.fields(model.conditioning(given["cond"], 1), guidance)[DATA]
+            assert torch.allclose(field[r : r + 1], one(1.0, paths.at(1.0)[r : r + 1]))
+            exact = ls.reference(model, subject.x[r : r + 1], nfe=32, **given)
+            assert torch.allclose(paths.end[r : r + 1], exact)
+
+
+def test_a_plan_for_several_guidances_serves_each(recwarn: pytest.WarningsRecorder) -> None:
+    model, given = labelled(), {"cond": {"y": torch.arange(2)}}
+    plan = ls.tune(model, 4, guidance=[1.0, 3.0], **given, **FEW)
+    noise = ls.prior(model, 400, seed=9, dtype=F64)
+    for weight in (1.0, 3.0):
+        asked = {"cond": {"y": torch.arange(400) % 2}, "guidance": weight}
+        truth = ls.reference(model, noise, nfe=128, **asked)
+        ours, theirs = (
+            ls.metrics.endpoint_error(ls.sample(model, x_init=noise, plan=p, **asked), truth)
+            for p in (plan, ls.plan_sampling(EDM, "dpmpp_2m", 4))
+        )
+        assert ours < theirs
+    assert not [w for w in recwarn if "tuned for" in str(w.message)]
+    with pytest.warns(UserWarning, match="tuned for guidance"):
+        ls.sample(model, 2, plan=plan, cond={"y": [0, 1]}, guidance=5.0)
+
+
+def test_an_objective_chooses_and_reports() -> None:
+    model = three()
+    plan = ls.tune(model, 3, objective=ls.metrics.frechet, recipes=["gits", "d_ode"], **FEW)
+    noise = ls.prior(model, 256 + 64 + 128, SEED, dtype=F64)[-128:]
+    found = ls.sample(model, x_init=noise, plan=plan), ls.reference(model, noise, nfe=128)
+    assert plan.report["error"] == pytest.approx(ls.metrics.frechet(*found), rel=1e-9)
+    tried = {t["what"]: t["selection_error"] for t in plan.report["tried"]}
+    assert {"gits", "d_ode"} < set(tried)
+    assert tried[plan.report["what"]] == min(tried.values())
+
+
+def test_recipes_compete_and_none_is_left_out() -> None:
+    model = three()
+    lines: list[str] = []
+    plan = ls.tune(model, 4, recipes=["all"], progress=lines.append, **FEW)
+    named = {t["what"] for t in plan.report["tried"]} & set(RECIPES)
+    cannot = {line.split()[2] for line in lines if " cannot: " in line}
+    assert named | cannot == set(RECIPES)
+    assert len(cannot) <= 2
+    assert plan.report["error"] < plan.report["untuned"]["error"]
+
+
+def test_states_on_the_way_are_nearer_when_they_count() -> None:
+    model = three()
+    field, paths, times = some(model, 4, 256)
+    before, _ = fit(field, times, paths)
+
+    def missed(solver: Free) -> float:
+        states = march(field, solver, paths.noise).states[1:-1]
+        return sum(
+            ls.metrics.endpoint_error(x, paths.at(t)) for t, x in zip(solver.times[1:], states, strict=False)
+        )
+
+    free, with_them = (polish(lambda rows: field, before, paths, through=w)[0] for w in (0.0, 1.0))
+    assert missed(with_them) < missed(free)
+
+
+def test_a_storage_is_shared_and_what_is_done_is_done(tmp_path) -> None:
+    pytest.importorskip("optuna")
+    model = three()
+    asked = {**FEW, "hops": 3, "storage": tmp_path / "study.log"}
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_tuned, args=(asked,)) for _ in range(2)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    written = (tmp_path / "study.log").read_text().count('"solver"')
+    assert 3 <= written <= 4  # each looked before it began its last one
+    first, second = (ls.tune(model, 3, **asked) for _ in range(2))
+    assert (tmp_path / "study.log").read_text().count('"solver"') == written
+    assert first.steps == second.steps
+
+
+def _tuned(asked: dict) -> None:
+    ls.tune(three(), 3, **asked)
+
+
 def test_refusals() -> None:
     model = three()
     for nfe in (0, 1):
@@ -227,10 +364,20 @@ def test_refusals() -> None:
             ls.tune(model, nfe)
     with pytest.raises(ls.ArgumentError, match="budget"):
         ls.tune(model, [])
-    with pytest.raises(ls.ArgumentError, match="other noises"):
+    with pytest.raises(ls.ArgumentError, match="other starts"):
         ls.tune(model, 4, noises=3)
     with pytest.raises(ls.ArgumentError, match="in turn"):
         ls.tune(model, 4, cond={"y": [1, 2], "z": [1, 2, 3]})
+    with pytest.raises(ls.ArgumentError, match="unknown recipe 'git'"):
+        ls.tune(model, 4, recipes=["git"])
+    with pytest.raises(ls.ArgumentError, match="guidance is empty"):
+        ls.tune(model, 4, guidance=[])
+    with pytest.raises(ls.ArgumentError, match="give x0="):
+        ls.tune(ls.ODE(pendulum), 4)
+    with pytest.raises(ls.ArgumentError, match="too few"):
+        ls.tune(ls.ODE(pendulum), 4, x0=torch.randn(300, 2), t=(0.0, 1.0))
+    with pytest.raises(ls.ArgumentError, match="belong to an ODE"):
+        ls.tune(model, 4, t=(0.0, 1.0))
     broken = ls.Denoiser(lambda x, t: x / 0, EDM, predicts="data", shape=(2,))
     with pytest.raises(ls.SolveError, match="NaN"):
         ls.tune(broken, 4, **FEW)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .core import Field, advance
 from .errors import ArgumentError, SolveError, finite, positive, whole
-from .methods import get
+from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE
@@ -128,31 +128,34 @@ def solve(
     problem: ODE,
     x0: Tensor,
     *,
-    t: tuple[float, float],
+    t: tuple[float, float] | None = None,
     method: str = "rk4",
     dt: float | None = None,
     steps: int = 0,
     save_at: Sequence[float] | None = None,
+    plan: Plan | None = None,
     callback: Callback | None = None,
     grad: bool = True,
     **options: Any,
 ) -> Solution:
-    """Integrate a problem over t = (start, end) in equal steps.
+    """Integrate a problem over t = (start, end) in equal steps, or by a plan.
 
     Args:
         x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
             is shortened so that the saved times are hit exactly.
         save_at: monotone times inside t at which the state is kept; default the end alone.
+        plan: in place of all of these, such as one that `ls.tune` made for this problem.
         options: of the method.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if plan is not None:
+        return _planned(problem, x0, plan, callback, grad, t or dt or steps or save_at or options)
     if (dt is None) == (steps == 0):
         raise ArgumentError("give either dt= or steps=: the step is fixed, and chosen by you")
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
-    if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
-        raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
+    _check_state(x0)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
@@ -184,3 +187,22 @@ def solve(
     if marks[0] == start:
         found = [x0, *found]
     return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+
+
+def _check_state(x0: Tensor) -> None:
+    if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
+        raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
+
+
+def _planned(
+    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: Any
+) -> Solution:
+    if others:
+        raise ArgumentError("plan= already holds times and weights: leave out t, dt, steps, save_at, options")
+    plan.demand({})
+    _check_state(x0)
+    known = plan.method in REGISTRY
+    exponential = known and get(plan.method, **plan.options).exponential
+    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+        found, stats = run(problem.fields(exponential), plan, x0, callback=callback)
+    return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)

@@ -82,9 +82,11 @@ class Plan:
         """A plan that was tuned says where, and warns where that is not."""
         made_for = self.report.get("tuned_for", {})
         for what, here in (("shape", list(shape)), ("guidance", guidance)):
-            if made_for.get(what, here) != here:
+            wanted = made_for.get(what, here)
+            several = what == "guidance" and isinstance(wanted, Sequence) and not isinstance(wanted, str)
+            if here not in (wanted if several else [wanted]):
                 warnings.warn(
-                    f"this plan was tuned for {what} {made_for[what]} and is used for {here}: "
+                    f"this plan was tuned for {what} {wanted} and is used for {here}: "
                     "tune again, or see what it does there",
                     stacklevel=3,
                 )

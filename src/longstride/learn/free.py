@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..core import Field, Stage, Step
 from ..errors import SolveError
-from ..frame import DATA, ddim_row
 from ..plan import Plan
-from ..process import Process
-from .trajectories import Trajectories, clock
+from .axis import Axis
+from .trajectories import Trajectories
 
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
 SINGULAR = 1e-14  # relative size of an eigenvalue that counts as none
@@ -30,19 +29,20 @@ Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are
 
 @dataclass(frozen=True)
 class Free:
-    """n evaluations of the data prediction D, each asked at a time of its own, and what becomes of them.
+    """n evaluations of a field D, each asked at a time of its own, and what becomes of them.
 
         x_{i+1} = r_i x_i + sum_{j<=i} w_ij D_j,     D_j = D(at_j, x_j),     sum_j w_ij = q_i
 
     with (r_i, q_i) of DDIM from times[i] to times[i+1], so that a network which always says the same is
     solved exactly. The last time is that of clean data. A state x_i is fitted to the solution at times[i],
     and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner").
-    Pure noise says more when it is taken for less than that.
+    Pure noise says more when it is taken for less than that. D is the data prediction; of an ODE
+    it is f, and (r_i, q_i) are Euler's.
 
     times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum.
     """
 
-    process: Process
+    axis: Axis
     times: tuple[float, ...]
     at: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
@@ -53,26 +53,27 @@ class Free:
 
     def row(self, i: int) -> tuple[float, list[float]]:
         """r_i and all w_ij."""
-        r, q = ddim_row(self.process, *self.times[i : i + 2])
+        r, q = self.axis.row(*self.times[i : i + 2])
         return r, [*self.weights[i], q - sum(self.weights[i])]
 
     def step(self, i: int) -> Step:
         r, w = self.row(i)
         x = (r,) if r else ()
         return Step(
-            (Stage((1.0,), at=self.at[i], field=DATA), Stage(x, tuple(w))), keep_f=tuple(range(i + 1))
+            (Stage((1.0,), at=self.at[i], field=self.axis.field), Stage(x, tuple(w))),
+            keep_f=tuple(range(i + 1)),
         )
 
     def plan(
         self, method: str = "tuned", options: Mapping[str, Any] = {}, report: Mapping[str, Any] = {}
     ) -> Plan:
         steps = tuple(self.step(i) for i in range(self.nfe))
-        return Plan(self.times, steps, self.process.describe(), method, options, report)
+        return Plan(self.times, steps, self.axis.made_for(), method, options, report)
 
     def vector(self) -> list[float]:
         """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights."""
-        u = [clock(self.process, t) for t in self.times[:-1]]
-        v = [clock(self.process, t) for t in self.at]
+        u = [self.axis.clock(t) for t in self.times[:-1]]
+        v = [self.axis.clock(t) for t in self.at]
         return [
             *u[1:],
             *(b - a for a, b in zip(u, v, strict=True)),
@@ -81,22 +82,24 @@ class Free:
 
     def with_vector(self, vector: Sequence[float]) -> Free:
         """The solver of these numbers; times that are out of order are moved until they are not."""
-        n, process = self.nfe, self.process
-        first, low, high = self.times[0], clock(process, self.times[0]), process.lambda_(process.t_min)
+        n, axis = self.nfe, self.axis
+        first, low, high = self.times[0], axis.clock(self.times[0]), axis.high
         u = [low]
         for i, wanted in enumerate(vector[: n - 1]):
             u.append(min(max(wanted, u[-1] + GAP), high - (n - 2 - i) * GAP))
         v = [min(max(a + d, low), high) for a, d in zip(u, vector[n - 1 : 2 * n - 1], strict=True)]
-        times, at = ([first if w <= low else process.time(w) for w in row] for row in (u, v))
+        times, at = ([first if w <= low else axis.time(w) for w in row] for row in (u, v))
         ends = accumulate(range(n), initial=2 * n - 1)
         weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
-        return Free(process, (*times, process.t_end), tuple(at), weights)
+        return Free(axis, (*times, axis.end), tuple(at), weights)
 
     def bound(self, k: int) -> bool:
         """Whether number k is a time that cannot get any later."""
         n = self.nfe
-        late = self.process.time(self.process.lambda_(self.process.t_min) - NUDGE)
-        return k < 2 * n - 1 and (self.times[1 + k] if k < n - 1 else self.at[k - n + 1]) <= late
+        if k >= 2 * n - 1:
+            return False
+        t = self.times[1 + k] if k < n - 1 else self.at[k - n + 1]
+        return self.axis.clock(t) >= self.axis.high - NUDGE
 
     def begins(self, k: int) -> int:
         """The first evaluation or step that free number k touches."""
@@ -146,11 +149,11 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
     weights of all evaluations by linear least squares over every noise and element. No row knows that the
     next ones exist, but each corrects what error the ones before have left.
     """
-    solver = Free(paths.process, tuple(times), tuple(times[:-1]), tuple(() for _ in times[:-1]))
+    solver = Free(paths.axis, tuple(times), tuple(times[:-1]), tuple(() for _ in times[:-1]))
     x, evaluations, rows = paths.noise, list[Tensor](), list[tuple[float, ...]]()
     for i, (s, t) in enumerate(pairwise(times)):
         evaluations.append(field(s, x))
-        r, q = ddim_row(paths.process, s, t)
+        r, q = paths.axis.row(s, t)
         newest = evaluations[-1]
         w: list[float] = []
         if i:
@@ -159,7 +162,7 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
             w = _solved(gram, right, RIDGE * gram.diag().mean()).tolist()
         rows.append(tuple(w))
         x = _combined(r, x, [*w, q - sum(w)], evaluations)
-    return Free(solver.process, solver.times, solver.at, tuple(rows)), x
+    return Free(solver.axis, solver.times, solver.at, tuple(rows)), x
 
 
 def polish(
@@ -171,6 +174,7 @@ def polish(
     part: int = 1024,
     fixed: Sequence[int] = (),
     features: Features = lambda x: x,
+    through: float = 0.0,
     seed: int = 0,
     progress: Callable[[Free, float], None] = lambda solver, error: None,
 ) -> tuple[Free, float]:
@@ -186,14 +190,24 @@ def polish(
     Args:
         fields: the field for some of the noises, by their numbers: conditions belong to a noise.
         fixed: numbers of `Free.vector` that stay.
+        through: weight of the states on the way: their distances to the solutions at their times are added
+            to the residual so many times.
         progress: called with the solver and its error after every iteration.
     """
     n, generator = len(paths.end), torch.Generator().manual_seed(seed)
-    truth, everyone = features(paths.end), fields(torch.arange(n))
+    everyone = fields(torch.arange(n))
+
+    def misses(solver: Free, run: March, known: Trajectories) -> Tensor:
+        """[n, elements of the features, and of the states on the way]."""
+        found = [features(run.end) - features(known.end)]
+        if through:
+            way = zip(solver.times[1:-1], run.states[1:-1], strict=True)
+            found += [through * (x - known.at(t)) for t, x in way]
+        return torch.cat([miss.flatten(1) for miss in found], 1)
 
     def ends(solver: Free) -> tuple[March, Tensor, float]:
         run = march(everyone, solver, paths.noise)
-        squares = (features(run.end) - truth).square().flatten(1).mean(1).double().cpu()
+        squares = misses(solver, run, paths).square().mean(1).double().cpu()
         error = float(squares.mean().sqrt())
         return run, squares, error if math.isfinite(error) else math.inf
 
@@ -207,18 +221,19 @@ def polish(
             break
         rows, counts = _drawn(squares.sqrt(), part, generator)
         base = March([x[rows] for x in run.states], [e[rows] for e in run.evaluations])
-        before, some = features(base.end), fields(rows)
-        scale = counts.sqrt().to(before).reshape(-1, *[1] * (before.ndim - 1))
-        miss = (scale * (before - truth[rows])).flatten().double()
+        known, some = paths.part(rows), fields(rows)
+        before = misses(solver, base, known)
+        scale = counts.sqrt().to(before)[:, None]
         quotients = []
         for k in free:
             size = -NUDGE if solver.bound(k) else NUDGE
             trial = vector.clone()
             trial[k] += size
-            end = march(some, solver.with_vector(trial.tolist()), base.states[0], base, solver.begins(k)).end
-            quotients.append((scale * (features(end) - before) / size).flatten().double())
+            moved = solver.with_vector(trial.tolist())
+            other = march(some, moved, base.states[0], base, solver.begins(k))
+            quotients.append((scale * (misses(moved, other, known) - before) / size).flatten().double())
         J = torch.stack(quotients)
-        gram, slope = J @ J.T, J @ miss
+        gram, slope = J @ J.T, J @ (scale * before).flatten().double()
         while damping < HIGH:
             trial = vector.clone()
             trial[free] -= _solved(gram, slope, damping * gram.diag())

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core import Field
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, positive, whole
-from ..frame import DATA, ddim_row
 from ..guidance import Guidance
 from .trajectories import Trajectories
 
@@ -48,7 +48,6 @@ def cheapest_path(costs: Tensor, steps: int, discount: float = 1.0) -> list[int]
     return path
 
 
-@torch.no_grad()
 def jump_costs(
     model: Denoiser,
     paths: Trajectories,
@@ -65,14 +64,19 @@ def jump_costs(
     Returns:
         [K + 1, K + 1] on the CPU, 0 where j <= i; the last node is the end, clean data.
     """
-    process, nodes = paths.process, [*paths.times, paths.process.t_end]
     cond = model.conditioning(cond, len(paths.end), paths.end.device)
-    data = model.fields(cond, guidance)[DATA]
+    return jumps(model.fields(cond, guidance)[paths.axis.field], paths)
+
+
+@torch.no_grad()
+def jumps(field: Field, paths: Trajectories) -> Tensor:
+    """`jump_costs` of any field: the steps are those of the axis, for an ODE Euler's."""
+    nodes = [*paths.times, paths.axis.end]
     costs = torch.zeros(len(nodes), len(nodes), dtype=torch.float64)
     for i, (s, x) in enumerate(zip(paths.times, paths.states, strict=True)):
-        predicted = data(s, x)
+        predicted = field(s, x)
         for j, t in enumerate(nodes[i + 1 :], i + 1):
-            r, q = ddim_row(process, s, t)
+            r, q = paths.axis.row(s, t)
             miss = torch.add(q * predicted, x, alpha=r) - (paths.end if t == nodes[-1] else paths.states[j])
             costs[i, j] = miss.double().square().mean()
     return costs

@@ -16,7 +16,8 @@ from ..guidance import Guidance
 from ..metrics import endpoint_error
 from ..process import Process
 from ..sampling import DEFAULT_METHOD, plan_sampling, sample
-from .trajectories import Trajectories, clock
+from .axis import clock
+from .trajectories import Trajectories
 
 GAP = 0.02  # least step in lambda: float32 tells its ends apart at any noise level
 SHARES = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)  # of the way to the neighbour, in turn

@@ -17,10 +17,10 @@ from ..frame import FRAMES
 from ..guidance import Guidance
 from ..plan import Plan
 from ..process import Process
+from .axis import clock
 from .evolution import Objective, evolve, judge
 from .free import GAP
 from .schedule import MOMENTS, Choice, Schedule
-from .trajectories import clock
 
 GRIDS: tuple[grids.Grid, ...] = (
     "karras", "log_snr", "uniform",

@@ -13,20 +13,20 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..guidance import Guidance
-from ..process import Process
-from ..sampling import REFERENCE_RATIO, plan_reference, sample
+from ..sampling import plan_reference, sample
+from .axis import Axis, Diffusion
 
 NODES = 4  # of the interpolation between known states, whose error is of this order
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """Where the exact flow is, from n noises: states [K, n, *shape] at K falling times, and the end.
+    """Where the exact flow is, from n starts: states [K, n, *shape] at K falling times, and the end.
 
-    The first state is the noises themselves, at t_max. The end is [n, *shape].
+    The first state is what they begin from, at the first time. The end is [n, *shape].
     """
 
-    process: Process
+    axis: Axis
     times: tuple[float, ...]
     states: Tensor
     end: Tensor
@@ -36,33 +36,28 @@ class Trajectories:
         return self.states[0]
 
     def at(self, t: float) -> Tensor:
-        """The states [n, *shape] at any time; t_end gives the end.
+        """The states [n, *shape] at any time; the last time gives the end.
 
-        Cubic between the four nearest known ones, in log-SNR and of x/(alpha^2 + sigma^2)^(1/2), which stays
-        of one size all the way.
+        Cubic between the four nearest known ones, in the axis's clock and over its size of a state: for a
+        diffusion in log-SNR and of x/(alpha^2 + sigma^2)^(1/2), which stays of one size all the way.
         """
-        if t == self.process.t_end:
+        if t == self.axis.end:
             return self.end
-        nodes = np.array([clock(self.process, s) for s in self.times])
-        u = clock(self.process, t)
+        nodes = np.array([self.axis.clock(s) for s in self.times])
+        u = self.axis.clock(t)
         first = int(np.clip(np.searchsorted(nodes, u) - NODES // 2, 0, len(nodes) - NODES))
         near = range(first, first + NODES)
-        size = math.hypot(*self.process.pair(t))
+        size = self.axis.size(t)
         out = torch.zeros_like(self.end)
         for i in near:
             others = [nodes[j] for j in near if j != i]
             weight = float(np.prod([(u - v) / (nodes[i] - v) for v in others]))
-            out.add_(self.states[i], alpha=weight * size / math.hypot(*self.process.pair(self.times[i])))
+            out.add_(self.states[i], alpha=weight * size / self.axis.size(self.times[i]))
         return out
 
-    def part(self, rows: slice) -> Trajectories:
+    def part(self, rows: slice | Tensor) -> Trajectories:
         """Some of the noises."""
-        return Trajectories(self.process, self.times, self.states[:, rows], self.end[rows])
-
-
-def clock(process: Process, t: float) -> float:
-    """lambda, from where the ratio sigma/alpha is finite enough to be told from pure noise."""
-    return max(process.lambda_(t), -math.log(REFERENCE_RATIO))
+        return Trajectories(self.axis, self.times, self.states[:, rows], self.end[rows])
 
 
 @torch.no_grad()
@@ -85,7 +80,7 @@ def trajectories(
     pure = math.isinf(model.process.lambda_(plan.times[0]))  # then the next state is at the same log-SNR
     keep = [i for i in range(len(plan.times) - 1) if not (pure and i == 1)]
     return Trajectories(
-        model.process,
+        Diffusion(model.process),
         tuple(plan.times[i] for i in keep),
         torch.stack([torch.cat(states[i - 1]) if i else x_init.to(end) for i in keep]),
         end,

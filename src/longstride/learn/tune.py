@@ -1,4 +1,4 @@
-"""The best solver for a model and a budget: fitted on some noises, chosen on others, judged on more."""
+"""The best solver for a model and a budget: fitted on some starts, chosen on others, judged on more."""
 
 from __future__ import annotations
 
@@ -15,53 +15,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import grid as grids
-from ..core import Field
 from ..denoiser import Denoiser
-from ..errors import ArgumentError, SolveError, whole
-from ..frame import DATA
+from ..errors import ArgumentError, SolveError, unknown, whole
 from ..guidance import Guidance
-from ..journal import Journal, fingerprint
+from ..journal import Journal
 from ..methods import REGISTRY
-from ..metrics import endpoint_error, interval, squared_errors
+from ..metrics import endpoint_error, interval, resampled, squared_errors
 from ..plan import Plan
-from ..process import Process
-from ..sampling import plan_reference, plan_sampling, prior, sample
+from ..problem import ODE
 from .free import Features, Free, fit, polish
-from .optimal_times import optimal_times
-from .trajectories import Trajectories, clock, trajectories
+from .hops import Begun, hopped, read, written
+from .optimal_times import cheapest_path, jumps
+from .recipes import RECIPES, SAMPLES, Request
+from .subject import Sampling, Solving, Subject
+from .trajectories import Trajectories
 
-SEED = 0x74756E65  # added to the seed, so that nobody samples the noises that a plan was fitted to
-ELEMENTS = 2**18  # noises times elements that weights are fitted to, unless `noises` says otherwise
-MOST, LEAST = 4096, 64  # noises, whatever their size
-FEW = 512  # noises at least, and an eighth of them, on which grids are compared and polishes begin
+ELEMENTS = 2**18  # starts times elements that weights are fitted to, unless `noises` says otherwise
+MOST, LEAST = 4096, 64  # starts, whatever their size
+FEW = 512  # starts at least, and an eighth of them, on which grids are compared and polishes begin
 PART = 2**15  # elements behind a Jacobian
-STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with all noises
+STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with more starts
 FIRST = 4  # iterations before that is decided
-SHAKE = 0.3  # of the distance of two times
-SCREEN = 16  # noises that the whole registry is tried on
-CHECKED = 16  # noises on which the reference is halved
+SCREEN = 16  # starts that the whole registry is tried on
+CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
-
-# What is tried: families that are dense at the noisy end, in the middle, and at the clean one.
-FAMILIES = (
-    ("karras", "rho", (3.0, 7.0), (False,)),
-    ("exponential", "rho", (0.7, 0.85, 1.0), (False, True)),
-    ("decay", "gamma", (0.5, 0.3), (False, True)),
-    ("flow_shift", "shift", (1.0, 2.0), (False, True)),
-)
-GRIDS: dict[str, grids.Grid] = {
-    f"{family}:{key}={value:g}{':open=true' * end}": (family, {key: value} | ({"open": True} if end else {}))
-    for family, key, values, ends in FAMILIES
-    for value in values
-    for end in ends
-}
+FINE = 1e-6  # or that of the solutions' size: a plan may be exact
 Progress = Callable[[str], None]
+Objective = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A plan, what made it, and its error on the selection noises."""
+    """A plan, what made it, and its error on the selection starts."""
 
     what: str
     plan: Plan
@@ -69,13 +54,18 @@ class Candidate:
 
 
 def tune(
-    model: Denoiser,
+    model: Denoiser | ODE,
     nfe: int | Iterable[int],
     *,
     seed: int = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float | Guidance = 1.0,
+    guidance: float | Guidance | Sequence[float | Guidance] = 1.0,
+    x0: Tensor | None = None,
+    t: Sequence[float] | None = None,
     features: Features = lambda x: x,
+    objective: Objective | None = None,
+    through: float = 0.0,
+    recipes: Sequence[str] = (),
     noises: int | None = None,
     select: int = 256,
     report: int = 1024,
@@ -84,37 +74,50 @@ def tune(
     hops: int = 8,
     batch: int = 256,
     cache: str | Path | None = None,
+    storage: str | Path | None = None,
     progress: Progress = lambda line: None,
 ) -> Any:
     """The plan of nfe evaluations that ends nearest to the converged solution of this model.
 
-    1. Solutions are made from three sets of noise that have nothing in common: to fit, to choose, to report.
-    2. Every method of the registry without noise of its own is tried, the best of them on every grid.
+    1. Solutions are made from three sets of starts that have nothing in common: to fit, to choose, to
+       report. A model starts from noises, an ODE from the states x0.
+    2. Every method of the registry without noise of its own is tried, the best of them on every grid, and
+       the published recipes that are named.
     3. On each grid, and on the times of `optimal_times`, the weights are fitted in closed form (`fit`); from
        the best of them times, the times that the network is told, and weights together go to a minimum
-       (`polish`), from where the best is shaken and polished again.
-    4. What is best on the selection noises is returned, be it a method as published.
+       (`polish`), from where the best is shaken and polished again (`hopped`).
+    4. What is best on the selection starts is returned, be it a method as published.
 
     Args:
         nfe: a budget, or several, which share the solutions.
         cond: what the network is conditioned on: a value, or a tensor or list of them, dealt out to the
             noises in turn.
-        features: of samples [n, *shape], what errors are measured in; the samples themselves.
+        guidance: a weight, or several that one plan is to serve, which change with each turn of cond.
+        x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + select + report
+            (noises are the rest unless given), and (start, end).
+        features: of samples [n, *shape], what errors are measured in; the samples themselves. A latent
+            space, or the embedding of a perceptual network.
+        objective: of two sets of features, what leads and what the solutions have: what the choice and the
+            report go by, such as a Frechet distance. By default their end-point error, which fits and
+            polishes lower whatever the objective is.
+        through: weight in the polish of the states on the way, beside the end: see `polish`.
+        recipes: names of `RECIPES` that compete as well, or ["all"].
         noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
-        select, report: noises to choose and to report on.
-        reference_nfe: of the solutions; it is halved on some noises, to see whether they have converged.
+        select, report: starts to choose and to report on.
+        reference_nfe: of the solutions; it is halved on some starts, to see whether they have converged.
         iterations: of a polish, at most.
-        hops: times that the best solver is shaken and polished again, on the first noises.
-        batch: noises that go through the network at once.
+        hops: times that the best solver is shaken and polished again, on the first starts.
+        batch: samples that go through the network at once.
         cache: a folder that keeps what is finished: the same call goes on there, another budget shares it.
+        storage: a file that an optuna study of the hops is kept in; all calls that name it share them.
         progress: called with a line of text after everything that was done.
 
     Returns:
-        The plan, or for several budgets a dict of them. `plan.report` says how good it is on the noises of
+        The plan, or for several budgets a dict of them. `plan.report` says how good it is on the starts of
         the report, beside the best untuned method, and what it cost.
 
     Raises:
-        ArgumentError: a budget below 2, or conditions that do not fit.
+        ArgumentError: a budget below 2, or arguments that do not fit.
         SolveError: a model that returns NaN, or solutions that have not converged.
     """
     budgets = sorted({whole("nfe", k, 2, "one evaluation leaves nothing to tune") for k in
@@ -122,215 +125,231 @@ def tune(
     if not budgets:
         raise ArgumentError("nfe is empty: give a budget, or several")
     if noises is not None:
-        whole("noises", noises, CHECKED, "what so few weights fit says nothing of other noises")
-    sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report]
+        whole("noises", noises, CHECKED, "what so few weights fit says nothing of other starts")
     for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
-    tuning = Tuning(model, seed, cond, guidance, features, sizes, reference_nfe, batch, cache, progress)
-    plans = {k: tuning.plan(k, iterations, hops) for k in budgets}
+    names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
+    if strange := [name for name in names if name not in RECIPES]:
+        raise unknown("recipe", strange[0], RECIPES)
+    if isinstance(model, ODE):
+        if x0 is None or t is None:
+            raise ArgumentError("an ODE is tuned for the states it is solved from: give x0= [n, ...] and t=")
+        if cond or names or guidance != 1.0:
+            raise ArgumentError("cond, guidance and recipes belong to a Denoiser, not to an ODE")
+        sizes = [noises or len(x0) - select - report, select, report]
+        if sizes[0] < CHECKED or sum(sizes) > len(x0):
+            raise ArgumentError(
+                f"x0 has {len(x0)} states: {select} to choose on and {report} to report on leave too few; "
+                "give more, or smaller select= and report="
+            )
+        subject: Subject = Solving(model, x0[: sum(sizes)], t, batch)
+    else:
+        if x0 is not None or t is not None:
+            raise ArgumentError("x0 and t belong to an ODE: a Denoiser starts from noises at its t_max")
+        sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report]
+        subject = Sampling(model, cond, guidance, sum(sizes), seed, batch)
+    judge = Judge(features, objective)
+    tuning = Tuning(subject, judge, through, sizes, seed, reference_nfe, cache, progress)
+    plans = {k: tuning.plan(k, iterations, hops, names, storage) for k in budgets}
     return plans[nfe] if isinstance(nfe, int) else plans
 
 
+@dataclass(frozen=True)
+class Judge:
+    """How far ends are from the truth, [n, *shape] both."""
+
+    features: Features
+    objective: Objective | None
+
+    def error(self, ends: Tensor, truth: Tensor) -> float:
+        ends, truth = self.features(ends), self.features(truth)
+        return (self.objective or endpoint_error)(ends, truth)
+
+    def interval(self, ends: Tensor, truth: Tensor, others: Tensor | None = None) -> tuple[float, float]:
+        """95 % of the error, or of its ratio to that of others, by resampling."""
+        ends, truth = self.features(ends), self.features(truth)
+        others = None if others is None else self.features(others)
+        if self.objective is not None:
+            return resampled(self.objective, ends, truth, others)
+        return interval(
+            squared_errors(ends, truth), None if others is None else squared_errors(others, truth)
+        )
+
+
 class Tuning:
-    """What all budgets share: the model as a field, three sets of noise, the solutions from them."""
+    """What all budgets share: three sets of starts, and the solutions from them."""
 
     def __init__(
-        self, model: Denoiser, seed: int, cond: Mapping[str, Any] | None, guidance: float | Guidance,
-        features: Features, sizes: Sequence[int], reference_nfe: int, batch: int,
-        cache: str | Path | None, progress: Progress,
+        self, subject: Subject, judge: Judge, through: float, sizes: Sequence[int], seed: int,
+        reference_nfe: int, cache: str | Path | None, progress: Progress,
     ):  # fmt: skip
-        self.model, self.guidance, self.features, self.say = model, Guidance.of(guidance), features, progress
-        self.sizes, self.seed, self.reference_nfe, self.evaluations = sizes, seed, reference_nfe, 0
-        self.given, self.batch = _in_turn(cond or {}), batch
-        drawn = prior(model, sum(sizes), SEED + seed, dtype=torch.float64)
-        x, self.x_select, self.x_report = drawn.split(list(sizes))
-        subject = {
-            "model": fingerprint(model, x[:CHECKED], self.cond(CHECKED), self.guidance), "seed": seed,
-            "sizes": list(sizes), "reference": reference_nfe, "features": features(x[:1]).sum().item(),
+        self.subject, self.judge, self.through, self.say = subject, judge, through, progress
+        self.sizes, self.seed, self.reference_nfe = sizes, seed, reference_nfe
+        self.fit_rows, self.select_rows, self.report_rows = torch.arange(sum(sizes)).split(list(sizes))
+        about = {
+            "subject": subject.identity(torch.arange(CHECKED)), "seed": seed, "sizes": list(sizes),
+            "reference": reference_nfe, "for": subject.tuned_for(),
         }  # fmt: skip
-        digest = hashlib.sha256(json.dumps(subject).encode()).hexdigest()[:16]
-        self.kept = Journal(None if cache is None else Path(cache) / digest, subject)
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        self.kept = Journal(None if cache is None else Path(cache) / digest, about)
         started = time.perf_counter()
-        self.paths = self._paths(x)
+        self.paths = self._paths()
         self.select, self.report = (
-            self.kept.tensor(name, partial(self._reference, x, reference_nfe))
-            for name, x in (("select", self.x_select), ("report", self.x_report))
+            self.kept.tensor(name, partial(subject.reference, rows, reference_nfe))
+            for name, rows in (("select", self.select_rows), ("report", self.report_rows))
         )
-        half = self._reference(self.x_select[:CHECKED], max(reference_nfe // 2, 8))
-        self.halved = endpoint_error(features(half), features(self.select[:CHECKED]))
+        half = subject.reference(self.select_rows[:CHECKED], max(reference_nfe // 2, 8))
+        self.halved = endpoint_error(judge.features(half), judge.features(self.select[:CHECKED]))
         self.seconds = time.perf_counter() - started
         self.say(
-            f"solutions from {sum(sizes)} noises; halving their evaluations moves them by {self.halved:.2g}"
+            f"solutions from {sum(sizes)} starts; halving their evaluations moves them by {self.halved:.2g}"
         )
 
-    def cond(self, n: int) -> dict[str, Any]:
-        """The conditions of n noises, in turn."""
-        return self._dealt(torch.arange(n))
-
-    def _dealt(self, rows: Tensor) -> dict[str, Any]:
-        return {k: v[rows % len(v)] if isinstance(v, Tensor) else v for k, v in self.given.items()}
-
-    def fields(self, rows: Tensor) -> Field:
-        """The data prediction for some of the noises, in batches."""
-        parts = []
-        for some in rows.split(self.batch):
-            given = self.model.conditioning(self._dealt(some), len(some), self.model.device)
-            parts.append(self.model.fields(given, self.guidance)[DATA])
-
-        def evaluate(t: float, x: Tensor) -> Tensor:
-            self.evaluations += len(x)
-            return torch.cat([f(t, y) for f, y in zip(parts, x.split(self.batch), strict=True)])
-
-        return evaluate
-
-    def _sampled(self, plan: Plan, x: Tensor) -> Tensor:
-        self.evaluations += plan.nfe * len(x)
-        return sample(
-            self.model, x_init=x, plan=plan, cond=self.cond(len(x)), guidance=self.guidance, batch=self.batch
-        )
-
-    def _reference(self, x: Tensor, nfe: int) -> Tensor:
-        return self._sampled(plan_reference(self.model.process, nfe), x)
-
-    def _paths(self, x: Tensor) -> Trajectories:
-        """The solutions from x, of which a journal keeps the states."""
+    def _paths(self) -> Trajectories:
+        """The solutions to fit to, of which a journal keeps the states."""
         made: list[Trajectories] = []
 
         def make() -> Trajectories:
             if not made:
-                self.evaluations += self.reference_nfe * len(x)
-                cond = self.cond(len(x))
-                nfe, batch = self.reference_nfe, self.batch
-                made.append(
-                    trajectories(self.model, x, cond=cond, guidance=self.guidance, nfe=nfe, batch=batch)
-                )
+                made.append(self.subject.solutions(self.fit_rows, self.reference_nfe))
             return made[0]
 
         states = self.kept.tensor("states", lambda: make().states)
         end = self.kept.tensor("end", lambda: make().end)
         times = self.kept.value("times", lambda: make().times)
-        return Trajectories(self.model.process, tuple(times), states, end)
+        return Trajectories(self.subject.axis, tuple(times), states, end)
 
     def error(self, plan: Plan, n: int | None = None) -> float:
-        """On the first n selection noises; infinite where a plan blows up."""
-        n = n or len(self.x_select)
+        """On the first n selection starts; infinite where a plan blows up."""
+        rows, truth = self.select_rows[:n], self.select[:n]
         try:
-            end = self._sampled(plan, self.x_select[:n])
+            return self.judge.error(self.subject.ends(plan, rows), truth)
         except SolveError:
             return math.inf
-        return endpoint_error(self.features(end), self.features(self.select[:n]))
 
     def untuned(self, nfe: int) -> list[Candidate]:
         """The registry's best, on their best grids."""
-        process, default = self.model.process, grids.default_grid(self.model.process)
         known: dict[str, float] = {}  # by weights: many names are the same
 
         def tried(cases: Iterable[tuple[str, str]], n: int) -> list[Candidate]:
             found = []
-            for method, name in cases:
-                plan = _planned(process, method, nfe, GRIDS.get(name, name))
+            for method, grid in cases:
+                plan = self.subject.published(method, grid, nfe)
                 if plan is not None and not plan.stochastic:
                     key = f"{n} {plan.weights}"
                     if key not in known:
                         known[key] = self.error(plan, n)
-                        found.append(Candidate(f"{method} on {name}", plan, known[key]))
+                        found.append(Candidate(f"{method} on {grid}", plan, known[key]))
             return sorted(found, key=lambda c: c.error)
 
-        few = min(SCREEN, len(self.x_select))
-        first = tried(((m, g) for m in REGISTRY for g in dict.fromkeys((default, "log_snr"))), few)
+        few = min(SCREEN if self.judge.objective is None else self.sizes[1], self.sizes[1])
+        first = tried(((m, g) for m in REGISTRY for g in self.subject.screened), few)
         best = list(dict.fromkeys(c.plan.method for c in first))[:8]
-        second = tried(((m, g) for m in best for g in GRIDS), few)
+        second = tried(((m, g) for m in best for g in self.subject.grids), few)
         last = sorted([*first, *second], key=lambda c: c.error)[:6]
         return sorted((replace(c, error=self.error(c.plan)) for c in last), key=lambda c: c.error)
 
+    def followed(self, nfe: int, names: Sequence[str], best: Candidate) -> list[Candidate]:
+        """What the published recipes make."""
+        made: list[Candidate] = []
+        for name in names:
+            assert isinstance(self.subject, Sampling)
+            paths = self.paths.part(slice(0, SAMPLES))
+            request = Request(self.subject, self.subject.counting(), nfe, paths, best.plan, self.seed)
+
+            def make(request: Request = request, name: str = name) -> Any:
+                try:
+                    return RECIPES[name](request).to_json()
+                except ArgumentError as error:  # such as a method that it does not know how to change
+                    return str(error)
+
+            found = self.kept.value(f"{name}, {nfe} NFE, from {best.plan.weights}", make)
+            if isinstance(found, str):
+                self.say(f"{nfe} NFE: {name} cannot: {found}")
+                continue
+            plan = Plan.from_json(found)
+            made.append(Candidate(name, plan, self.error(plan)))
+            self.say(f"{nfe} NFE: {name}, {made[-1].error:.4g}")
+        return made
+
     def fitted(self, nfe: int) -> list[tuple[str, Free]]:
-        """Weights in closed form on every grid, those first that do best on the first noises."""
-        few, process, found = self.few, self.model.process, []
-        field = self.fields(torch.arange(len(few.end)))
-        tried = {name: grids.times(process, nfe, grid) for name, grid in GRIDS.items()}
+        """Weights in closed form on every grid, those first that do best on the first starts."""
+        few, end, found = self.few, self.subject.axis.end, []
+        field = self.subject.field(self.fit_rows[: len(few.end)])
+        tried = {grid: self.subject.times(nfe, grid) for grid in self.subject.grids}
         bends = self.paths.part(slice(0, CHECKED))
         if nfe < len(bends.times):
-            given = {"cond": self.cond(CHECKED), "guidance": self.guidance}
-            tried["optimal times"] = optimal_times(self.model, nfe, bends, **given)
-            self.evaluations += CHECKED * len(bends.times)
+            path = cheapest_path(jumps(self.subject.field(self.fit_rows[:CHECKED]), bends), nfe)
+            tried["optimal times"] = (*(bends.times[i] for i in path[:-1]), end)
         for name, times in tried.items():
-            solver, end = fit(field, (*times, process.t_end), few)
-            error = endpoint_error(self.features(end), self.features(few.end))
+            solver, ends = fit(field, times, few)
+            error = endpoint_error(self.judge.features(ends), self.judge.features(few.end))
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
     def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
-        """The solver at a minimum over these noises, and its error there."""
-        part = max(PART // math.prod(self.model.shape), LEAST)
+        """The solver at a minimum over the first starts, those of the paths, and its error there."""
+        part = max(PART // math.prod(self.subject.shape), LEAST)
         return polish(
-            self.fields, solver, paths, iterations=iterations, part=part, features=self.features,
-            seed=self.seed,
+            lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
+            part=part, features=self.judge.features, through=self.through, seed=self.seed,
         )  # fmt: skip
 
     @property
     def few(self) -> Trajectories:
         return self.paths.part(slice(0, max(FEW, len(self.paths.end) // 8)))
 
-    def plan(self, nfe: int, iterations: int, hops: int) -> Plan:
+    def plan(
+        self, nfe: int, iterations: int, hops: int, recipes: Sequence[str], storage: str | Path | None
+    ) -> Plan:
         """The best plan of this budget, with its report."""
-        started, spent, seconds = time.perf_counter(), self.evaluations, self.seconds
+        started, spent, seconds = time.perf_counter(), self.subject.evaluations, self.seconds
         catalogue = self.untuned(nfe)
         if not catalogue:
-            raise ArgumentError(f"no method of the registry can spend {nfe} evaluations on this process")
+            raise ArgumentError(f"no method of the registry can spend {nfe} evaluations here")
         self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
-        made = self.solvers(nfe, iterations, hops)
+        made = self.followed(nfe, recipes, catalogue[0]) + self.solvers(nfe, iterations, hops, storage)
         best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
-        if self.halved > CONVERGED * best.error:
+        ends = (self.subject.ends(best.plan, self.select_rows), self.select)
+        error = endpoint_error(*(self.judge.features(x) for x in ends))
+        if self.halved > max(
+            CONVERGED * error, FINE * self.judge.features(self.select).square().mean().sqrt()
+        ):
             raise SolveError(
                 f"the reference has not converged: half its evaluations move it by {self.halved:.3g}, where "
-                f"the best error is {best.error:.3g}; give reference_nfe={4 * self.reference_nfe}"
+                f"the best error is {error:.3g}; give reference_nfe={4 * self.reference_nfe}"
             )
         report = self._report(nfe, best, catalogue[0], [*made, *catalogue])
-        report["evaluations"] = self.evaluations - spent
+        report["evaluations"] = self.subject.evaluations - spent
         report["seconds"] = round(time.perf_counter() - started, 1)
         report["seconds_of_solutions"] = round(seconds, 1)
         self.say(
             f"{nfe} NFE: {report['error']:.4g} beside {report['untuned']['error']:.4g}: {report['verdict']}"
         )
-        tuned = best not in catalogue
-        return replace(best.plan, method="tuned" if tuned else best.plan.method, report=report)
+        return replace(best.plan, report=report)
 
-    def hopped(self, begun: list[tuple[Free, float, str]], hops: int) -> list[tuple[Free, float, str]]:
-        """The same, best first, and with what is found from the best one's times when they are shaken.
-
-        A polish ends in the nearest minimum, and there are many. Times that are shaken by a part of their
-        distances, with weights fitted anew, begin beside it.
-        """
-        few, process = self.few, self.model.process
-        field, generator = self.fields(torch.arange(len(few.end))), torch.Generator().manual_seed(self.seed)
-        for hop in range(hops):
-            solver, _, name = begun[0]
-            nodes = torch.tensor([clock(process, t) for t in solver.times[:-1]], dtype=torch.float64)
-            gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
-            shaken = nodes + SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
-            moved = solver.with_vector([*shaken[1:].tolist(), *solver.vector()[solver.nfe - 1 :]])
-            again, _ = fit(field, moved.times, few)
-            begun.append((*self.polished(again, few, FIRST), f"{name.split(',')[0]}, shaken {hop + 1} times"))
-            begun.sort(key=lambda item: item[1])
-        return begun
-
-    def solvers(self, nfe: int, iterations: int, hops: int) -> list[Candidate]:
+    def solvers(self, nfe: int, iterations: int, hops: int, storage: str | Path | None) -> list[Candidate]:
         """The best fit as it is, and what the best few lead to when every number moves."""
-        fitted = self.fitted(nfe)[:STARTS]
-        everyone = torch.arange(len(self.paths.end))
+        fitted, few = self.fitted(nfe)[:STARTS], self.few
         name, best = fitted[0]
-        made = [self._candidate(f"weights on {name}", fit(self.fields(everyone), best.times, self.paths)[0])]
-        begun = [(*self.polished(solver, self.few, FIRST), name) for name, solver in fitted]
-        begun = self.hopped(sorted(begun, key=lambda item: item[1]), hops)
+        field = self.subject.field(self.fit_rows)
+        made = [self._candidate(f"weights on {name}", fit(field, best.times, self.paths)[0])]
+        begun = [Begun(*self.polished(solver, few, FIRST), name) for name, solver in fitted]
+        some = self.subject.field(self.fit_rows[: len(few.end)])
+
+        def again(times: Sequence[float]) -> tuple[Free, float]:
+            return self.polished(fit(some, times, few)[0], few, FIRST)
+
+        begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe}")
         n = len(self.paths.end)
         for size, many in zip(dict.fromkeys((min(max(FEW, n // 4), n), n)), (FINALISTS, 1), strict=False):
             paths = self.paths.part(slice(0, size))
             begun = sorted(
-                ((*self._kept(solver, paths, iterations), name) for solver, _, name in begun[:many]),
-                key=lambda item: item[1],
+                (Begun(*self._kept(b.solver, paths, iterations), b.name) for b in begun[:many]),
+                key=lambda b: b.error,
             )
             what = "times, conditioning times and weights, from"
-            made += [self._candidate(f"{what} {name}", solver) for solver, _, name in begun]
+            made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
         return made
 
     def _kept(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
@@ -338,11 +357,12 @@ class Tuning:
 
         def numbers() -> dict[str, Any]:
             better, error = self.polished(solver, paths, iterations)
-            return {"times": better.times, "at": better.at, "weights": better.weights, "error": error}
+            return {**written(better), "error": error}
 
-        known = self.kept.value(f"from {solver.vector()}, {iterations} iterations, {len(paths.end)}", numbers)
-        rows = tuple(tuple(row) for row in known["weights"])
-        return Free(self.model.process, tuple(known["times"]), tuple(known["at"]), rows), known["error"]
+        seen = f"{self.judge.features(paths.end[:1]).sum().item()}, through {self.through}"
+        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {seen}"
+        known = self.kept.value(key, numbers)
+        return read(self.subject.axis, known), known["error"]
 
     def _candidate(self, what: str, solver: Free) -> Candidate:
         plan = solver.plan()
@@ -353,49 +373,24 @@ class Tuning:
     def _report(
         self, nfe: int, best: Candidate, untuned: Candidate, tried: list[Candidate]
     ) -> dict[str, Any]:
-        ours, theirs = (
-            squared_errors(self.features(self._sampled(c.plan, self.x_report)), self.features(self.report))
-            for c in (best, untuned)
-        )
-        error, other = (float(e.mean().sqrt()) for e in (ours, theirs))
-        low, high = (1.0, 1.0) if best is untuned else interval(ours, theirs)
+        ours, theirs = (self.subject.ends(c.plan, self.report_rows) for c in (best, untuned))
+        error, other = (self.judge.error(ends, self.report) for ends in (ours, theirs))
+        same = best is untuned
+        low, high = (1.0, 1.0) if same else self.judge.interval(ours, self.report, theirs)
         verdict = f"{1 / high:.2f} to {1 / low:.2f} times smaller"
-        if best is untuned:
-            verdict = "no tuned plan was better on the selection noises, so this is the untuned one"
+        if same:
+            verdict = "no tuned plan was better on the selection starts, so this is the untuned one"
         elif high >= 1:
             verdict = "the paired 95 % interval includes no gain"
         return {
-            "tuned_for": {"model": self.model.name, "shape": list(self.model.shape),
-                          "guidance": str(self.guidance), "nfe": nfe},
-            "what": best.what, "error": error, "interval": interval(ours),
-            "untuned": {"what": untuned.what, "error": other, "interval": interval(theirs)},
-            "ratio": 1.0 if best is untuned else error / other, "ratio_interval": (low, high),
+            "tuned_for": {**self.subject.tuned_for(), "nfe": nfe},
+            "what": best.what, "error": error, "interval": self.judge.interval(ours, self.report),
+            "untuned": {"what": untuned.what, "error": other,
+                        "interval": self.judge.interval(theirs, self.report)},
+            "ratio": 1.0 if same else error / other, "ratio_interval": (low, high),
             "verdict": verdict,
             "tried": [{"what": c.what, "selection_error": c.error} for c in tried],
             "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)),
             "seed": self.seed,
             "reference": {"nfe": self.reference_nfe, "moved_by_halving": self.halved},
         }  # fmt: skip
-
-
-def _planned(process: Process, method: str, nfe: int, grid: grids.Grid) -> Plan | None:
-    try:
-        return plan_sampling(process, method, nfe, grid)
-    except ArgumentError:
-        return None
-
-
-def _in_turn(cond: Mapping[str, Any]) -> dict[str, Any]:
-    """Conditions as tensors that are dealt out in turn."""
-    given: dict[str, Any] = {}
-    for name, value in cond.items():
-        dealt = (isinstance(value, Tensor) and value.ndim > 0) or (
-            isinstance(value, Sequence) and not isinstance(value, str)
-        )
-        given[name] = torch.as_tensor(value) if dealt else value
-    lengths = {len(v) for v in given.values() if isinstance(v, Tensor)} - {1}
-    if len(lengths) > 1 or 0 in lengths:
-        raise ArgumentError(
-            f"cond has values of lengths {sorted(lengths)}: they are dealt out in turn together"
-        )
-    return given

@@ -49,6 +49,12 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     return ((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross).item()
 
 
+def frechet(x: Tensor, y: Tensor) -> float:
+    """`frechet_distance` of two sets of features, [n, F] and [m, F]: an objective for `ls.tune`."""
+    x, y = x.flatten(1).double(), y.flatten(1).double()
+    return frechet_distance(x.mean(0), x.T.cov(), y.mean(0), y.T.cov())
+
+
 def class_agreement(classifier: Classifier, x: Tensor, y: Tensor) -> float:
     """Fraction of x [n, C, H, W] in [-1, 1] that the classifier puts in the class y [n]."""
     with torch.no_grad():

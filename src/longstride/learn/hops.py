@@ -1,0 +1,112 @@
+"""From a minimum to the next: the best solver's times shaken, its weights fitted anew, polished again.
+
+With a storage the hops are trials of an optuna study, which any number of processes and machines work on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import ArgumentError
+from .axis import Axis
+from .free import Free
+
+SHAKE = 0.3  # of the distance of two times
+Again = Callable[[Sequence[float]], tuple[Free, float]]  # a solver begun on these times, and its error
+
+
+class Begun(NamedTuple):
+    """A solver, its error on the first starts, and where it is from."""
+
+    solver: Free
+    error: float
+    name: str
+
+
+def shaken(solver: Free, generator: torch.Generator) -> tuple[float, ...]:
+    """Its times but the first and the last, moved by a part of their distances in the axis's clock."""
+    axis = solver.axis
+    nodes = torch.tensor([axis.clock(t) for t in solver.times[:-1]], dtype=torch.float64)
+    gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
+    moved = nodes + SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
+    return solver.with_vector([*moved[1:].tolist(), *solver.vector()[solver.nfe - 1 :]]).times
+
+
+def hopped(
+    begun: Sequence[Begun], again: Again, hops: int, seed: int = 0, storage: str | Path | None = None,
+    subject: str = "",
+) -> list[Begun]:  # fmt: skip
+    """The same, best first, and with what is found from the best one's shaken times.
+
+    A polish ends in the nearest minimum, and there are many.
+
+    Args:
+        storage: a file for the study; the best that anybody found is shaken, until all together have made
+            so many hops. A file on a disk that machines share will do.
+        subject: what the study is of: others may be in the same file.
+
+    Raises:
+        ArgumentError: a storage without the library optuna.
+    """
+    found = sorted(begun, key=lambda b: b.error)
+    if storage is not None:
+        return _shared(found, again, hops, seed, storage, subject)
+    generator = torch.Generator().manual_seed(seed)
+    for hop in range(hops):
+        found.append(_hop(found[0], again, hop, generator))
+        found.sort(key=lambda b: b.error)
+    return found
+
+
+def _hop(best: Begun, again: Again, hop: int, generator: torch.Generator) -> Begun:
+    name = best.name.split(",")[0]
+    return Begun(*again(shaken(best.solver, generator)), f"{name}, shaken {hop + 1} times")
+
+
+def _shared(
+    begun: list[Begun], again: Again, hops: int, seed: int, storage: str | Path, subject: str
+) -> list[Begun]:
+    try:
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+    except ImportError as error:
+        raise ArgumentError("storage= needs the library optuna: pip install longstride[tune]") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=optuna.storages.JournalStorage(JournalFileBackend(str(storage))),
+        study_name=hashlib.sha256(subject.encode()).hexdigest()[:16], load_if_exists=True,
+    )  # fmt: skip
+    axis, known = begun[0].solver.axis, {}
+
+    def all_of_them() -> list[Begun]:
+        """What this call began with, and what is in the storage."""
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)):
+            if trial.number not in known:
+                kept = trial.user_attrs
+                known[trial.number] = Begun(read(axis, kept["solver"]), trial.values[0], kept["name"])
+        return sorted([*begun, *known.values()], key=lambda b: b.error)
+
+    while True:
+        found = all_of_them()
+        if len(known) >= hops:
+            return found
+        trial = study.ask()
+        generator = torch.Generator().manual_seed(seed + trial.number)
+        better = _hop(found[0], again, trial.number, generator)
+        trial.set_user_attr("solver", written(better.solver))
+        trial.set_user_attr("name", better.name)
+        study.tell(trial, better.error)
+
+
+def written(solver: Free) -> dict[str, Any]:
+    return {"times": list(solver.times), "at": list(solver.at), "weights": [list(w) for w in solver.weights]}
+
+
+def read(axis: Axis, kept: dict[str, Any]) -> Free:
+    weights = tuple(tuple(row) for row in kept["weights"])
+    return Free(axis, tuple(kept["times"]), tuple(kept["at"]), weights)
