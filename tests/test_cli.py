@@ -307,7 +307,8 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(monkeypatch):
     assert sorted(os.listdir("halves")) == ["error.png", "pictures.png", "table.json", "table.md"]
 
 
-TUNE = ("tune", "mixture", "--nfe", "3,4", "--noises", 64, "--select", 32, "--report", 32, "--iterations", 2)
+TUNE = ("tune", "mixture", "--nfe", "3,4", "--noises", 64, "--select", 32, "--report", 32, "--iterations", 2,
+        "--hops", 1)  # fmt: skip
 
 
 def test_tune_writes_plans_that_sample_and_goes_on_where_it_was_interrupted(monkeypatch):
@@ -334,6 +335,22 @@ def test_tune_writes_plans_that_sample_and_goes_on_where_it_was_interrupted(monk
     for nfe in ("3", "4"):
         assert halves["plans"][nfe]["error"] == whole["plans"][nfe]["error"]
         assert halves["plans"][nfe]["evaluations"] < whole["plans"][nfe]["evaluations"]
+
+
+def test_workers_share_the_hops_and_a_plan_may_be_for_several_guidances():
+    pytest.importorskip("optuna")
+    shared = (*TUNE[:2], "--nfe", "3", *TUNE[4:], "--workers", 2, "--storage", "study.log")
+    succeed(*shared, "--out", "tuned")
+    with open("study.log") as study:
+        assert 1 <= study.read().count('"solver"') <= 2  # the second looked before it began
+    few = ("--noises", 16, "--select", 16, "--report", 16, "--iterations", 1, "--hops", 0,
+           "--reference", 512)  # fmt: skip
+    out = succeed("tune", "digits", "--nfe", "3", *few, "--guidance", "1,2", "--out", "guided")
+    assert out["plans"]["3"]["tuned_for"]["guidance"] == ["1", "2"]
+    result = run("tune", "mixture", "--guidance", "one", "--out", "no")
+    assert result.exit_code == 2
+    assert "numbers like 1" in result.stderr
+    assert not os.path.exists("no")
 
 
 def test_noise_is_compared_only_where_there_is_a_judge():

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import ArgumentError
-from .terminal import OneLineErrors, grid_of, numbers, options_of, progress, show, words
+from .terminal import OneLineErrors, decimals, grid_of, numbers, options_of, progress, show, words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,9 +164,21 @@ def tune(
     heldout: Annotated[int, typer.Option("--report", help="Noises to report on.")] = 1024,
     reference: Annotated[int, typer.Option(help="Evaluations of a converged solution.")] = 128,
     iterations: Annotated[int, typer.Option(help="Of the last minimization, at most.")] = 20,
+    hops: Annotated[int, typer.Option(help="Times that the best solver is shaken.")] = 8,
+    recipes: Annotated[
+        str, typer.Option(help="Published recipes that compete, such as gits,s3, or all.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the hops.")] = 1,
+    storage: Annotated[
+        Path | None,
+        typer.Option(help="Study that several machines share the hops in. [default: with --workers, in OUT]"),
+    ] = None,
     seed: Seed = 0,
     label: Labels = None,
-    guidance: Guidance = 1.0,
+    guidance: Annotated[
+        str,
+        typer.Option(help="Classifier-free guidance; several, such as 1,2,4, for one plan that serves all."),
+    ] = "1",
     out: Annotated[Path, typer.Option(help="Folder for plans, table and plot.")] = Path("tuned"),
     cache: Annotated[
         Path | None,
@@ -184,17 +196,22 @@ def tune(
     from . import models, report
     from .files import output_folder
     from .learn import tune as make
+    from .learn.workers import helped
 
     set_threads(threads)
-    model = models.load(name)
-    unfinished = out / "unfinished"
+    model, unfinished = models.load(name), out / "unfinished"
+    if workers > 1 and storage is None:
+        storage = unfinished / "study.log"
+    weights = decimals(guidance, "--guidance")
+    asked: dict[str, Any] = {
+        "nfe": numbers(nfe, "--nfe"), "seed": seed, "cond": conditions(model, model.null.get("y", 1), label),
+        "guidance": weights[0] if len(weights) == 1 else weights, "noises": noises, "select": select,
+        "report": heldout, "reference_nfe": reference, "iterations": iterations, "hops": hops,
+        "recipes": words(recipes), "storage": storage, "cache": cache or unfinished,
+    }  # fmt: skip
     with output_folder(out) as part:
-        plans = make(
-            model, numbers(nfe, "--nfe"), seed=seed, cond=conditions(model, model.null.get("y", 1), label),
-            guidance=guidance, noises=noises, select=select, report=heldout, reference_nfe=reference,
-            iterations=iterations, cache=cache or unfinished,
-            progress=lambda line: typer.echo(line, err=True),
-        )  # fmt: skip
+        with helped(workers - 1, name, threads, asked):
+            plans = make(model, **asked, progress=lambda line: typer.echo(line, err=True))
         report.write_front(plans, part)
     shutil.rmtree(unfinished, ignore_errors=True)
     data = {"plans": {k: dict(p.report) for k, p in plans.items()}, "out": str(out)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ class Journal:
             return load_file(file)["x"]
         x = make()
         self._open()
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{os.getpid()}.part")  # another process may make the same
         save_file({"x": x.contiguous()}, part)
         part.replace(file)
         return x

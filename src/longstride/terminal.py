@@ -55,12 +55,21 @@ def words(text: str) -> list[str]:
 
 def numbers(text: str, option: str) -> list[int]:
     """4,6,8 -> [4, 6, 8]"""
+    return _numbers(text, option, int, "whole numbers like 4 or 4,6,8")
+
+
+def decimals(text: str, option: str) -> list[float]:
+    """1,2.5 -> [1.0, 2.5]"""
+    return _numbers(text, option, float, "numbers like 1 or 1,2.5")
+
+
+def _numbers(text: str, option: str, kind: type, wanted: str) -> list[Any]:
     try:
-        found = [int(word) for word in words(text)]
+        found = [kind(word) for word in words(text)]
     except ValueError:
         found = []
     if not found:
-        raise ArgumentError(f"{option} {text!r}: give whole numbers like 4 or 4,6,8")
+        raise ArgumentError(f"{option} {text!r}: give {wanted}")
     return found
 
 

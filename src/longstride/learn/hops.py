@@ -76,6 +76,7 @@ def _shared(
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
         raise ArgumentError("storage= needs the library optuna: pip install longstride[tune]") from error
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(storage))),
