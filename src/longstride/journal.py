@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .denoiser import Denoiser
-from .files import write_text
+from .files import whole_file, write_text
 from .frame import PREDICTIONS
 from .grid import times
 from .guidance import Guidance
@@ -72,9 +72,8 @@ class Journal:
             return load_file(file)["x"]
         x = make()
         self._open()
-        part = file.with_suffix(".part")
-        save_file({"x": x.contiguous()}, part)
-        part.replace(file)
+        with whole_file(file) as part:
+            save_file({"x": x.contiguous()}, part)
         return x
 
     def forget(self) -> None:
