@@ -86,10 +86,7 @@ def sample_shards(
     Raises:
         ArgumentError: before anything runs, as by `ls.sample`; or the folder holds something else.
     """
-    n, size = (
-        whole("n", n, 1, "at least one sample"),
-        whole("size", size, 1, "at least one sample to a shard"),
-    )
+    n, size = whole("n", n, 1, "at least one sample"), whole("size", size, 1)
     rank, processes = ranks()
     cond = model.conditioning(cond, n)
     _claim(folder, _description(model, n, plan, seed, cond, guidance, size))
