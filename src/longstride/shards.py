@@ -77,14 +77,16 @@ def sample_shards(
     Under torchrun every process draws its own share, on its own GPU where there are some, and returns when
     all are done. The files are the same bit for bit whatever the number of processes, on machines of one
     kind with the same number of threads for each: with other ones a network may round otherwise. A file
-    holds x [size, *shape] and, under their names, the tensors of `cond`.
+    holds x [size, *shape] and, under their names, the tensors of `cond`. run.json beside them says what they
+    are samples of, with a digest of the first two.
 
     Args:
         cond: as `ls.sample` has it.
         progress: called with (samples done, in all) of this process after every shard.
 
     Raises:
-        ArgumentError: before anything runs, as by `ls.sample`; or the folder holds something else.
+        ArgumentError: before anything is written: as by `ls.sample`, or the folder holds something else, or
+            samples of another run.
     """
     n, size = whole("n", n, 1, "at least one sample"), whole("size", size, 1)
     rank, processes = ranks()
@@ -199,7 +201,7 @@ def _together(processes: int) -> Iterator[None]:
 
 
 def _tensors(cond: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in cond.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in cond.items() if isinstance(value, Tensor) and value.ndim}
 
 
 def _device() -> torch.device | None:
