@@ -70,19 +70,21 @@ def sample(
     guidance: Guidance = 1.0,
     out: Annotated[
         Path | None,
-        typer.Option(help=".png, .npy, or a folder for shards. [default: samples.png, .npy if no images]"),
+        typer.Option(
+            help=".png, .npy, or a folder for shards.", show_default="samples.png, .npy if no images"
+        ),
     ] = None,
     shard: Annotated[
         int | None,
-        typer.Option(min=1, help="Samples in a file of the folder, and in a batch. [default: 256]"),
+        typer.Option(min=1, help="Samples in a file of the folder, and in a batch.", show_default="256"),
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Draw samples and write them to a picture, an array, or a folder of shards.
 
-    A folder is filled by as many processes as torchrun starts, with one thread each if --threads says
-    nothing else, and goes on where it was interrupted when the same command is given again.
+    A folder is filled by as many processes as torchrun starts, with one thread each unless --threads says
+    more, and goes on where it was interrupted when the same command is given again.
     """
     from . import models
     from .files import output_folder
