@@ -12,6 +12,7 @@ from .models import load
 from .plan import Plan
 from .problem import ODE
 from .sampling import plan_sampling, prior, reference, sample
+from .shards import read_samples
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ __all__ = [
     "plan_sampling",
     "prior",
     "process",
+    "read_samples",
     "reference",
     "sample",
     "samplers",

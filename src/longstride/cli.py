@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import ArgumentError
+from .errors import ArgumentError, SolveError
 from .terminal import OneLineErrors, decimals, grid_of, numbers, options_of, progress, show, words
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ ModelName = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A name from `longstride models`, or a .safetensors file."),
 ]
-Count = Annotated[int, typer.Option("--n", min=1, help="Number of samples.")]
+Count = Annotated[int, typer.Option("--n", "-n", min=1, help="Number of samples.")]
 Seed = Annotated[int, typer.Option(help="Seed of the noise; sample i is the same for every n.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is plain conditional.")]
 Labels = Annotated[
@@ -69,22 +69,37 @@ def sample(
     label: Labels = None,
     guidance: Guidance = 1.0,
     out: Annotated[
-        Path | None, typer.Option(help=".png or .npy [default: samples.png, .npy if no images]")
+        Path | None,
+        typer.Option(
+            help=".png, .npy, or a folder for shards.", show_default="samples.png, .npy if no images"
+        ),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples in a file of the folder, and in a batch.", show_default="256"),
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Draw samples and write them to a picture, or to an array."""
+    """Draw samples and write them to a picture, an array, or a folder of shards.
+
+    A folder is filled by as many processes as torchrun starts, with one thread each unless --threads says
+    more, and goes on where it was interrupted when the same command is given again.
+    """
     from . import models
     from .files import output_folder
     from .integrate import Stats
     from .sampling import sample as draw
 
-    set_threads(threads)
+    folder = out if out is not None and not out.suffix else None
+    set_threads(threads or (1 if folder else None))
     model = models.load(name)
     chosen = choose_plan(model, plan, method, nfe, grid, option or [])
     cond = conditions(model, n, label)
-    out = output_file(out, model)
+    if folder:
+        fill(folder, model, n, chosen, seed, cond, guidance, shard or 256, as_json)
+        return
+    out = output_file(out, model, shard)
     with output_folder(out.parent) as part:
         with progress(f"sampling {name}") as report:
             done, stats = 0, Stats()
@@ -321,11 +336,43 @@ def conditions(model: Denoiser, n: int, text: str | None) -> dict[str, Tensor] |
     return {"y": torch.tensor([labels[i % len(labels)] for i in range(n)])} if labels else None
 
 
-def output_file(out: Path | None, model: Denoiser) -> Path:
+def fill(
+    folder: Path, model: Denoiser, n: int, plan: Plan, seed: int, cond: dict[str, Tensor] | None,
+    guidance: float, size: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Draw this process's share of the shards of a folder; the first one says what all have done."""
+    from .shards import ranks, sample_shards
+
+    rank, processes = ranks()
+    with progress(f"sampling {model.name}", shown=rank == 0) as report:
+        drawn = sample_shards(model, n, folder, plan, seed=seed, cond=cond, guidance=guidance, size=size,
+                              progress=report)  # fmt: skip
+    if rank == 0:
+        show([{
+            "model": model.name, "method": plan.method, "samples": n, "NFE": plan.nfe,
+            "network calls": model.network_calls(guidance, plan.evaluated), "processes": processes,
+            "shards before": drawn.before, "made": drawn.made, "missing": drawn.missing,
+            "seconds": drawn.seconds, "samples/s": drawn.samples / drawn.seconds, "out": str(folder),
+        }], as_json)  # fmt: skip
+    if drawn.missing:
+        raise SolveError(
+            f"{drawn.missing} shards are missing in {folder}: a process has died; give the command again"
+        )
+
+
+def output_file(out: Path | None, model: Denoiser, shard: int | None) -> Path:
+    from .shards import ranks
+
+    if shard is not None or ranks()[1] > 1:
+        raise ArgumentError(
+            f"--out {out or 'samples'}: shards, and more than one process, want a folder, "
+            "such as --out samples/"
+        )
     images = len(model.shape) == 3 and model.shape[0] in (1, 3)
     out = out or Path("samples.png" if images else "samples.npy")
     if out.suffix not in (".png", ".npy") or (out.suffix == ".png" and not images):
-        raise ArgumentError(f"--out {out}: name a {'.png or ' if images else ''}.npy file")
+        kinds = ".png or .npy" if images else ".npy"
+        raise ArgumentError(f"--out {out}: name a {kinds} file, or a folder, which has no suffix")
     if out.is_dir():
         raise ArgumentError(f"--out {out} is a folder: name a file in it")
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -28,6 +28,12 @@ def unknown(kind: str, name: Any, names: Iterable[str]) -> ArgumentError:
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return ArgumentError(f"unknown {kind} {name!r}: {hint}")
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What differs: "n 8 and not 9, seed 0 and not 1"; nothing if they are the same."""
+    keys = [key for key in sorted({*one, *other}) if one.get(key) != other.get(key)]
+    return ", ".join(f"{key} {one.get(key)} and not {other.get(key)}" for key in keys)
 
 
 def whole(what: str, value: Any, least: int | None = None, why: str = "") -> int:

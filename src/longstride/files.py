@@ -8,28 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from .errors import ArgumentError
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all.
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A temporary file beside `path` that becomes it when the block ends well, and vanishes otherwise.
+
+    Killed in the block, a process leaves `.NAME.*` behind, and nothing under the name itself.
 
     Raises:
         ArgumentError: the path cannot be written.
     """
     path = Path(path)
     try:
-        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        part = Path(name)
         try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(part, 0o644)
-            os.replace(part, path)
+            yield part
+            part.chmod(0o644)  # mkstemp and safetensors make files that only their owner can read
+            part.replace(path)
         except BaseException:
-            os.unlink(part)
+            part.unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise ArgumentError(f"cannot write {path}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:
+        raise ArgumentError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all; raises what `whole_file` does."""
+    with whole_file(path) as part:
+        part.write_text(text)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .denoiser import Denoiser
-from .files import write_text
+from .files import whole_file, write_text
 from .frame import PREDICTIONS
 from .grid import times
 from .guidance import Guidance
@@ -73,9 +72,8 @@ class Journal:
             return load_file(file)["x"]
         x = make()
         self._open()
-        part = file.with_suffix(f".{os.getpid()}.part")  # another process may make the same
-        save_file({"x": x.contiguous()}, part)
-        part.replace(file)
+        with whole_file(file) as part:
+            save_file({"x": x.contiguous()}, part)
         return x
 
     def forget(self) -> None:

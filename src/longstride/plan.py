@@ -20,7 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from .core import Stage, Step
-from .errors import ArgumentError, PlanError
+from .errors import ArgumentError, PlanError, differing
 from .files import write_text
 
 VERSION = 1
@@ -72,10 +72,8 @@ class Plan:
         Raises:
             PlanError: naming what differs.
         """
-        wanted, have = _plain(self.made_for), _plain(made_for)
-        differ = [k for k in sorted({*wanted, *have}) if wanted.get(k) != have.get(k)]
-        if differ:
-            what = ", ".join(f"{k} {wanted.get(k)} and not {have.get(k)}" for k in differ)
+        what = differing(_plain(self.made_for), _plain(made_for))
+        if what:
             raise PlanError(f"this plan was made for another process: {what}; make one for this model")
 
     def warn_elsewhere(self, shape: Sequence[int], guidance: str) -> None:

@@ -145,6 +145,7 @@ def sample(
     n: int | None = None,
     *,
     x_init: Tensor | None = None,
+    first: int = 0,
     method: str | None = None,
     nfe: int | None = None,
     grid: grids.Grid | None = None,
@@ -167,6 +168,8 @@ def sample(
 
     Args:
         n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time.
+        first: the samples are those of indices first .. first + n - 1, each with its own noise: what is
+            drawn in parts is what is drawn at once.
         method, nfe, grid, t_start, final, options: see `plan_sampling`; or a finished `plan`.
         seed: of the noise of sample i, whatever n and batch are; an int or a torch Generator.
         cond: what the network is conditioned on, e.g. {"y": labels}: a number for all samples, or a tensor
@@ -184,7 +187,7 @@ def sample(
         ArgumentError: a bad argument, before anything is run.
         SolveError: the network failed or returned NaN, with method, step and time.
     """
-    batch, number = whole("batch", batch, 1), seed_of(seed)
+    batch, first, number = whole("batch", batch, 1), whole("first", first, 0), seed_of(seed)
     if compile and callback is not None:
         raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
@@ -216,17 +219,15 @@ def sample(
     cond = model.conditioning(cond, count, where)
     parts, seconds = [], 0.0
     with torch.set_grad_enabled(grad):
-        for first in range(0, count, batch):
-            size = min(batch, count - first)
+        for begin in range(0, count, batch):
+            part = range(begin, min(begin + batch, count))
             if x_init is None:
-                x = prior(model, size, number, plan.times[0], dtype, first, where)
+                x = prior(model, len(part), number, plan.times[0], dtype, first + begin, where)
             else:
-                x = x_init[first : first + size].to(where, dtype)
-            dealt = {
-                name: value[first : first + size] if isinstance(value, Tensor) and value.ndim else value
-                for name, value in cond.items()
-            }
-            noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
+                x = x_init[part.start : part.stop].to(where, dtype)
+            dealt = dealt_out(cond, part)
+            samples = range(first + part.start, first + part.stop)
+            noise = Noise(number, samples, x.shape[1:]) if plan.stochastic else None
             started = time.perf_counter()
             if compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
@@ -237,6 +238,14 @@ def sample(
         stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
         stats.network_calls = calls
     return torch.cat(parts)
+
+
+def dealt_out(cond: Mapping[str, Any], samples: range) -> dict[str, Any]:
+    """Of conditions with one entry for each sample, the entries of these samples."""
+    return {
+        name: value[samples.start : samples.stop] if isinstance(value, Tensor) and value.ndim else value
+        for name, value in cond.items()
+    }
 
 
 def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, t_start: float | None) -> int:

@@ -94,7 +94,7 @@ def grid_of(text: str) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+def progress(label: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr if that is a terminal; yields what moves it, (done, of)."""
     from rich.console import Console
     from rich.progress import (
@@ -112,7 +112,9 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(
+        *columns, console=console, disable=not (shown and console.is_terminal), transient=True
+    ) as bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -310,11 +310,9 @@ class Tuning:
         self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
         made = self.followed(nfe, recipes, catalogue[0]) + self.solvers(nfe, iterations, hops, storage)
         best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
-        ends = (self.subject.ends(best.plan, self.select_rows), self.select)
-        error = endpoint_error(*(self.judge.features(x) for x in ends))
-        if self.halved > max(
-            CONVERGED * error, FINE * self.judge.features(self.select).square().mean().sqrt()
-        ):
+        ends = [self.judge.features(x) for x in (self.subject.ends(best.plan, self.select_rows), self.select)]
+        error, size = endpoint_error(*ends), float(ends[1].double().square().mean().sqrt())
+        if self.halved > max(CONVERGED * error, FINE * size):
             raise SolveError(
                 f"the reference has not converged: half its evaluations move it by {self.halved:.3g}, where "
                 f"the best error is {error:.3g}; give reference_nfe={4 * self.reference_nfe}"

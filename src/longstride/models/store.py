@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
+from ..files import whole_file
 
 FORMAT = "longstride-1"
 
@@ -25,14 +25,8 @@ def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], header: 
         ArgumentError: the path cannot be written.
     """
     half = {name: (v.half() if v.dtype == torch.float32 else v).contiguous() for name, v in tensors.items()}
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         save_file(half, part, {"format": FORMAT, "kind": kind, "header": json.dumps(header)})
-        part.chmod(0o644)  # safetensors makes files that only their owner can read
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise ArgumentError(f"cannot write {path}: {error}") from error
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
