@@ -14,7 +14,7 @@ from . import grid as grids
 from .core import Field
 from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError, unknown, whole
-from .frame import PREDICTIONS, Frame
+from .frame import PREDICTIONS, Frame, conversion
 from .guidance import Guidance
 from .methods import get
 from .noise import Noise, seed_of
@@ -22,9 +22,9 @@ from .plan import Plan
 from .process import Process
 from .sampling import positive_times, sample
 
-DEFAULT_METHOD, DEFAULT_NFE = "rk4", 100
+DEFAULT_METHOD, DEFAULT_NFE = "abm_4", 100
 PROBES = "longstride probes"  # the name under which probes travel, dealt out sample by sample
-Product = Callable[[Tensor], Tensor]  # v [B, d] -> J^T v [B, d], J the Jacobian of a prediction
+Product = Callable[[Tensor], Tensor]  # v [B, d] -> J^T v [B, d]
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,44 @@ def dequantized(x: Tensor, levels: int, seed: int | torch.Generator = 0) -> Tens
     cell = 2 / (levels - 1)
     grey = (x + 1) / cell
     if not ((grey - grey.round()).abs() < 0.01).all() or not ((x > -1.01) & (x < 1.01)).all():
-        raise ArgumentError(f"x does not hold {levels} grey values spread evenly over [-1, 1]: give the images")
+        raise ArgumentError(f"x is not {levels} grey values spread evenly over [-1, 1]: give the images")
     noise = Noise(seed_of(seed), range(len(x)), x.shape[1:]).uniform()
     return x + (cell * (noise - 0.5)).to(x)
 
 
 def exact(product: Product, probes: Tensor) -> Tensor:
-    """tr J [B, 1]: as many products as dimensions."""
+    """tr J [B, 1]: as many products as dimensions. In a loop: vmap cannot go through every network."""
     identity = torch.eye(probes.shape[2]).to(probes)
     diagonal = [product(e.expand(len(probes), -1))[:, i] for i, e in enumerate(identity)]
     return torch.stack(diagonal, 1).sum(1, keepdim=True)
 
 
+def forms(product: Product, vectors: Tensor) -> Tensor:
+    """v^T J v [B, m] for each v of vectors [B, m, d]."""
+    return torch.stack([(v * product(v)).sum(1) for v in vectors.unbind(1)], 1)
+
+
 def hutchinson(product: Product, probes: Tensor) -> Tensor:
-    """v^T J v [B, m] for each probe v of signs: unbiased (Hutchinson 1989)."""
-    return torch.stack([(v * product(v)).sum(1) for v in probes.unbind(1)], 1)
+    """Estimates s^T J s of tr J [B, m], s the signs of each probe: unbiased, exact for a diagonal J
+    (Hutchinson 1989)."""
+    return forms(product, torch.where(probes < 0, -1.0, 1.0).to(probes))
 
 
 def hutch_plus_plus(product: Product, probes: Tensor) -> Tensor:
-    """Hutchinson's estimates of what the range Q of J^T S leaves, beside the trace on Q, which is exact.
+    """Estimates of tr J [B, m - 2 (m // 3)]: the trace on the range Q of J^T S, which is exact, and beside it
+    one for each of the other probes g, from g' = (1 - Q Q^T) g (Meyer et al. 2021, algorithm 1).
 
-    With S a third of the probes and g what is left of them, tr J = tr Q^T J Q + E g^T (1-QQ^T) J (1-QQ^T) g.
-    It is exact where J has no higher rank than S (Meyer et al. 2021, algorithm 1, for J^T).
+    S is a third of the probes. g' has an even direction among the d - r left, so (d - r) g'^T J g'/|g'|^2 is
+    unbiased and, other than g'^T J g', exact where J is a multiple of 1 there (Epperly et al. 2024, XTrace,
+    section 2.3). All is exact where the rank of J is not above that of S.
     """
-    rank = probes.shape[1] // 3
+    rank, d = probes.shape[1] // 3, probes.shape[2]
     sketch = torch.stack([product(v) for v in probes[:, :rank].unbind(1)], 2)
     q = torch.linalg.qr(sketch).Q  # [B, d, rank]
     rest = probes[:, 2 * rank :]
     rest = rest - rest @ q @ q.mT
-    return hutchinson(product, q.mT).sum(1, keepdim=True) + hutchinson(product, rest)
+    share = (d - q.shape[2]) / rest.square().sum(2).clamp(min=torch.finfo(rest.dtype).tiny)
+    return forms(product, q.mT).sum(1, keepdim=True) + share * forms(product, rest)
 
 
 TRACES = {"exact": exact, "hutchinson": hutchinson, "hutch++": hutch_plus_plus}
@@ -127,6 +136,9 @@ class Transport(Denoiser):
 
     In the frame x = S u, du/dtau = L u + F, a log-determinant l changes by dl/dtau = d L + div_u F. As S l
     it is one more coordinate of x with the field S div_x F + d L + ..., and the rows of a plan carry both.
+
+    The prediction is a x + b D, D that of the data, and J is the Jacobian of D: alpha/sigma^2 times the
+    covariance of the data given x, which a few directions make up where the data have a few.
     """
 
     model: Denoiser
@@ -143,14 +155,16 @@ class Transport(Denoiser):
 
         def evaluate(t: float, state: Tensor) -> Tensor:
             scale = self.frame.scale(t)
+            a, b = conversion("data", PREDICTIONS[self.frame.field], *self.frame.process.pair(t))
             x, log_det = state[:, :d].detach().requires_grad_(), state[:, d:] / scale
             with torch.enable_grad():
                 out = field(t, x.reshape(-1, *self.model.shape)).flatten(1)
 
             def product(v: Tensor) -> Tensor:
-                return torch.autograd.grad(out, x, v, retain_graph=True, materialize_grads=True)[0]
+                pulled = torch.autograd.grad(out, x, v, retain_graph=True, materialize_grads=True)[0]
+                return (pulled - a * v) / b
 
-            trace = TRACES[self.trace](product, probes.to(x))
+            trace = a * d + b * TRACES[self.trace](product, probes.to(x))
             rate = scale * trace + L * (d - log_det) / factor
             return torch.cat([out.detach(), rate], 1)
 
@@ -171,10 +185,9 @@ def plan_likelihood(
     """
     rule = get(method, **options)
     if rule.diffusion:
-        raise ArgumentError(f"method {method!r} is of an SDE or of sampling alone: take rk4, ab_4 or krogstad")
-    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
-    frame = Frame(process, rule.prediction or natural)
-    family, given = positive_times(process, grid)
+        raise ArgumentError(f"method {method!r} is no plain ODE's: take abm_4, rk4 or krogstad")
+    frame = Frame(process, rule.prediction or "velocity")
+    family, given = positive_times(process, "log_snr" if grid is None else grid)
     if given and nfe is None:
         parts = tuple(rule.full(n) for n in range(len(given) - 1))
     else:
@@ -185,8 +198,8 @@ def plan_likelihood(
         raise ArgumentError("the grid has one time: give two at least, t_min and t_max")
     if not math.isfinite(frame.clock(times[-1])):
         raise ArgumentError(
-            f"method {method!r} integrates in a frame that is infinite at t = {times[-1]:g}, where alpha = 0: "
-            "give prediction='velocity', or a method that has it, such as rk4"
+            f"the frame of method {method!r} is infinite at t = {times[-1]:g}, where alpha = 0: "
+            "give prediction='velocity', or a method that has it, such as abm_4"
         )
     steps = tuple(rule.step(times, n, frame, evals) for n, evals in enumerate(parts))
     return Plan(tuple(times), steps, process.describe(), method, rule.options), frame
@@ -220,7 +233,7 @@ def log_likelihood(
         trace: "exact" takes d vector-Jacobian products an evaluation in d dimensions; "hutchinson" and
             "hutch++" take `probes`, and at least 3 the latter, whose error falls faster where few
             directions make up the trace.
-        seed: of the probes, which are signs, those of sample i whatever the batch, the same at all times.
+        seed: of the probes, those of sample i whatever the batch, the same at all times.
         prior: log-density of z [n, *shape] at t_max, [n]; by default that of N(0, sigma^2), which leaves
             out the data's share of z.
         cond, guidance, batch: see `sample`. Guided, it is the density of what the guided ODE samples.
@@ -240,7 +253,7 @@ def log_likelihood(
     n, d = len(x), math.prod(shape)
     plan, frame = plan_likelihood(model.process, method, nfe, grid, **options)
     noise = Noise(seed_of(seed), range(n), (d,))
-    signs = torch.stack([noise.signs(k) for k in range(probes)], 1) if probes else torch.empty(n, 0, d)
+    drawn = torch.stack([noise.probe(k) for k in range(probes)], 1) if probes else torch.empty(n, 0, d)
     columns = {"exact": 1, "hutchinson": probes, "hutch++": probes - 2 * (probes // 3)}[trace]
     model = replace(model, net=Watched(model.net), shape=shape)
     transport = Transport(
@@ -249,7 +262,7 @@ def log_likelihood(
     )  # fmt: skip
     end = sample(
         transport, x_init=torch.cat([x.flatten(1), x.new_zeros(n, columns)], 1), plan=plan,
-        cond={**(cond or {}), PROBES: signs}, guidance=guidance, batch=batch,
+        cond={**(cond or {}), PROBES: drawn}, guidance=guidance, batch=batch,
     )  # fmt: skip
     z, scale = end[:, :d].reshape(x.shape), frame.scale(plan.times[-1])
     log_det = end[:, d:].double() / scale + d * math.log(scale / frame.scale(plan.times[0]))
@@ -260,6 +273,8 @@ def log_likelihood(
         log_prior = prior(z)
         if not isinstance(log_prior, Tensor) or log_prior.shape != (n,):
             raise SolveError(f"prior must return the log-density of each of {n} samples, a tensor [{n}]")
-    error = torch.zeros(n) if trace == "exact" else log_det.std(1) / columns**0.5
+    error = log_det.new_full((n,), 0.0 if trace == "exact" else math.nan)
+    if columns > 1:
+        error = log_det.std(1) / columns**0.5
     products = plan.nfe * (d if trace == "exact" else probes)
-    return Likelihood(log_prior + log_det.mean(1), error.to(log_det), z, plan.nfe, products)
+    return Likelihood(log_prior + log_det.mean(1), error, z, plan.nfe, products)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import whole
 
 DEPTH = 20  # halvings of an octave of Brownian time: steps may be as short as its millionth part
-PRIOR, MOTION, UNIFORM, GAMMA, STEPS, SIGNS = range(6)  # uses of the generator, the high word of its counter
+PRIOR, MOTION, UNIFORM, GAMMA, STEPS, PROBES = range(6)  # uses of the generator, the high word of its counter
 Fill = Callable[[np.random.Generator, np.ndarray], object]
 
 
@@ -67,9 +67,9 @@ class Noise:
         """Unit normal [B, *shape], float64."""
         return torch.from_numpy(self._normal(PRIOR, 0, 0)).reshape(-1, *self.shape)
 
-    def signs(self, n: int) -> Tensor:
-        """The n-th draw of independent signs (Rademacher), [B, *shape] of 1.0 and -1.0 in float64."""
-        return torch.where(torch.from_numpy(self._normal(SIGNS, n, 0)) < 0, -1.0, 1.0).double().reshape(-1, *self.shape)
+    def probe(self, k: int) -> Tensor:
+        """Unit normal [B, *shape], float64, of probe k of a trace."""
+        return torch.from_numpy(self._normal(PROBES, k, 0)).reshape(-1, *self.shape)
 
     def step(self, k: int) -> Tensor:
         """Unit normal [B, *shape], float64, of step k of a loop whose noise is of no Brownian motion."""
