@@ -93,8 +93,8 @@ def hutch_plus_plus(product: Product, probes: Tensor) -> Tensor:
     one for each of the other probes g, from g' = (1 - Q Q^T) g (Meyer et al. 2021, algorithm 1).
 
     S is a third of the probes. g' has an even direction among the d - r left, so (d - r) g'^T J g'/|g'|^2 is
-    unbiased and, other than g'^T J g', exact where J is a multiple of 1 there (Epperly et al. 2024, XTrace,
-    section 2.3). All is exact where the rank of J is not above that of S.
+    unbiased and, other than g'^T J g', exact where J is a multiple of 1 there (Epperly et al. 2024,
+    XTrace). All is exact where the rank of J is not above that of S.
     """
     rank, d = probes.shape[1] // 3, probes.shape[2]
     sketch = torch.stack([product(v) for v in probes[:, :rank].unbind(1)], 2)
@@ -118,10 +118,10 @@ class Watched(nn.Module):
     def forward(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         out = self.net(x, t, **cond)
         if isinstance(out, Tensor) and not self.known:
-            reached = out.requires_grad and torch.autograd.grad(
-                out.sum(), x, retain_graph=True, allow_unused=True
-            ) != (None,)
-            if not reached:
+            slope = None  # a network with parameters may have a derivative, and yet none in x
+            if out.requires_grad:
+                slope = torch.autograd.grad(out.sum(), x, retain_graph=True, allow_unused=True)[0]
+            if slope is None:
                 raise SolveError(
                     "a likelihood needs the derivative of the network, but its output does not depend on x "
                     "by autograd: run it without detach(), no_grad() or numpy"
