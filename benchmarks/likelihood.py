@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 IMAGES = {"digits": (128, 17), "fashion": (48, 256)}  # how many, and their grey values
 BITS = (  # model, trace, probes, whether labels are given, evaluations
     ("digits", "hutchinson", 2, "no", (12, 24, 48, 96)),
-    ("fashion", "hutchinson", 2, "no", (12, 24, 48)),
+    ("fashion", "hutchinson", 2, "no", (12, 24, 48, 96)),
     ("digits", "exact", 0, "no", (12, 24)),
     ("digits", "hutchinson", 2, "yes", (48,)),
     ("fashion", "hutchinson", 2, "yes", (48,)),
@@ -146,9 +146,11 @@ def pages(stored: dict) -> str:
                 continue
             value, spread = row["bits"]
             last = [other for k, other in stored.items() if k.rsplit(" ", 1)[0] == key.rsplit(" ", 1)[0]][-1]
-            off = rms(torch.tensor(row["log_p"]) - torch.tensor(last["log_p"]))
+            off = (
+                "-" if row is last else f"{rms(torch.tensor(row['log_p']) - torch.tensor(last['log_p'])):.2g}"
+            )
             rows.append([*key.split()[2:], f"{value:.4f}", f"{spread:.4f}", f"{row['trace']:.2g}",
-                         f"{off:.2g}", str(row["products"]), f"{row['seconds']:.0f}"])  # fmt: skip
+                         off, str(row["products"]), f"{row['seconds']:.0f}"])  # fmt: skip
         parts += [
             f"## `{name}`: {count} held-out images, {levels} grey values\n",
             "Bits per dimension, their standard error over images, the part of it that the trace's estimate "
