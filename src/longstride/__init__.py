@@ -7,6 +7,7 @@ from .errors import ArgumentError, PlanError, SolveError
 from .guidance import Guidance
 from .integrate import Solution, Stats, solve
 from .learn import tune
+from .likelihood import log_likelihood
 from .methods import list_methods
 from .models import load
 from .plan import Plan
@@ -34,6 +35,7 @@ __all__ = [
     "learn",
     "list_methods",
     "load",
+    "log_likelihood",
     "metrics",
     "models",
     "plan_sampling",

@@ -96,10 +96,12 @@ class Frame:
         return {"data": -(1 + self.eta**2), "noise": 1.0}.get(self.prediction, 0.0)
 
     @property
-    def _factor(self) -> float:
+    def factor(self) -> float:
+        """F over the prediction."""
         return {"data": 1 + self.eta**2, "noise": -(1 + self.eta**2)}.get(self.prediction, 1.0)
 
-    def _scale(self, t: float) -> float:
+    def scale(self, t: float) -> float:
+        """S(t)."""
         alpha, sigma = self.process.pair(t)
         if self.prediction == "v":
             return math.hypot(alpha, sigma)
@@ -130,10 +132,10 @@ class Frame:
         return lam if name == "lambda" else math.exp(-lam)
 
     def row(self, t: float, x: Sequence[tuple[float, Weight]], f: Sequence[Weight]) -> tuple:
-        scale = self._scale(t)
+        scale = self.scale(t)
         return (
-            tuple(w * (scale / self._scale(s)) if w != 0 else 0.0 for s, w in x),
-            tuple(w * scale * self._factor for w in f),
+            tuple(w * (scale / self.scale(s)) if w != 0 else 0.0 for s, w in x),
+            tuple(w * scale * self.factor for w in f),
         )
 
     def noise(self, s: float, t: float) -> tuple[float, tuple[float, float] | None]:

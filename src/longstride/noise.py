@@ -17,7 +17,7 @@ from torch import Tensor
 from .errors import whole
 
 DEPTH = 20  # halvings of an octave of Brownian time: steps may be as short as its millionth part
-PRIOR, MOTION, UNIFORM, GAMMA, STEPS = range(5)  # uses of the generator, the high word of its counter
+PRIOR, MOTION, UNIFORM, GAMMA, STEPS, PROBES = range(6)  # uses of the generator, the high word of its counter
 Fill = Callable[[np.random.Generator, np.ndarray], object]
 
 
@@ -66,6 +66,10 @@ class Noise:
     def prior(self) -> Tensor:
         """Unit normal [B, *shape], float64."""
         return torch.from_numpy(self._normal(PRIOR, 0, 0)).reshape(-1, *self.shape)
+
+    def probe(self, k: int) -> Tensor:
+        """Unit normal [B, *shape], float64, of probe k of a trace."""
+        return torch.from_numpy(self._normal(PROBES, k, 0)).reshape(-1, *self.shape)
 
     def step(self, k: int) -> Tensor:
         """Unit normal [B, *shape], float64, of step k of a loop whose noise is of no Brownian motion."""

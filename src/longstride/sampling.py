@@ -55,7 +55,7 @@ def plan_sampling(
     rule, to_data = get(method, **options), final == "data"
     natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
     frame = Frame(process, rule.prediction or natural, rule.eta)
-    grid, given = _positive_times(process, grid)
+    grid, given = positive_times(process, grid)
     if given and t_start is not None:
         raise ArgumentError("t_start belongs to a family of grids: explicit times have their own")
     first = given[0] if given else process.t_max if t_start is None else finite("t_start", t_start)
@@ -88,7 +88,7 @@ def plan_sampling(
     return Plan(tuple(times), tuple(steps), process.describe(), method, rule.options)
 
 
-def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
+def positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
     """(family, []) or (None, explicit times without the clean end)."""
     if grid is None:
         return grids.default_grid(process), []
