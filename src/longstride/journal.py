@@ -105,6 +105,6 @@ def fingerprint(
 
     Bit by bit: on another machine, or with another number of threads, the same model may answer otherwise.
     """
-    v = model.fields(model.conditioning(cond, len(x)), guidance)[PREDICTIONS.index("v")]
+    v = model.fields(model.conditioning(cond, len(x), model.device), guidance)[PREDICTIONS.index("v")]
     answers = torch.stack([v(t, x * model.process.sigma(t)) for t in times(model.process, 3, "log_snr")])
-    return hashlib.sha256(answers.double().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(answers.double().cpu().numpy().tobytes()).hexdigest()

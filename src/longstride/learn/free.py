@@ -157,8 +157,8 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
         newest = evaluations[-1]
         w: list[float] = []
         if i:
-            columns = torch.stack([(e - newest).flatten() for e in evaluations[:-1]])
-            gram, right = columns @ columns.T, columns @ (paths.at(t) - r * x - q * newest).flatten()
+            columns = torch.stack([(e - newest).flatten() for e in evaluations[:-1]]).double()
+            gram, right = columns @ columns.T, columns @ (paths.at(t) - r * x - q * newest).flatten().double()
             w = _solved(gram, right, RIDGE * gram.diag().mean()).tolist()
         rows.append(tuple(w))
         x = _combined(r, x, [*w, q - sum(w)], evaluations)

@@ -40,6 +40,7 @@ GRIDS: dict[str, grids.Grid] = {
     for value in values
     for end in ends
 }
+GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1], and so are any part of them
 POWERS = (1.0, 0.5, 0.7, 1.5, 2.0)  # of an equation's times, (i/n)^p of the way: 1 is even
 
 
@@ -49,6 +50,7 @@ class Subject(Protocol):
     name: str
     shape: tuple[int, ...]
     axis: Axis
+    x: Tensor  # the starts [n, *shape]
     evaluations: int
     screened: tuple[str, ...]  # grids that every method is tried on, before the best are on all
     grids: tuple[str, ...]
@@ -101,12 +103,11 @@ class Sampling:
         return {k: v[rows % len(v)] if isinstance(v, Tensor) else v for k, v in self.given.items()}
 
     def _groups(self, rows: Tensor) -> Iterator[tuple[Any, Guidance]]:
-        """Places among the rows that have one guidance. It changes with each turn of cond."""
+        """Places among the rows that have one guidance. As even among a few as among all."""
         if len(self.guidances) == 1:
             yield slice(None), self.guidances[0]
             return
-        turn = max((len(v) for v in self.given.values() if isinstance(v, Tensor)), default=1)
-        which = rows // turn % len(self.guidances)
+        which = (rows.double() * GOLDEN % 1 * len(self.guidances)).long()
         for k, guidance in enumerate(self.guidances):
             if (places := (which == k).nonzero().flatten()).numel():
                 yield places, guidance
@@ -174,9 +175,8 @@ class Sampling:
         return replace(self.model, net=Counting(self.model.net, self))
 
     def identity(self, rows: Tensor) -> str:
-        answers = [
-            fingerprint(self.model, self.x[rows], self.cond(rows), guidance) for guidance in self.guidances
-        ]
+        noise = self.x[rows] / self.model.process.sigma(self.model.process.t_max)
+        answers = [fingerprint(self.model, noise, self.cond(rows), guidance) for guidance in self.guidances]
         dealt = [f"{name} {torch.as_tensor(v).tolist()}" for name, v in sorted(self.given.items())
                  if isinstance(v, Tensor)]  # fmt: skip
         return hashlib.sha256(" ".join([*answers, *dealt]).encode()).hexdigest()

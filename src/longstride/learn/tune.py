@@ -39,7 +39,7 @@ FIRST = 4  # iterations before that is decided
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
-FINE = 1e-6  # or that of the solutions' size: a plan may be exact
+FINE = 1e-5  # or that of the solutions' size: a plan may be exact
 Progress = Callable[[str], None]
 Objective = Callable[[Tensor, Tensor], float]
 
@@ -128,6 +128,7 @@ def tune(
         whole("noises", noises, CHECKED, "what so few weights fit says nothing of other starts")
     for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
+    whole("reference_nfe", reference_nfe, 32, "solutions are many short steps")
     names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
     if strange := [name for name in names if name not in RECIPES]:
         raise unknown("recipe", strange[0], RECIPES)
@@ -162,8 +163,13 @@ class Judge:
     objective: Objective | None
 
     def error(self, ends: Tensor, truth: Tensor) -> float:
-        ends, truth = self.features(ends), self.features(truth)
-        return (self.objective or endpoint_error)(ends, truth)
+        error = (self.objective or endpoint_error)(self.features(ends), self.features(truth))
+        return error if math.isfinite(error) else math.inf
+
+    def identity(self, truth: Tensor) -> str:
+        """A digest of the features of some samples."""
+        seen = self.features(truth).double().cpu()
+        return hashlib.sha256(seen.numpy().tobytes() + repr(seen.shape).encode()).hexdigest()
 
     def interval(self, ends: Tensor, truth: Tensor, others: Tensor | None = None) -> tuple[float, float]:
         """95 % of the error, or of its ratio to that of others, by resampling."""
@@ -195,11 +201,12 @@ class Tuning:
         started = time.perf_counter()
         self.paths = self._paths()
         self.select, self.report = (
-            self.kept.tensor(name, partial(subject.reference, rows, reference_nfe))
+            self.kept.tensor(name, partial(subject.reference, rows, reference_nfe)).to(subject.x.device)
             for name, rows in (("select", self.select_rows), ("report", self.report_rows))
         )
-        half = subject.reference(self.select_rows[:CHECKED], max(reference_nfe // 2, 8))
+        half = subject.reference(self.select_rows[:CHECKED], reference_nfe // 2)
         self.halved = endpoint_error(judge.features(half), judge.features(self.select[:CHECKED]))
+        self.minimized = f"{judge.identity(self.select[:CHECKED])}, through {through}"
         self.seconds = time.perf_counter() - started
         self.say(
             f"solutions from {sum(sizes)} starts; halving their evaluations moves them by {self.halved:.2g}"
@@ -217,7 +224,8 @@ class Tuning:
         states = self.kept.tensor("states", lambda: make().states)
         end = self.kept.tensor("end", lambda: make().end)
         times = self.kept.value("times", lambda: make().times)
-        return Trajectories(self.subject.axis, tuple(times), states, end)
+        where = self.subject.x.device  # a journal gives them back on the CPU
+        return Trajectories(self.subject.axis, tuple(times), states.to(where), end.to(where))
 
     def error(self, plan: Plan, n: int | None = None) -> float:
         """On the first n selection starts; infinite where a plan blows up."""
@@ -338,7 +346,7 @@ class Tuning:
         def again(times: Sequence[float]) -> tuple[Free, float]:
             return self.polished(fit(some, times, few)[0], few, FIRST)
 
-        begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe}")
+        begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe} {self.minimized}")
         n = len(self.paths.end)
         for size, many in zip(dict.fromkeys((min(max(FEW, n // 4), n), n)), (FINALISTS, 1), strict=False):
             paths = self.paths.part(slice(0, size))
@@ -357,8 +365,7 @@ class Tuning:
             better, error = self.polished(solver, paths, iterations)
             return {**written(better), "error": error}
 
-        seen = f"{self.judge.features(paths.end[:1]).sum().item()}, through {self.through}"
-        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {seen}"
+        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
         known = self.kept.value(key, numbers)
         return read(self.subject.axis, known), known["error"]
 
