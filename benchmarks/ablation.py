@@ -15,39 +15,40 @@ import torch
 import longstride as ls
 import ours
 import tasks
-from longstride.learn import cma_search, endpoint_cost
-from longstride.learn.free import polish
-from longstride.learn.tune import Tuning
+from longstride.learn import cma_search, descend, endpoint_cost, fit, polish
+from longstride.learn.subject import Sampling
+from longstride.learn.tune import Judge, Tuning
 
 NFE, NOISES = 6, [4096, 512, 2048]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
-HEAD = ("model", "best untuned", "times only", "weights, closed form", "weights only", "times and weights",
+HEAD = ("model", "best untuned", "times only", "weights, closed form", "by gradients", "by polish", "times and weights",
         "and conditioning times")  # fmt: skip
 ABOUT = f"""# What each part of tuning gives
 
 Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to
 {NOISES[0]} noises, of {NOISES[2]} others. Times only: the best untuned method with times found by CMA-ES.
-All others begin from one grid, where `ls.tune` tries several.
+All others begin from one grid, where `ls.tune` tries several: the weights of the closed form; these taken on
+by backpropagation and L-BFGS (`descend`), or by Levenberg-Marquardt (`polish`); then times move with them, and
+then the times that the network is asked at.
 """
 
 
 def measured(model: str) -> list[str]:
     network = ours.denoiser(tasks.task(model))
-    tuning = Tuning(network, 0, None, 1.0, lambda x: x, NOISES, 200, 4096, None, print)
-    truth = tuning.report
+    subject = Sampling(network, None, 1.0, sum(NOISES), 0, 1024)
+    tuning = Tuning(subject, Judge(lambda x: x, None), 0.0, NOISES, 0, 200, None, print)
 
     def error(plan: ls.Plan) -> float:
-        x = ls.sample(network, x_init=tuning.x_report, plan=plan, batch=4096)
-        return ls.metrics.endpoint_error(x, truth)
+        return ls.metrics.endpoint_error(subject.ends(plan, tuning.report_rows), tuning.report)
 
     process, untuned = network.process, tuning.untuned(NFE)[0].plan
     cost = endpoint_cost(network, tuning.few, untuned.method)
-    times = cma_search(process, untuned.times[:-1], cost)
-    searched = ls.plan_sampling(process, untuned.method, grid=times)
-    closed = tuning.fitted(NFE)[0][1]
+    searched = ls.plan_sampling(process, untuned.method, grid=cma_search(process, untuned.times[:-1], cost))
+    closed = fit(subject.field(tuning.fit_rows), tuning.fitted(NFE)[0][1].times, tuning.paths)[0]
     moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 1)
-    rest = [
-        polish(tuning.fields, closed, tuning.paths, fixed=fixed)[0].plan()
+    rest = [descend(subject.field, closed, tuning.paths, iterations=60)[0].plan()]
+    rest += [
+        polish(subject.field, closed, tuning.paths, fixed=fixed)[0].plan()
         for fixed in ([*moved, *told], told, ())
     ]
     plans = [untuned, searched, closed.plan(), *rest]

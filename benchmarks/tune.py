@@ -25,7 +25,7 @@ import ours
 import tasks
 from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
-from longstride.metrics import interval, squared_errors
+from longstride.metrics import frechet_distance, interval, squared_errors, statistics
 from peers import Task, runs
 
 SEED = 1  # of the report noises; tune's own are of another generator
@@ -35,6 +35,7 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
     **{network: dict.fromkeys((5, 6, 8, 10), 1 / 2) for network in tasks.NETWORKS},
 }
 NOISES = {
+    "digits-edm": {"noises": 4096, "select": 1024, "report": 256, "batch": 1024},
     "digits": {"noises": 1024, "select": 256, "report": 64},
     "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 8, "hops": 1},
 }
@@ -50,12 +51,13 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def peers_of(model: str, task: Task, nfe: int) -> list:
+def peers_of(model: str, task: Task, nfe: int, count: int | None = None) -> list:
     """Every run of the peers; on a network, each peer's best at this budget elsewhere."""
     found = list(runs(task))
     if model not in SCREEN:
         return found
     best, tables = SCREEN[model]
+    best = count or best
     keep = set()
     for table, peer in product(tables, {run.peer for run in found}):
         rows = read_json(RESULTS / "endpoint.json")[table]["rows"]
@@ -112,6 +114,29 @@ def measure(model: str, nfe: int, n: int, seed: int) -> dict:
     }  # fmt: skip
 
 
+def distances(model: str, few: int, more: int, n: int) -> dict:
+    """Frechet distances from the test images: the plan at `few`, and every peer's best at `more`."""
+    of, task, network = ls.models.judge(model), tasks.task(model), ls.load(model)
+    noise, labels = tasks.noise(task, n, SEED), torch.arange(n) % 10
+    start = (noise * network.process.sigma(network.process.t_max)).float()
+
+    def distance(x: torch.Tensor) -> float:
+        found = statistics(of.classifier, x.float())
+        return frechet_distance(found.mean, found.cov, of.test.mean, of.test.cov)
+
+    plan = ls.Plan.load(RESULTS / "plans" / f"{model}-{few}.json")
+    ours = distance(ls.sample(network, x_init=start, plan=plan, cond={"y": labels}))
+    rows = {f"{run.peer}: {run.sampler} on {run.grid}": run for run in peers_of(model, task, more, 1)}
+    theirs = {}
+    for name, run in rows.items():
+        parts = [run.call(part, more) for part in noise.split(500)]  # of 500 noises: whole turns of labels
+        theirs[name] = distance(torch.cat(parts))
+        print(model, name, f"{theirs[name]:.3f}", flush=True)
+    best = min(theirs, key=theirs.__getitem__)
+    return {"few": few, "more": more, "n": n, "tuned": ours, "peer": best, "peer distance": theirs[best],
+            "all": theirs, "floor": of.floor}  # fmt: skip
+
+
 HEAD = ("model", "NFE", "best peer", "its error", "tuned", "ratio", "95 %", "asked", "n", "peers' runs",
         "evaluations", "seconds", "commit")  # fmt: skip
 ABOUT = """# Tuned plans beside the best peer
@@ -136,7 +161,23 @@ def write(figures: dict, path: Path) -> None:
             str(r["n"]), str(r["peers run"]), f"{r['evaluations']:,}", f"{r['seconds']:.0f}", r["commit"],
         ])  # fmt: skip
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    path.with_suffix(".md").write_text(f"{ABOUT}\n{table}\n")
+    path.with_suffix(".md").write_text(f"{ABOUT}\n{table}\n{distances_table()}")
+
+
+def distances_table() -> str:
+    found = read_json(RESULTS / "tune-frechet.json")
+    lines = [
+        f"| {model} | {r['few']} | {r['tuned']:.2f} | {r['more']} | {r['peer']} | {r['peer distance']:.2f} | "
+        f"{r['floor']:.2f} | {r['n']} |"
+        for model, r in found.items()
+    ]
+    head = "| model | NFE | tuned | NFE | best peer | its distance | floor | samples |"
+    about = "Frechet distance from the test images, each peer's best sampler at its budget run."
+    return "\n".join(["", about, "", head, "|" + "---|" * 8, *lines, ""]) if lines else ""
+
+
+def write_json(path: Path, found: dict) -> None:
+    path.write_text(json.dumps(read_json(path) | found, indent=1) + "\n")
 
 
 def main() -> None:
@@ -145,10 +186,15 @@ def main() -> None:
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024, fashion 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
+    parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     path = RESULTS / "tune.json"
-    for model in arguments.models:
+    for model in arguments.models if arguments.frechet else ():
+        found = distances(model, 6, 10, arguments.n or 5000)
+        write_json(RESULTS / "tune-frechet.json", {model: found})
+        print(model, f"{found['tuned']:.3f} beside {found['peer distance']:.3f} of {found['peer']}")
+    for model in () if arguments.frechet else arguments.models:
         for nfe in arguments.nfe:
             key = f"{model} {nfe}" + (f" seed {arguments.seed}" if arguments.seed else "")
             figures = read_json(path)

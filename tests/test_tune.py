@@ -12,6 +12,7 @@ from torch import Tensor
 import longstride as ls
 from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
+from longstride.learn.descent import descend
 from longstride.learn.free import Free, fit, march, polish
 from longstride.learn.recipes import RECIPES
 from longstride.learn.subject import SEED, Sampling
@@ -137,6 +138,26 @@ def test_a_polish_ends_at_a_minimum_and_leaves_what_is_fixed() -> None:
     other, _ = polish(lambda rows: field, before, paths, fixed=fixed)
     assert other.vector()[:4] == pytest.approx(before.vector()[:4], rel=1e-12)
     assert other.weights != before.weights
+
+
+@PROCESSES
+def test_gradients_lead_to_weights_that_no_single_move_betters(process) -> None:
+    model = three(process)
+    field, paths, times = some(model, 4, 128)
+    before, _ = fit(field, times, paths)
+    start = ls.metrics.endpoint_error(march(field, before, paths.noise).end, paths.end)
+    solver, error = descend(lambda rows: field, before, paths, iterations=200)
+    assert error < 0.9 * start
+    assert (solver.times, solver.at) == (before.times, before.at)
+    best = solver.vector()
+    for k in range(2 * 4 - 1, len(best)):
+        for h in (0.01, -0.01):
+            moved = list(best)
+            moved[k] += h
+            end = march(field, solver.with_vector(moved), paths.noise).end
+            assert ls.metrics.endpoint_error(end, paths.end) > 0.999 * error
+    held = polish(lambda rows: field, before, paths, fixed=range(7), iterations=60)[1]
+    assert error < 1.1 * held  # both are at a minimum over the weights
 
 
 def test_the_report_is_what_anybody_measures() -> None:

@@ -4,9 +4,12 @@ from .align_your_steps import align_your_steps, kl_bound
 from .autodiffusion import autodiffusion
 from .d_ode import d_ode
 from .dc_solver import dc_solver
+from .descent import descend
+from .free import Free, fit, polish
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
 from .optimal_times import cheapest_path, jump_costs, optimal_times
+from .recipes import RECIPES
 from .schedule import Choice, Schedule
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
 from .solver_schedule import solver_schedule
@@ -16,7 +19,9 @@ from .trajectories import Trajectories, trajectories
 from .tune import tune
 
 __all__ = [
+    "RECIPES",
     "Choice",
+    "Free",
     "Schedule",
     "Trajectories",
     "align_your_steps",
@@ -27,13 +32,16 @@ __all__ = [
     "coordinate_search",
     "d_ode",
     "dc_solver",
+    "descend",
     "dpm_solver_v3",
     "endpoint_cost",
+    "fit",
     "iia",
     "jump_costs",
     "kl_bound",
     "model_statistics",
     "optimal_times",
+    "polish",
     "solver_schedule",
     "time_shift",
     "timestep_aligner",
