@@ -21,15 +21,17 @@ from longstride.learn.tune import Judge, Tuning
 
 NFE, NOISES = 6, [4096, 512, 2048]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
-HEAD = ("model", "best untuned", "times only", "weights, closed form", "by gradients", "by polish", "times and weights",
-        "and conditioning times")  # fmt: skip
+HEAD = ("model", "best untuned", "times only", "weights, closed form", "by gradients", "by polish",
+        "times and weights",
+        "and conditioning times", "and slack")  # fmt: skip
 ABOUT = f"""# What each part of tuning gives
 
 Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to
 {NOISES[0]} noises, of {NOISES[2]} others. Times only: the best untuned method with times found by CMA-ES.
-All others begin from one grid, where `ls.tune` tries several: the weights of the closed form; these taken on
-by backpropagation and L-BFGS (`descend`), or by Levenberg-Marquardt (`polish`); then times move with them, and
-then the times that the network is asked at.
+All others begin from one grid, where `ls.tune` tries several: the weights of the closed form; these taken
+on by backpropagation and L-BFGS (`descend`), or by Levenberg-Marquardt (`polish`); then times move with
+them, then the times that the network is asked at; then slack, without which a network that always says the
+same is solved exactly.
 """
 
 
@@ -46,10 +48,11 @@ def measured(model: str) -> list[str]:
     searched = ls.plan_sampling(process, untuned.method, grid=cma_search(process, untuned.times[:-1], cost))
     closed = fit(subject.field(tuning.fit_rows), tuning.fitted(NFE)[0][1].times, tuning.paths)[0]
     moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 1)
+    slack = closed.slackness
     rest = [descend(subject.field, closed, tuning.paths, iterations=60)[0].plan()]
     rest += [
         polish(subject.field, closed, tuning.paths, fixed=fixed)[0].plan()
-        for fixed in ([*moved, *told], told, ())
+        for fixed in ([*moved, *told, *slack], [*told, *slack], slack, ())
     ]
     plans = [untuned, searched, closed.plan(), *rest]
     return [model, *(f"{error(plan):.4f}" for plan in plans)]

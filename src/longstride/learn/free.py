@@ -31,30 +31,33 @@ Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are
 class Free:
     """n evaluations of a field D, each asked at a time of its own, and what becomes of them.
 
-        x_{i+1} = r_i x_i + sum_{j<=i} w_ij D_j,     D_j = D(at_j, x_j),     sum_j w_ij = q_i
+        x_{i+1} = (r_i + a_i) x_i + sum_{j<=i} w_ij D_j,    D_j = D(at_j, x_j),    sum_j w_ij = q_i + b_i
 
-    with (r_i, q_i) of DDIM from times[i] to times[i+1], so that a network which always says the same is
-    solved exactly. The last time is that of clean data. A state x_i is fitted to the solution at times[i],
-    and the network is asked at at[i], which need not be the same (Xia et al. 2024, "A timestep aligner").
-    Pure noise says more when it is taken for less than that. D is the data prediction; of an ODE
-    it is f, and (r_i, q_i) are Euler's.
+    with (r_i, q_i) of DDIM from times[i] to times[i+1]. Without slack, a_i = b_i = 0, a network which always
+    says the same is solved exactly; but what a sampler of few steps is short of is numbers. The last time is
+    that of clean data. A state x_i is fitted to the solution at times[i], and the network is asked at at[i],
+    which need not be the same (Xia et al. 2024, "A timestep aligner"): pure noise says more when it is taken
+    for less than that. D is the data prediction; of an ODE it is f, and (r_i, q_i) are Euler's.
 
-    times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum.
+    times [n + 1], at [n], weights: row i of i numbers, the last of which (j = i) follows from the sum;
+    slack: (a_i, b_i) [n], or nothing for none.
     """
 
     axis: Axis
     times: tuple[float, ...]
     at: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
+    slack: tuple[tuple[float, float], ...] = ()
 
     @property
     def nfe(self) -> int:
         return len(self.at)
 
     def row(self, i: int) -> tuple[float, list[float]]:
-        """r_i and all w_ij."""
+        """r_i + a_i and all w_ij."""
         r, q = self.axis.row(*self.times[i : i + 2])
-        return r, [*self.weights[i], q - sum(self.weights[i])]
+        a, b = self.slack[i] if self.slack else (0.0, 0.0)
+        return r + a, [*self.weights[i], q + b - sum(self.weights[i])]
 
     def step(self, i: int) -> Step:
         r, w = self.row(i)
@@ -71,14 +74,23 @@ class Free:
         return Plan(self.times, steps, self.axis.made_for(), method, options, report)
 
     def vector(self) -> list[float]:
-        """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights."""
+        """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights,
+        slack.
+        """
         u = [self.axis.clock(t) for t in self.times[:-1]]
         v = [self.axis.clock(t) for t in self.at]
         return [
             *u[1:],
             *(b - a for a, b in zip(u, v, strict=True)),
             *(w for row in self.weights for w in row),
+            *(s for pair in self.slack or ((0.0, 0.0),) * self.nfe for s in pair),
         ]
+
+    @property
+    def slackness(self) -> range:
+        """Which numbers of the vector are slack."""
+        first = 2 * self.nfe - 1 + self.nfe * (self.nfe - 1) // 2
+        return range(first, first + 2 * self.nfe)
 
     def with_vector(self, vector: Sequence[float]) -> Free:
         """The solver of these numbers; times that are out of order are moved until they are not."""
@@ -91,7 +103,8 @@ class Free:
         times, at = ([first if w <= low else axis.time(w) for w in row] for row in (u, v))
         ends = accumulate(range(n), initial=2 * n - 1)
         weights = tuple(tuple(vector[a:b]) for a, b in pairwise(ends))
-        return Free(axis, (*times, axis.end), tuple(at), weights)
+        rest = iter(vector[self.slackness.start :])
+        return Free(axis, (*times, axis.end), tuple(at), weights, tuple(zip(rest, rest, strict=True)))
 
     def bound(self, k: int) -> bool:
         """Whether number k is a time that cannot get any later."""
@@ -108,6 +121,8 @@ class Free:
             return k
         if k < 2 * n - 1:
             return k - (n - 1)
+        if k in self.slackness:
+            return (k - self.slackness.start) // 2
         k -= 2 * n - 1
         return next(i for i in range(1, n) if k < i * (i + 1) // 2)
 

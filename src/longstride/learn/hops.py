@@ -105,9 +105,10 @@ def _shared(
 
 
 def written(solver: Free) -> dict[str, Any]:
-    return {"times": list(solver.times), "at": list(solver.at), "weights": [list(w) for w in solver.weights]}
+    weights, slack = ([list(row) for row in rows] for rows in (solver.weights, solver.slack))
+    return {"times": list(solver.times), "at": list(solver.at), "weights": weights, "slack": slack}
 
 
 def read(axis: Axis, kept: dict[str, Any]) -> Free:
-    weights = tuple(tuple(row) for row in kept["weights"])
-    return Free(axis, tuple(kept["times"]), tuple(kept["at"]), weights)
+    weights, slack = (tuple(tuple(row) for row in kept[name]) for name in ("weights", "slack"))
+    return Free(axis, tuple(kept["times"]), tuple(kept["at"]), weights, slack)

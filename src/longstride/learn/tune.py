@@ -295,12 +295,15 @@ class Tuning:
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
-    def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+    def polished(
+        self, solver: Free, paths: Trajectories, iterations: int, slack: bool = False
+    ) -> tuple[Free, float]:
         """The solver at a minimum over the first starts, those of the paths, and its error there."""
         part = max(PART // math.prod(self.subject.shape), LEAST)
         return polish(
             lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
-            part=part, features=self.judge.features, through=self.through, seed=self.seed,
+            part=part, fixed=() if slack else solver.slackness, features=self.judge.features,
+            through=self.through, seed=self.seed,
         )  # fmt: skip
 
     @property
@@ -362,7 +365,7 @@ class Tuning:
         """`polished`, which the journal knows or will know."""
 
         def numbers() -> dict[str, Any]:
-            better, error = self.polished(solver, paths, iterations)
+            better, error = self.polished(solver, paths, iterations, slack=True)
             return {**written(better), "error": error}
 
         key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
