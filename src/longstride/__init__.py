@@ -9,6 +9,7 @@ from .integrate import Solution, Stats, solve
 from .learn import tune
 from .methods import list_methods
 from .models import load
+from .parallel import Parallel
 from .plan import Plan
 from .problem import ODE
 from .sampling import plan_sampling, prior, reference, sample
@@ -20,6 +21,7 @@ __all__ = [
     "ArgumentError",
     "Denoiser",
     "Guidance",
+    "Parallel",
     "Plan",
     "PlanError",
     "Solution",
