@@ -182,8 +182,8 @@ class Denoiser:
     ) -> Tensor:
         """A prediction at x [B, *shape], guided or not; what differs from one to the next is a tensor.
 
-        numbers [7], or [B, 7] where samples are at times of their own: the weight of guidance and what `weights`
-        says. cond: see `output`.
+        numbers [7], or [B, 7] where samples are at times of their own: the weight of guidance, and what
+        `weights` says. cond: see `output`.
         """
         weight, c_in, time, a, b, p, q = (n.reshape(-1, *[1] * (x.ndim - 1)) for n in numbers.unbind(-1))
         times = time.flatten().expand(len(x))

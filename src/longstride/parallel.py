@@ -1,18 +1,19 @@
 """A run as one fixed point, found in rounds that ask the network about many steps at once.
 
-A run is x_(k+1) = update(x_k, F_k), F_k = drift(k, x_k): the drift is dear, the update cheap. Guess the x_k of
-a window of steps; then a round is
+A run is x_(k+1) = update(x_k, F_k), F_k = drift(k, x_k): the drift is dear, the update cheap. Guess the x_k
+of a window of steps; then a round is
 
     F_k = drift(k, x_k)                                      for the whole window, in one batch
     x'_(k+1) = update(x'_k, F_k + S_k (x'_k - x_k))          step by step, as the sequential run goes
 
 The sequential run is its only fixed point, whatever the slopes S_k are. The first state of the window follows
 from what is settled alone, so every round settles one step at least, and n steps end within n rounds. S_k = 0
-is Picard's iteration.
+is Picard's iteration; here S_k is the secant through the last rounds, step by step, which is Anderson's
+acceleration kept in the order of the steps.
 
 References: Shih et al. 2023, "Parallel Sampling of Diffusion Models" (the sliding window); Zhou et al. 2024,
-"DreamPropeller" (any sequential update, with what it carries); Tang et al. 2024, "Accelerating Parallel Sampling
-of Diffusion Models" (Anderson acceleration that respects the order of the steps).
+"DreamPropeller" (any sequential update, with what it carries); Tang et al. 2024, "Accelerating Parallel
+Sampling of Diffusion Models" (triangular Anderson acceleration).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compiled import matrices
+from .compiled import Matrices, matrices
 from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError, finite, like, whole
 from .frame import PREDICTIONS, conversion
@@ -33,6 +34,7 @@ from .guidance import Guidance
 from .integrate import run
 from .noise import Noise
 from .plan import Plan
+from .process import Process
 
 RIDGE = 1e-6  # of a Gram matrix of secants, in units of its trace: keeps parallel ones apart
 AHEAD, LEAST = 3, 4  # an adaptive window looks 3 times as far as the last round came, and 4 steps
@@ -112,9 +114,9 @@ def fixed_point(
 
     Args:
         drift: drift(k [R], sample [R], x [R, ...]) -> [R, ...], row r for step k[r] of sample sample[r].
-        update: (k, carry, F [B, ...]) -> the carry of step k + 1. A carry is anything whose first entry is the
-            state x [B, ...]: what else it holds (a multistep method's history, an optimizer's moments) is
-            rebuilt along the window. It must not write to what it is given.
+        update: (k, carry, F [B, ...]) -> the carry of step k + 1, leaving its arguments as they are. A carry
+            is anything whose first entry is the state x [B, ...]: what else it holds (a multistep method's
+            history, an optimizer's moments) is rebuilt along the window.
         scales: what the tolerance is in units of, step by step; 1 by default.
 
     Returns:
@@ -129,8 +131,8 @@ def fixed_point(
     """
     if how.window > steps:
         raise ArgumentError(
-            f"window = {how.window} is larger than the plan, which evaluates {steps} times: give window={steps} "
-            "or less"
+            f"window = {how.window} is larger than the plan, which evaluates {steps} times: give "
+            f"window={steps} or less"
         )
     first, rounds, asked = 0, 0, [0] * steps
     window = [_Evaluation(carry[0])]
@@ -176,9 +178,7 @@ def _evaluated(drift: Drift, first: int, states: list[Tensor], group: Any) -> Se
     world, rank = torch.distributed.get_world_size(group), torch.distributed.get_rank(group)
     share = -(-len(x) // world)
     mine = slice(rank * share, (rank + 1) * share)
-    out = x.new_zeros(
-        share, *x.shape[1:]
-    )  # the last share may be short, and all that is gathered is of one size
+    out = x.new_zeros(share, *x.shape[1:])  # all of one size, though the last share may be short
     if len(x[mine]):
         out[: len(x[mine])] = drift(k[mine], sample[mine], x[mine])
     parts = [torch.empty_like(out) for _ in range(world)]
@@ -194,70 +194,78 @@ def run_parallel(
     cond: Mapping[str, Any],
     guidance: Guidance,
     how: Parallel,
-) -> tuple[Tensor, int, int, int]:
-    """x at the end of the plan, evaluations and network calls of each sample, and rounds.
+) -> tuple[Tensor, tuple[int, int, int]]:
+    """x at the end of the plan, and (evaluations of each sample, network calls of each sample, rounds).
 
     The carry is what the plan remembers from one evaluation to the next (`compiled.Matrices`), so a multistep
-    history and a noise are swept along with the state. F is the data prediction, whatever the plan evaluates:
-    that is what stands still best. Noise is a function of the seed, so all rounds see the same.
+    history and a noise are swept along with the state. Noise is a function of the seed: all rounds see the
+    same.
 
     Raises:
-        ArgumentError: a window larger than the plan.
+        ArgumentError: a window larger than the plan, or a model that must be asked in order.
         SolveError: NaN or infinity, or what the network raised, with the step where it appears.
     """
     m = matrices(plan)
-    model.conditioned(cond, guidance)  # refuses a model that must be asked in order
-    guided = [guidance.at(model.process, t) for t in m.at]
-    numbers = [
-        (1.0 if w is None else w, *model.weights("data", t, guidance))
-        for w, t in zip(guided, m.at, strict=True)
-    ]
-    table, on = (
-        torch.tensor(numbers, dtype=torch.float64).to(x),
-        torch.tensor([w is not None for w in guided]),
-    )
-    on, W, R = on.to(x.device), m.W.clone(), m.W.shape[1]
-    scales = []
-    for weights, t, k in zip(W, m.at, m.field, strict=True):
-        alpha, sigma = model.process.pair(t)
-        a, b = conversion("data", PREDICTIONS[k], alpha, sigma)
-        weights[:, 0] += a * weights[:, R]
-        weights[:, R] *= b
-        scales.append((alpha**2 + sigma**2) ** 0.5)
+    W, scales = _of_data(m, model.process)
     W = W.to(x)
-    drawn = lru_cache(2 * how.window)(
-        lambda n: m.drawn(n, noise, x)
-    )  # what two windows one after the other touch
-
-    def drift(k: Tensor, sample: Tensor, x: Tensor) -> Tensor:
-        out = torch.empty_like(x)
-        for rows in (on[k].nonzero()[:, 0], (~on[k]).nonzero()[:, 0]):
-            if len(rows) == 0:
-                continue
-            weighted = bool(on[k[rows[0]]])
-            dealt = {
-                name: value[sample[rows]] if isinstance(value, Tensor) and value.ndim else value
-                for name, value in cond.items()
-            }
-            arguments = model.conditioned(dealt, guidance)(len(rows), x.device, weighted)
-            out[rows] = model.predicted(x[rows], table[k[rows]], arguments, guidance, weighted)
-        return out
+    drawn = lru_cache(2 * how.window)(lambda n: m.drawn(n, noise, x))  # no sweep touches more
 
     def update(k: int, H: Tensor, F: Tensor) -> Tensor:
         return torch.tensordot(W[k], torch.cat([H, F[None], drawn(k + 1)]), 1)
 
     H = torch.tensordot(m.begin.to(x), torch.cat([x[None], drawn(0)]), 1)
+    drift = _drift(model, m.at, x, cond, guidance)
     try:
         H, rounds, asked = fixed_point(drift, update, H, plan.nfe, how, scales)
         if torch.isfinite(H[0]).all():
             times = [t for t, n in zip(m.at, asked, strict=True) for _ in range(n)]
-            return H[0], len(times), model.network_calls(guidance, times), rounds
+            return H[0], (len(times), model.network_calls(guidance, times), rounds)
     except ArgumentError:
         raise
     except Exception:
         run(model.fields(cond, guidance), plan, x, noise)  # says where, if the network is the reason
         raise
     run(model.fields(cond, guidance), plan, x, noise)
-    raise SolveError(
-        f"method {plan.method}: swept in parallel, the result is not finite, but one by one it is"
-    )
+    raise SolveError(f"method {plan.method}: in parallel the result is not finite, but in order it is")
+
+
+def _of_data(m: Matrices, process: Process) -> tuple[Tensor, list[float]]:
+    """W with every F the data prediction, which stands still best, and the scale of x at each evaluation."""
+    W, R, scales = m.W.clone(), m.W.shape[1], []
+    for weights, t, k in zip(W, m.at, m.field, strict=True):
+        alpha, sigma = process.pair(t)
+        a, b = conversion("data", PREDICTIONS[k], alpha, sigma)
+        weights[:, 0] += a * weights[:, R]
+        weights[:, R] *= b
+        scales.append((alpha**2 + sigma**2) ** 0.5)
+    return W, scales
+
+
+def _drift(
+    model: Denoiser, at: Sequence[float], x: Tensor, cond: Mapping[str, Any], guidance: Guidance
+) -> Drift:
+    """The data prediction of evaluation k[r] for sample sample[r]; what is guided is asked apart."""
+    model.conditioned(cond, guidance)  # refuses a model that must be asked in order
+    weights = [guidance.at(model.process, t) for t in at]
+    numbers = [
+        (1.0 if w is None else w, *model.weights("data", t, guidance))
+        for w, t in zip(weights, at, strict=True)
+    ]
+    table = torch.tensor(numbers, dtype=torch.float64).to(x)
+    guided = torch.tensor([w is not None for w in weights], device=x.device)
+
+    def drift(k: Tensor, sample: Tensor, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        for on in (False, True):
+            rows = (guided[k] == on).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            dealt = {
+                name: value[sample[rows]] if isinstance(value, Tensor) and value.ndim else value
+                for name, value in cond.items()
+            }
+            arguments = model.conditioned(dealt, guidance)(len(rows), x.device, on)
+            out[rows] = model.predicted(x[rows], table[k[rows]], arguments, guidance, on)
+        return out
+
+    return drift

@@ -227,7 +227,7 @@ def sample(
         guidance = replace(guidance, against=guidance.against.to(where))
     calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
-    parts, seconds, spent = [], 0.0, (plan.nfe, calls, plan.nfe)
+    parts, seconds, spent = [], 0.0, [(plan.nfe, calls, plan.nfe)]
     with torch.set_grad_enabled(grad):
         for first in range(0, count, batch):
             size = min(batch, count - first)
@@ -242,9 +242,9 @@ def sample(
             noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
             started = time.perf_counter()
             if parallel is not None:
-                out, *cost = run_parallel(model, plan, x, noise, dealt, guidance, parallel)
-                spent = tuple(cost) if first == 0 else tuple(map(max, spent, cost))
+                out, cost = run_parallel(model, plan, x, noise, dealt, guidance, parallel)
                 parts.append(out)
+                spent = [*spent[first == 0 :], cost]
             elif compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
             else:
@@ -252,7 +252,7 @@ def sample(
             seconds += time.perf_counter() - started
     if stats is not None:
         stats.steps, stats.seconds = len(plan.steps), seconds
-        stats.nfe, stats.network_calls, stats.rounds = spent
+        stats.nfe, stats.network_calls, stats.rounds = map(max, zip(*spent, strict=True))
     return torch.cat(parts)
 
 
