@@ -91,7 +91,7 @@ def test_after_r_rounds_the_first_r_evaluations_are_exact() -> None:
 
 
 def test_secants_of_a_linear_drift_end_the_run_in_a_few_rounds() -> None:
-    """In two dimensions two secants are the whole Jacobian, known after four rounds: the window begins at one.
+    """In two dimensions two secants are the Jacobian, known after four rounds: the window begins at one.
 
     Each round after them leaves a millionth of the error, the ridge's share; 1e3, where Picard's iterates go
     at first, is below 1e-10 after three. Picard needs n with (60 * 0.3)^n/n! < 1e-10, n = 60.
@@ -134,7 +134,7 @@ def test_what_an_optimizer_carries_is_swept_along() -> None:
 
 
 def test_the_check_of_paradigms() -> None:
-    """P260: a mixture in 2D, 200 steps of DDIM, window 64, tolerance 1e-3: within 2e-3 in at most 40 rounds."""
+    """P260: a mixture in 2D, 200 steps of DDIM, window 64, tolerance 1e-3: 40 rounds, 2e-3 at most."""
     model = mixture(dim=2, process=ls.process.VP())
     plan = ls.plan_sampling(model.process, "ddim", 200)
     one, many, stats = swept(model, plan, ls.prior(model, 16, dtype=F64), ls.Parallel(64, 1e-3))
