@@ -117,9 +117,9 @@ def main() -> None:
         "",
         f"Made by `python benchmarks/parallel.py`: `fashion`, {N} samples, seed {SEED}. A round is one batch "
         "of evaluations; the sequential run has 100. Evaluations are of each sample. The last two columns "
-        "are root mean squares over elements and samples at the end: to the sequential run, and to the converged "
-        "reference (for `ddpm` the same Brownian path in 800 steps), where the row `sequential` is the "
-        "method's own error.",
+        "are root mean squares over elements and samples at the end: to the sequential run, and to the "
+        "converged reference (for `ddpm` the same Brownian path in 800 steps), where the row `sequential` is "
+        "the method's own error.",
         "",
         "Seconds are of one thread on a shared machine whose two cores were busy with other work, so they "
         "scatter by a factor of two; a CPU, on which a batch costs what its samples cost, gains nothing from "
