@@ -92,7 +92,7 @@ def test_secants_of_a_linear_drift_end_the_run_in_a_few_rounds() -> None:
     """In two dimensions two secants are the Jacobian, known after four rounds: the window begins at one.
 
     Each round after them leaves a millionth of the error, the ridge's share; 1e3, where Picard's iterates go
-    at first, is below 1e-10 after three. Picard needs n with (60 * 0.3)^n/n! < 1e-10, n = 60.
+    at first, is below 1e-10 after three. Picard's own bound (60 * 0.3)^n/n! is above 1 until n = 47.
     """
     J, xs = rotation(60)
     ends = {}
