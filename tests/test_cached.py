@@ -168,7 +168,7 @@ MIX = mixture(dim=2)
         (lambda: cached_features(MIX, (1,), ["deep"]), "no torch module"),
         (lambda: cached_features(ls.load("digits"), (1,), ["midle"]), "unknown module 'midle'"),
         (lambda: cached_features(ls.load("digits"), (1,), []), "modules is empty"),
-        (lambda: ls.sample(cached(MIX, (1,)), 2, nfe=3, compile=True), "leave out compile"),
+        (lambda: ls.sample(cached(MIX, (1,)), 2, nfe=3, compile=True), "leave out compile="),
     ],
 )
 def test_bad_arguments_say_what_to_do(make: Callable, message: str) -> None:

@@ -10,6 +10,7 @@ from .learn import tune
 from .likelihood import log_likelihood
 from .methods import list_methods
 from .models import load
+from .parallel import Parallel
 from .plan import Plan
 from .problem import ODE
 from .sampling import plan_sampling, prior, reference, sample
@@ -22,6 +23,7 @@ __all__ = [
     "ArgumentError",
     "Denoiser",
     "Guidance",
+    "Parallel",
     "Plan",
     "PlanError",
     "Solution",

@@ -43,6 +43,13 @@ class Matrices:
     field: tuple[int, ...]
     marks: tuple[tuple[tuple[float, float], ...], ...]
 
+    def drawn(self, n: int, noise: Noise | None, x: Tensor) -> Tensor:
+        """The noises [Z, *x.shape] before evaluation n, zero where there are fewer than the most."""
+        z = x.new_zeros(self.begin.shape[1] - 1, *x.shape)
+        for row, interval in zip(z, self.marks[n], strict=False):
+            row.copy_(noise.increment(*interval))  # type: ignore[union-attr]
+        return z
+
 
 def matrices(plan: Plan) -> Matrices:
     """The weights of a plan between its evaluations.
@@ -60,7 +67,9 @@ def matrices(plan: Plan) -> Matrices:
         row: dict[int, float] = {}
         for kind, i, w in stage.terms:
             if isinstance(w, Tensor):
-                raise ArgumentError("a plan with tensor weights cannot be compiled: leave out compile=True")
+                raise ArgumentError(
+                    "a plan with tensor weights has no matrices: leave out compile= and parallel="
+                )
             for k, v in (xs, fs, zs)[kind][i].items():
                 row[k] = row.get(k, 0.0) + w * v
         return row
@@ -121,14 +130,9 @@ def _advance(
     guidance: Guidance,
     guided: bool,
 ) -> Tensor:
-    """H' from H; numbers: the weight of guidance, and what `Denoiser.weights` says."""
-    x = H[0]
-    weight, c_in, time, a, b, p, q = numbers.unbind()
-    out = model.output(x * c_in, time.expand(len(x)), cond, guidance, weight if guided else None)
-    field = a * x + b * out
-    if guidance.threshold is not None:
-        field = p * x + q * guidance.limited(field, model.data_range)
-    return torch.tensordot(W, torch.cat([H, field[None], z]), 1)
+    """H' from H; numbers: see `Denoiser.predicted`."""
+    F = model.predicted(H[0], numbers, cond, guidance, guided)
+    return torch.tensordot(W, torch.cat([H, F[None], z]), 1)
 
 
 @cache
@@ -162,20 +166,14 @@ def run_compiled(
     ]
     table = torch.tensor(numbers, dtype=torch.float64).to(x)
     begin, W = m.begin.to(x), m.W.to(x)
-    Z = begin.shape[1] - 1
-
-    def drawn(n: int) -> Tensor:
-        z = x.new_zeros(Z, *x.shape)
-        for row, interval in zip(z, m.marks[n], strict=False):
-            row.copy_(noise.increment(*interval))  # type: ignore[union-attr]
-        return z
 
     advance = _compiled()
     try:
-        H = torch.tensordot(begin, torch.cat([x[None], drawn(0)]), 1)
+        H = torch.tensordot(begin, torch.cat([x[None], m.drawn(0, noise, x)]), 1)
         for n, weight in enumerate(weights):
             arguments = conditioned(len(x), x.device, weight is not None)
-            H = advance(model, H, W[n], table[n], drawn(n + 1), arguments, guidance, weight is not None)
+            z = m.drawn(n + 1, noise, x)
+            H = advance(model, H, W[n], table[n], z, arguments, guidance, weight is not None)
         if torch.isfinite(H[0]).all():
             return H[0]
     except Exception:

@@ -177,6 +177,21 @@ class Denoiser:
         a, b = conversion("data", first, alpha, sigma)
         return c_in, self.process.preconditioning(asked)[3], a + b * c_skip, b * c_out, p, q
 
+    def predicted(
+        self, x: Tensor, numbers: Tensor, cond: Mapping[str, Any], guidance: Guidance, guided: bool
+    ) -> Tensor:
+        """A prediction at x [B, *shape], guided or not; what differs from one to the next is a tensor.
+
+        numbers [7], or [B, 7] where samples are at times of their own: the weight of guidance, and what
+        `weights` says. cond: see `output`.
+        """
+        weight, c_in, time, a, b, p, q = (n.reshape(-1, *[1] * (x.ndim - 1)) for n in numbers.unbind(-1))
+        times = time.flatten().expand(len(x))
+        out = a * x + b * self.output(x * c_in, times, cond, guidance, weight if guided else None)
+        if guidance.threshold is None:
+            return out
+        return p * x + q * guidance.limited(out, self.data_range)
+
     def output(
         self,
         x: Tensor,

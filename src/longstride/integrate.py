@@ -24,12 +24,16 @@ Callback = Callable[[int, float, Tensor], Any]
 
 @dataclass
 class Stats:
-    """nfe: evaluations of a field per sample.  network_calls: forward passes behind them, per sample."""
+    """nfe: evaluations of a field per sample.  network_calls: forward passes behind them, per sample.
+
+    rounds: evaluations that wait for each other: all of them, unless they were swept in parallel.
+    """
 
     nfe: int = 0
     network_calls: int = 0
     steps: int = 0
     seconds: float = 0.0
+    rounds: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def run(
     if not torch.isfinite(found[-1]).all():
         _march(fields, plan, x, noise, None, set(), watch=True)
         raise SolveError(f"method {plan.method}: the result is not finite, but a repetition's is")
-    stats = Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - started)
+    stats = Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - started, plan.nfe)
     return found, stats
 
 

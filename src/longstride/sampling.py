@@ -21,6 +21,7 @@ from .guidance import Guidance
 from .integrate import Callback, Stats, run
 from .methods import Method, get
 from .noise import Noise, seed_of
+from .parallel import Parallel, run_parallel
 from .plan import Plan
 from .process import Process
 
@@ -161,6 +162,7 @@ def sample(
     callback: Callback | None = None,
     grad: bool = False,
     compile: bool = False,
+    parallel: Parallel | None = None,
     stats: Stats | None = None,
     **options: Any,
 ) -> Tensor:
@@ -181,7 +183,9 @@ def sample(
         callback: called as callback(step, t, x) after every step of every batch.
         grad: keep what backpropagation needs.
         compile: run the plan as one graph of torch.compile, made once for a model and a shape of x.
-        stats: filled with what the call cost.
+        parallel: ask the network about many steps at once, in rounds: see `Parallel`. The window is shared by
+            the samples of a batch, which is in the results up to the tolerance.
+        stats: filled with what the call cost: the most of any batch.
 
     Raises:
         ArgumentError: a bad argument, before anything is run.
@@ -190,6 +194,15 @@ def sample(
     batch, first, number = whole("batch", batch, 1), whole("first", first, 0), seed_of(seed)
     if compile and callback is not None:
         raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
+    if parallel is not None:
+        also = {"compile": compile, "callback": callback is not None, "grad": grad}
+        if not isinstance(parallel, Parallel):
+            raise ArgumentError(f"parallel = {parallel!r}: it is a Parallel, such as ls.Parallel(window=20)")
+        if any(also.values()):
+            taken = " and ".join(name for name, on in also.items() if on)
+            raise ArgumentError(
+                f"parallel= takes the steps in rounds, without {taken}: leave out one of them"
+            )
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
     if plan is None:
@@ -217,7 +230,7 @@ def sample(
         guidance = replace(guidance, against=guidance.against.to(where))
     calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
-    parts, seconds = [], 0.0
+    parts, seconds, spent = [], 0.0, [(plan.nfe, calls, plan.nfe)]
     with torch.set_grad_enabled(grad):
         for begin in range(0, count, batch):
             part = range(begin, min(begin + batch, count))
@@ -229,14 +242,18 @@ def sample(
             samples = range(first + part.start, first + part.stop)
             noise = Noise(number, samples, x.shape[1:]) if plan.stochastic else None
             started = time.perf_counter()
-            if compile:
+            if parallel is not None:
+                out, cost = run_parallel(model, plan, x, noise, dealt, guidance, parallel)
+                parts.append(out)
+                spent = [*spent[first == 0 :], cost]
+            elif compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
             else:
                 parts.append(run(model.fields(dealt, guidance), plan, x, noise, callback)[0][-1])
             seconds += time.perf_counter() - started
     if stats is not None:
-        stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
-        stats.network_calls = calls
+        stats.steps, stats.seconds = len(plan.steps), seconds
+        stats.nfe, stats.network_calls, stats.rounds = map(max, zip(*spent, strict=True))
     return torch.cat(parts)
 
 

@@ -87,8 +87,8 @@ class Cached(Denoiser):
         return super().network_calls(guidance, fresh)
 
     def conditioned(self, cond: Mapping[str, Any] | None, guidance: Guidance) -> Callable:
-        """What a compiled run asks for, whose one graph serves all evaluations alike."""
-        raise ArgumentError("a cached model has evaluations that differ: leave out compile=True")
+        """What runs ask for that treat all evaluations alike: in one graph, or in one batch."""
+        raise ArgumentError("a cached model has evaluations that differ: leave out compile= and parallel=")
 
 
 def cached(model: Denoiser, reused: Iterable[int], *, hold: str = "data") -> Denoiser:
