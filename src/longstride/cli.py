@@ -35,9 +35,11 @@ Seed = Annotated[int, typer.Option(help="Seed of the noise; sample i is the same
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance; 1 is plain conditional.")]
 Labels = Annotated[
     str | None,
-    typer.Option("--label", "--labels", help="Classes, e.g. 3 or 0,1,2, in turn. [default: all in turn]"),
+    typer.Option(
+        "--label", "--labels", help="Classes, e.g. 3 or 0,1,2, in turn.", show_default="all in turn"
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. [default: torch's choice]")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's choice")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -51,12 +53,14 @@ def about(context: typer.Context) -> None:
 @app.command()
 def sample(
     name: ModelName,
-    nfe: Annotated[int | None, typer.Option(help="Budget of evaluations. [default: 20]")] = None,
-    method: Annotated[str | None, typer.Option(help="See `longstride methods`. [default: dpmpp_2m]")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Budget of evaluations.", show_default="20")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="See `longstride methods`.", show_default="dpmpp_2m")
+    ] = None,
     grid: Annotated[
         str | None,
         typer.Option(
-            help="Where the steps go: karras, or karras:rho=5:open=true. [default: the process's own]"
+            help="Where the steps go: karras, or karras:rho=5:open=true.", show_default="the process's own"
         ),
     ] = None,
     option: Annotated[
@@ -124,7 +128,8 @@ def sample(
 def compare(
     name: ModelName,
     nfe: Annotated[
-        str | None, typer.Option(help="Budgets of evaluations. [default: 4,6,8,10; for all methods to 20]")
+        str | None,
+        typer.Option(help="Budgets of evaluations.", show_default="4,6,8,10; for all methods to 20"),
     ] = None,
     method: Annotated[
         str,
@@ -132,7 +137,8 @@ def compare(
     ] = COMPARED,
     grid: Annotated[str, typer.Option(help="Grids, each with every method.")] = "karras,log_snr",
     n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Number of noises. [default: 64; for all methods 128]")
+        int | None,
+        typer.Option("--n", min=1, help="Number of noises.", show_default="64; for all methods 128"),
     ] = None,
     samples: Annotated[
         int, typer.Option(min=20, help="Samples for the Frechet distance of methods with noise.")
@@ -173,7 +179,7 @@ def tune(
     name: ModelName,
     nfe: Annotated[str, typer.Option(help="Budgets of evaluations, which share the solutions.")] = "6",
     noises: Annotated[
-        int | None, typer.Option(help="Noises to fit to. [default: by the size of a sample]")
+        int | None, typer.Option(help="Noises to fit to.", show_default="by the size of a sample")
     ] = None,
     select: Annotated[int, typer.Option(help="Noises to choose on.")] = 256,
     heldout: Annotated[int, typer.Option("--report", help="Noises to report on.")] = 1024,
@@ -186,7 +192,9 @@ def tune(
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the hops.")] = 1,
     storage: Annotated[
         Path | None,
-        typer.Option(help="Study that several machines share the hops in. [default: with --workers, in OUT]"),
+        typer.Option(
+            help="Study that several machines share the hops in.", show_default="with --workers, in OUT"
+        ),
     ] = None,
     seed: Seed = 0,
     label: Labels = None,
@@ -197,7 +205,7 @@ def tune(
     out: Annotated[Path, typer.Option(help="Folder for plans, table and plot.")] = Path("tuned"),
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder for what later calls share. [default: in OUT, until it is done]"),
+        typer.Option(help="Folder for what later calls share.", show_default="in OUT, until it is done"),
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -237,7 +245,9 @@ def tune(
 def train(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="digits or fashion.")],
     out: Annotated[Path, typer.Option(help="Folder for weights and checkpoint; a second run resumes.")],
-    data: Annotated[Path | None, typer.Option(help="Folder with the data set. [default: Debian's]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the data set.", show_default="Debian's")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -245,7 +245,7 @@ def sample(
             if parallel is not None:
                 out, cost = run_parallel(model, plan, x, noise, dealt, guidance, parallel)
                 parts.append(out)
-                spent = [*spent[first == 0 :], cost]
+                spent = [*spent[begin == 0 :], cost]
             elif compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
             else:
