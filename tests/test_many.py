@@ -61,6 +61,7 @@ def start() -> Iterator[Start]:
             [sys.executable, "-m", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        os.setpriority(os.PRIO_PROCESS, process.pid, 15)  # and its children: who watches them comes first
         started.append(process)
         return process
 
