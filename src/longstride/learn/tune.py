@@ -95,8 +95,8 @@ def tune(
         guidance: a weight, or several that one plan is to serve, which change with each turn of cond.
         x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + select + report
             (noises are the rest unless given), and (start, end).
-        features: of samples [n, *shape], what errors are measured in; the samples themselves. A latent
-            space, or the embedding of a perceptual network.
+        features: of samples [n, *shape], in float64, what errors are measured in; the samples themselves. A
+            latent space, or the embedding of a perceptual network.
         objective: of two sets of features, what leads and what the solutions have: what the choice and the
             report go by, such as a Frechet distance. By default their end-point error, which fits and
             polishes lower whatever the objective is.
