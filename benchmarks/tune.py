@@ -36,7 +36,7 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
 }
 NOISES = {
     "digits-edm": {"noises": 4096, "select": 1024, "report": 256, "batch": 1024},
-    "digits": {"noises": 1024, "select": 256, "report": 64},
+    "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
     "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 8, "hops": 1},
 }
 CHEAP = {"noises": 32768, "select": 4096, "report": 256, "batch": 1024}

@@ -33,7 +33,7 @@ from .trajectories import Trajectories
 ELEMENTS = 2**18  # starts times elements that weights are fitted to, unless `noises` says otherwise
 MOST, LEAST = 4096, 64  # starts, whatever their size
 FEW = 512  # starts at least, and an eighth of them, on which grids are compared and polishes begin
-PART = 2**15  # elements behind a Jacobian
+PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with more starts
 FIRST = 4  # iterations before that is decided
 SCREEN = 16  # starts that the whole registry is tried on
@@ -299,7 +299,7 @@ class Tuning:
         self, solver: Free, paths: Trajectories, iterations: int, slack: bool = False
     ) -> tuple[Free, float]:
         """The solver at a minimum over the first starts, those of the paths, and its error there."""
-        part = max(PART // math.prod(self.subject.shape), LEAST)
+        part = max(min(PART // math.prod(self.subject.shape), len(paths.end) // 8), LEAST)
         return polish(
             lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
             part=part, fixed=() if slack else solver.slackness, features=self.judge.features,
