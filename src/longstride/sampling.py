@@ -198,15 +198,13 @@ def sample(
         raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
-    states: tuple[Tensor, ...] = ()
+    state = x_init if isinstance(x_init, State) else None
     if isinstance(x_init, State):
-        if plan is not None or asked or n is not None:
-            raise ArgumentError(
-                "x_init= is a State, which brings its plan: leave out n, plan and what makes one"
-            )
-        x_init, plan, states = x_init.x, x_init.plan, x_init.xs
+        if plan is not None or asked:
+            raise ArgumentError("a State brings its plan: leave out plan=, and what makes one")
+        plan, x_init = x_init.plan, x_init.x
     plan = chosen(model.process, plan, asked)
-    if plan.states > 1 and not states:
+    if plan.states > 1 and state is None:
         plan = _begun_anew(model.process, plan)
     if compile and plan.states > 1:
         raise ArgumentError("compile=True runs plans that begin with one state: leave it out with this State")
@@ -236,7 +234,7 @@ def sample(
                 x = prior(model, size, number, plan.times[0], dtype, first, where)
             else:
                 x = x_init[first : first + size].to(where, dtype)
-            xs = [x] if not states else [state[first : first + size].to(where, dtype) for state in states]
+            xs = [x] if state is None else [v[first : first + size].to(where, dtype) for v in state.xs]
             dealt = share(cond, first, size)
             noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
             started = time.perf_counter()

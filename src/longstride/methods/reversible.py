@@ -7,6 +7,7 @@ Or two states may take turns, each moved by an evaluation at the other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..core import Stage, Step
@@ -29,14 +30,19 @@ def bidirectional(span: int, gamma: float | None, prediction: str) -> Method:
     No evaluation is at u_r, so the row is solved for it. gamma = 0 is exponential Adams of order `span` and
     forgets u_r. The order is `span` for constant gamma < 1. At gamma = 1 the formula is symmetric about the
     middle of its nodes, so the order is even: span + 1 for odd spans. So it is for the default,
-    gamma_n = e^(-span |lambda_(n+1) - lambda_n|), which tends to 1. Explicit symmetric formulas of k steps
-    reach order k at most if they are stable, and no odd one: 2 with one evaluation, 4 with three. The zeros of
-    z^(span+1) - (1 - gamma) z^span - gamma are 1 and others of modulus at most 1, on the circle for gamma = 1:
-    stable for small steps, with no damping to spare.
+    gamma = e^(-|lambda_s - lambda_r|), which tends to 1. No stable explicit formula of k steps that is
+    symmetric has an order above k, nor an odd one: 2 with one evaluation, 4 with three.
 
-    Why that default: going back, a round-off in u grows by the zeros' inverses, in all by 1/gamma over
-    span + 1 steps, and along with it the solution itself, which is e^(h) larger a step towards the noise.
-    So relative to the solution it stays.
+    The default keeps round-off bounded. In data prediction the row is e^(-H) u_r + (e^(-h) - 1) u_n + ..: all
+    weights of states stay below 1 forward. Backward they are e^H times these, which is how much u = x/alpha
+    itself grows between s and r. With span 1, equal steps and F = J u the zeros are those of
+
+        z^2 - (1 - e^(-h)) (2 J - 1) z - e^(-h),     close to e^((J-1) h) and -e^(-J h)
+
+    The first is the solution. For J from 0 to 1, where a posterior mean of log-concave data has its slopes,
+    the second stays within 1 forward, and backward its inverse below e^h, the growth of sigma/alpha.
+    A constant gamma divides by itself every step instead. (At a beginning in pure noise H is infinite, and
+    span h is taken.)
     """
     if gamma is not None:
         gamma = positive("gamma", gamma)  # at 0, going back divides by it
@@ -48,7 +54,9 @@ def bidirectional(span: int, gamma: float | None, prediction: str) -> Method:
         states, row = [(s, exp((op.clock(t) - op.clock(s)) * op.L))], weights(op, s, t, nodes, exact)
         if back:
             r = times[n - back]
-            g = gamma or exp(-back * abs(op.variable("lambda", t) - op.variable("lambda", s)))
+            lambda_r, lambda_s, lambda_t = (op.variable("lambda", u) for u in (r, s, t))
+            gap = lambda_s - lambda_r if math.isfinite(lambda_r) else back * (lambda_t - lambda_s)
+            g = gamma or exp(-abs(gap))
             row = [w - g * v for w, v in zip(row, weights(op, s, r, nodes, exact), strict=True)]
             behind = exp((op.clock(r) - op.clock(s)) * op.L)
             states = [(r, g), *((u, 0.0) for u in nodes[:0:-1]), (s, states[0][1] - g * behind)]
