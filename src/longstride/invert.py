@@ -180,19 +180,22 @@ def _solving(process: Process, plan: Plan, iterations: int, tolerance: float) ->
         rough = [x, *run(fields, guess, x, save=set(range(len(steps))))[0]][::-1]
         worst, evaluated, end = x.new_zeros(len(x)), guess.evaluated, x
 
-        def g(Z: Tensor) -> Tensor:  # [n, steps of the block, *shape], with the block and its end of now
-            fs, out = list[Tensor](), list[Tensor]()
-            for i, m in enumerate(block):
-                (new,), fs = advance(fields, steps[m], [Z[:, i]], fs)
-                then = Z[:, i + 1] if i + 1 < len(block) else end
-                out.append(Z[:, i] + (then - new) * (size[m] / size[m + 1]))
-            return torch.stack(out, 1)
+        def g(U: Tensor) -> Tensor:  # the states of the block, each over its size: [n, steps, *shape]
+            fs, reached = list[Tensor](), list[Tensor]()
+            for u, m in zip(U.unbind(1), block, strict=True):
+                (new,), fs = advance(fields, steps[m], [u * size[m]], fs)
+                reached.append(new / size[m + 1])
+            wanted, out = end / size[block.stop], list[Tensor]()
+            for u, new in zip(reversed(U.unbind(1)), reversed(reached), strict=True):
+                wanted = u + (wanted - new)
+                out.append(wanted)
+            return torch.stack(out[::-1], 1)
 
         for block in reversed(blocks):
-            shift = (end - rough[block.stop]) / size[block.stop]  # what the steps done already have put right
-            start = torch.stack([rough[m] + shift * size[m] for m in block], 1)
-            Z, residual, updates = anderson(g, start, tolerance=tolerance, iterations=iterations)
-            worst, end = torch.maximum(worst, residual), Z[:, 0]
+            shift = (end - rough[block.stop]) / size[block.stop]  # what the blocks before have put right
+            start = torch.stack([rough[m] / size[m] + shift for m in block], 1)
+            U, residual, updates = anderson(g, start, tolerance=tolerance, iterations=iterations)
+            worst, end = torch.maximum(worst, residual), U[:, 0] * size[block.start]
             times = [stage.at for m in block for stage in steps[m].stages if stage.at is not None]
             evaluated = evaluated + times * (updates + 1)
         return [end], worst, evaluated
