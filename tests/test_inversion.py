@@ -157,7 +157,7 @@ def test_plans_and_data_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("method", ["bdia", "rev_adams_3", "edict", "ddim"])
 def test_a_sample_does_not_depend_on_its_batch(method: str) -> None:
     model, y = labelled(), torch.tensor([0.5, -0.5, 1.0], dtype=F64)
-    x = data(mixture(dim=4, components=3), 3)
+    x = data(mixture(dim=4, components=3), 3) + y[:, None]
     told = {"cond": {"y": y}, "guidance": 1.0 if method == "ddim" else 2.0}
     how = {"method": method, "nfe": 24, "fixed_point": method == "ddim", "tolerance": 1e-11}
     whole, split = (ls.invert(model, x, batch=batch, **how, **told) for batch in (3, 2))
