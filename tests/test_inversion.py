@@ -78,6 +78,19 @@ def test_round_off_stays_bounded_under_guidance(guidance: float, nfe: int) -> No
         assert relative(ls.sample(model, x_init=state, **told), x) > 1e-3
 
 
+@pytest.mark.parametrize("J", [0.0, 0.2, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("nfe", [4, 12, 100])
+def test_the_parasitic_zero_of_bdia_grows_no_faster_than_the_noise(nfe: int, J: float) -> None:
+    """z^2 = (b + J f) z + g on even steps h in lambda: within [e^(-h), 1] for every slope J of the field."""
+    plan = ls.plan_sampling(EDM, "bdia", nfe, "log_snr", final="sigma_min")
+    h = EDM.lambda_(plan.times[2]) - EDM.lambda_(plan.times[1])
+    row = plan.steps[2].stages[1]
+    (g, b), (f,) = row.x, row.f
+    half = (b + J * f) / 2
+    parasitic = half - math.sqrt(half**2 + g)
+    assert math.exp(-h) - 1e-12 <= -parasitic <= 1 + 1e-12
+
+
 @pytest.mark.parametrize("method", REVERSIBLE)
 def test_reversing_undoes_a_run_and_twice_is_the_plan(method: str) -> None:
     model = mixture(dim=3)
