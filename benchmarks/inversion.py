@@ -202,7 +202,8 @@ def write(known: dict[str, Any]) -> None:
         + " | ".join(f"guidance {s:g}: distance, agreement" for s in STRENGTHS) + " |",
         "|" + "---|" * (4 + len(STRENGTHS)),
     ]  # fmt: skip
-    for label, e in edits.items():
+    for label in (label for label in EDITS if label in edits):
+        e = edits[label]
         residual = "" if e["residual"] is None else f"{e['residual']:.0e}"
         cells = " | ".join("{:.3f}, {:.2f}".format(*e[str(s)]) for s in STRENGTHS)
         lines.append(f"| {label} | {e['nfe']} | {residual} | {e['back']:.1e} | {cells} |")
@@ -234,7 +235,8 @@ def images(rows: list[list[float]]) -> Tensor:
 def pictures(edits: dict[str, Any]) -> None:
     first = next(iter(edits.values()))
     strips = [Strip("original", images(first["originals"]))]
-    for label, e in edits.items():
+    for label in EDITS:
+        e = edits[label]
         note = "distance {:.2f}, agreement {:.2f}".format(*e["2.5"])
         strips.append(Strip(label, images(e["pictures"]), note))
     picture_grid(
