@@ -234,6 +234,20 @@ def test_an_unfinished_fixed_point_says_so() -> None:
     assert float(state.residual.max()) > 1e-6
 
 
+def test_bdia_returns_where_ddim_inversion_does_not() -> None:
+    """The check of BDIA's card: 20 steps, below 1e-8 against above 1e-3; and DDIM as gamma goes to 0."""
+    model = mixture(dim=8)
+    x = data(model)
+    exact = ls.invert(model, x, method="bdia", nfe=20)
+    rough = ls.invert(model, x, method="ddim", nfe=20, fixed_point=True, iterations=0)
+    assert relative(ls.sample(model, x_init=exact), x) < 1e-8
+    assert relative(ls.sample(model, x_init=rough), x) > 1e-3
+    noise = ls.prior(model, 4, dtype=F64)
+    ddim = ls.sample(model, x_init=noise, method="ddim", nfe=20)
+    limit = ls.sample(model, x_init=noise, method="bdia", nfe=20, gamma=1e-14)
+    assert torch.allclose(limit, ddim, atol=1e-10)
+
+
 def test_rf_solver_run_backward_is_approximate_at_its_order() -> None:
     """Backward and forward the leading errors of an even order cancel, so a second-order rule shows 3."""
     process = ls.process.Flow()
