@@ -48,8 +48,10 @@ CASES = (
     ("digits", F64, F64, 4),
     ("digits", F32, F32, 4),
     ("digits", BF16, F32, 4),
-    ("fashion", F64, F64, 1),
+    ("digits", F32, F64, 4),
+    ("digits", BF16, F64, 4),
     ("fashion", F32, F32, 1),
+    ("fashion", F64, F64, 1),
     ("fashion", BF16, F32, 1),
 )
 PAIRS = ((2, 4), (7, 9), (0, 3), (5, 7))  # labels, from and to
@@ -180,7 +182,7 @@ def write(known: dict[str, Any]) -> None:
         rows = []
         for label in METHODS:
             for guidance in levels(name):
-                cells = [trips.get(key(name, net, label, guidance, nfe)) for nfe in NFE]
+                cells = [trips.get(key(name, net, state, label, guidance, nfe)) for nfe in NFE]
                 if all(cells):
                     shown = " | ".join(cell(*c) for c in cells if c)
                     rows.append(f"| {label} | {guidance:g} | {shown} |")
@@ -224,8 +226,8 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def key(name: str, net: torch.dtype, label: str, guidance: float, nfe: int) -> str:
-    return f"{name} | {short(net)} | {label} | {guidance:g} | {nfe}"
+def key(name: str, net: torch.dtype, state: torch.dtype, label: str, guidance: float, nfe: int) -> str:
+    return f"{name} | {short(net)} | {short(state)} | {label} | {guidance:g} | {nfe}"
 
 
 def images(rows: list[list[float]]) -> Tensor:
@@ -274,7 +276,7 @@ def main() -> None:
         for label in METHODS:
             for guidance in levels(name):
                 for nfe in NFE:
-                    k = key(name, net, label, guidance, nfe)
+                    k = key(name, net, state, label, guidance, nfe)
                     if k not in known["round trips"] and name in asked:
                         known["round trips"][k] = round_trip(name, net, state, n, label, guidance, nfe)
             print(name, short(net), label, flush=True)
