@@ -55,7 +55,7 @@ CASES = (
     ("fashion", BF16, F32, 1),
 )
 PAIRS = ((2, 4), (7, 9), (0, 3), (5, 7))  # labels, from and to
-EACH = 8  # images of a pair
+EACH = 16  # images of a pair
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "BDIA": ("bdia", {}),
