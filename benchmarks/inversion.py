@@ -55,7 +55,7 @@ CASES = (
     ("fashion", BF16, F32, 1),
 )
 PAIRS = ((2, 4), (7, 9), (0, 3), (5, 7))  # labels, from and to
-EACH = 16  # images of a pair
+EACH = 8  # images of a pair
 NAMES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 EDITS: dict[str, tuple[str, dict[str, Any]]] = {
     "BDIA": ("bdia", {}),
@@ -187,7 +187,7 @@ def write(known: dict[str, Any]) -> None:
                     shown = " | ".join(cell(*c) for c in cells if c)
                     rows.append(f"| {label} | {guidance:g} | {shown} |")
         if rows:
-            lines += ["", f"### {head}", "", f"{n} samples.", ""]
+            lines += ["", f"### {head}", "", f"Samples: {n}.", ""]
             lines += ["| method | guidance | " + " | ".join(f"{k} NFE" for k in NFE) + " |"]
             lines += ["|" + "---|" * (2 + len(NFE)), *rows]
     lines += [
