@@ -5,7 +5,8 @@ from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .guidance import Guidance
-from .integrate import Solution, Stats, solve
+from .integrate import Solution, State, Stats, solve
+from .invert import invert
 from .learn import tune
 from .likelihood import log_likelihood
 from .methods import list_methods
@@ -29,11 +30,13 @@ __all__ = [
     "Solution",
     "SolveError",
     "Stage",
+    "State",
     "Stats",
     "Step",
     "advance",
     "fields",
     "grid",
+    "invert",
     "learn",
     "list_methods",
     "load",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +19,7 @@ from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_row
 from .guidance import Guidance
-from .integrate import Callback, Stats, run
+from .integrate import Callback, State, Stats, run
 from .methods import Method, get
 from .noise import Noise, seed_of
 from .parallel import Parallel, run_parallel
@@ -54,8 +55,7 @@ def plan_sampling(
     if nfe is not None:
         nfe = whole("nfe", nfe, 1, "a sample needs at least one evaluation")
     rule, to_data = get(method, **options), final == "data"
-    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
-    frame = Frame(process, rule.prediction or natural, rule.eta)
+    frame = frame_of(process, rule)
     grid, given = positive_times(process, grid)
     if given and t_start is not None:
         raise ArgumentError("t_start belongs to a family of grids: explicit times have their own")
@@ -73,7 +73,7 @@ def plan_sampling(
     if parts and lead and not math.isinf(frame.clock(times[0])):
         lead, parts = 0, (1, *parts)  # a family that begins below t_max
     times = [*times, process.t_end] if to_data else times
-    steps = [_ddim(process, *times[k : k + 2]) for k in range(lead)]
+    steps = [ddim_step(process, *times[k : k + 2]) for k in range(lead)]
     regular = times[lead:]  # the step to clean data counted, as methods count that look at how many are left
     try:
         steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
@@ -87,6 +87,12 @@ def plan_sampling(
     elif not steps:
         raise ArgumentError("final = sigma_min needs two times at least: where to begin and where to stop")
     return Plan(tuple(times), tuple(steps), process.describe(), method, rule.options)
+
+
+def frame_of(process: Process, rule: Method) -> Frame:
+    """The frame a method samples a process in: its own, or one with L = 0 that is finite at the start."""
+    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
+    return Frame(process, rule.prediction or natural, rule.eta)
 
 
 def positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
@@ -108,7 +114,8 @@ def _spent(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, tupl
     return (int(pure), rule.split(left)) if left > 0 else (nfe - to_data, ())
 
 
-def _ddim(process: Process, s: float, t: float) -> Step:
+def ddim_step(process: Process, s: float, t: float) -> Step:
+    """The data prediction at s held still: the step that every method is at order 1, either way."""
     x, f = ddim_row(process, s, t)
     return Step((Stage((1.0,), at=s), Stage((x,), (f,))))
 
@@ -145,7 +152,7 @@ def sample(
     model: Denoiser,
     n: int | None = None,
     *,
-    x_init: Tensor | None = None,
+    x_init: Tensor | State | None = None,
     first: int = 0,
     method: str | None = None,
     nfe: int | None = None,
@@ -169,7 +176,9 @@ def sample(
     """Samples [n, *shape] of a model, in the scale of its data (not clamped).
 
     Args:
-        n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time.
+        n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time; or the `State` of
+            an inversion, which brings its plan and goes on exactly. Its plan with x alone takes the method's
+            start instead, with a warning: then the way back is approximate.
         first: the samples are those of indices first .. first + n - 1, each with its own noise: what is
             drawn in parts is what is drawn at once.
         method, nfe, grid, t_start, final, options: see `plan_sampling`; or a finished `plan`.
@@ -205,13 +214,16 @@ def sample(
             )
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
-    if plan is None:
-        plan = plan_sampling(model.process, **asked)
-    elif not isinstance(plan, Plan):
-        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
-    elif asked:
-        raise ArgumentError(f"plan= already holds {', '.join(asked)}: leave those out")
-    plan.demand(model.process.describe())
+    state = x_init if isinstance(x_init, State) else None
+    if isinstance(x_init, State):
+        if plan is not None or asked:
+            raise ArgumentError("a State brings its plan: leave out plan=, and what makes one")
+        plan, x_init = x_init.plan, x_init.x
+    plan = chosen(model.process, plan, asked)
+    if plan.states > 1 and state is None:
+        plan = _begun_anew(model.process, plan)
+    if (compile or parallel) and plan.states > 1:
+        raise ArgumentError("compile= and parallel= run plans that begin with one state: leave them out here")
     count = _count(model, n, x_init, plan.times[0], t_start)
     try:
         where = None if device is None else torch.device(device)
@@ -238,6 +250,7 @@ def sample(
                 x = prior(model, len(part), number, plan.times[0], dtype, first + begin, where)
             else:
                 x = x_init[part.start : part.stop].to(where, dtype)
+            xs = [x] if state is None else [v[part.start : part.stop].to(where, dtype) for v in state.xs]
             dealt = dealt_out(cond, part)
             samples = range(first + part.start, first + part.stop)
             noise = Noise(number, samples, x.shape[1:]) if plan.stochastic else None
@@ -249,12 +262,34 @@ def sample(
             elif compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
             else:
-                parts.append(run(model.fields(dealt, guidance), plan, x, noise, callback)[0][-1])
+                parts.append(run(model.fields(dealt, guidance), plan, xs, noise, callback)[0][-1])
             seconds += time.perf_counter() - started
     if stats is not None:
         stats.steps, stats.seconds = len(plan.steps), seconds
         stats.nfe, stats.network_calls, stats.rounds = map(max, zip(*spent, strict=True))
     return torch.cat(parts)
+
+
+def chosen(process: Process, plan: Plan | None, asked: Mapping[str, Any]) -> Plan:
+    """The plan that was given, or the one that was asked for."""
+    if plan is None:
+        return plan_sampling(process, **asked)
+    if not isinstance(plan, Plan):
+        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
+    if asked:
+        raise ArgumentError(f"plan= already holds {', '.join(asked)}: leave those out")
+    plan.demand(process.describe())
+    return plan
+
+
+def fits(model: Denoiser, x: Any, name: str) -> None:
+    """Refuse what is no batch of samples of the model."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ArgumentError(f"{name} must be a tensor of floats [n, *shape]")
+    if not x.ndim or not len(x) or (model.shape and tuple(x.shape[1:]) != model.shape):
+        raise ArgumentError(
+            f"{name} is {list(x.shape)} where the model wants [n, *{list(model.shape)}], n at least 1"
+        )
 
 
 def dealt_out(cond: Mapping[str, Any], samples: range) -> dict[str, Any]:
@@ -263,6 +298,16 @@ def dealt_out(cond: Mapping[str, Any], samples: range) -> dict[str, Any]:
         name: value[samples.start : samples.stop] if isinstance(value, Tensor) and value.ndim else value
         for name, value in cond.items()
     }
+
+
+def _begun_anew(process: Process, plan: Plan) -> Plan:
+    """The plan's method on its times with its own start, for who has one of several states."""
+    warnings.warn(
+        f"this plan goes on from {plan.states} states and gets x alone: it begins with the start of "
+        f"{plan.method}, and returns to where it was inverted from approximately; keep the State for more",
+        stacklevel=3,
+    )
+    return plan_sampling(process, plan.method, grid=plan.times, final="sigma_min", **plan.options)
 
 
 def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, t_start: float | None) -> int:
@@ -276,12 +321,7 @@ def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, 
                 "process.add_noise(x0, t, noise) makes one"
             )
         return whole("n", n, 1, "at least one sample")
-    if not isinstance(x_init, Tensor) or not x_init.is_floating_point():
-        raise ArgumentError("x_init must be a tensor of floats [n, *shape]")
-    if not x_init.ndim or not len(x_init) or (model.shape and tuple(x_init.shape[1:]) != model.shape):
-        raise ArgumentError(
-            f"x_init is {list(x_init.shape)} where the model wants [n, *{list(model.shape)}], n at least 1"
-        )
+    fits(model, x_init, "x_init")
     return len(x_init)
 
 
