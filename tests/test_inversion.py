@@ -158,7 +158,7 @@ def test_plans_and_data_that_do_not_fit_are_refused() -> None:
     state = ls.invert(model, torch.ones(1, 2), nfe=5)
     with pytest.raises(ls.ArgumentError, match="brings its plan"):
         ls.sample(model, x_init=state, nfe=5)
-    with pytest.raises(ls.ArgumentError, match="compile=True"):
+    with pytest.raises(ls.ArgumentError, match="compile="):
         ls.sample(model, x_init=state, compile=True)
     with pytest.raises(ls.ArgumentError, match="begins with 2 states, not 1"):
         run(model.fields(), state.plan, state.x)
