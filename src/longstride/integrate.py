@@ -78,19 +78,10 @@ def _march(
 ) -> list[Tensor]:
     xs, found = [x], []
     fs: list[Tensor] = []
-    zs: list[Tensor] = []
-    for n, step in enumerate(plan.steps):
-        if step.brownian is not None:
-            if noise is None:
-                raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
-            zs = [noise.increment(a, b).to(x) for a, b in pairwise(step.brownian)]
-        try:
-            xs, fs = advance(fields, step, xs, fs, zs)
-        except Exception as error:
-            kind = type(error) if isinstance(error, SolveError) else SolveError
-            raise kind(f"{_where(plan, n)}: {_said(error)}") from error
+    for n in range(len(plan.steps)):
+        xs, fs = take(fields, plan, n, xs, fs, noise)
         if watch and not torch.isfinite(xs[-1]).all():
-            evaluated = [stage.at for stage in step.stages if stage.at is not None]
+            evaluated = [stage.at for stage in plan.steps[n].stages if stage.at is not None]
             raise SolveError(
                 f"{_where(plan, n)}: NaN or infinity, evaluated at t = {evaluated}; check what the network "
                 "or f returns there, or take smaller steps"
@@ -100,6 +91,31 @@ def _march(
         if n in save:
             found.append(xs[-1])
     return found
+
+
+def take(
+    fields: Sequence[Field],
+    plan: Plan,
+    n: int,
+    xs: Sequence[Tensor],
+    fs: Sequence[Tensor],
+    noise: Noise | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Step n of a plan with its noise, from what step n - 1 kept; returns what it keeps.
+
+    Raises:
+        SolveError: what a field raised, with method, step and time.
+    """
+    step, zs = plan.steps[n], list[Tensor]()
+    if step.brownian is not None:
+        if noise is None:
+            raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
+        zs = [noise.increment(a, b).to(xs[-1]) for a, b in pairwise(step.brownian)]
+    try:
+        return advance(fields, step, xs, fs, zs)
+    except Exception as error:
+        kind = type(error) if isinstance(error, SolveError) else SolveError
+        raise kind(f"{_where(plan, n)}: {_said(error)}") from error
 
 
 def _where(plan: Plan, n: int) -> str:

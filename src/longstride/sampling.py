@@ -13,10 +13,11 @@ from torch import Tensor
 
 from . import grid as grids
 from .compiled import run_compiled
-from .core import Stage, Step
+from .core import Stage, Step, Weight
 from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
-from .frame import PREDICTIONS, Frame, conversion, ddim_row
+from .frame import PREDICTIONS, Frame, conversion, ddim_step
+from .gradients import Way, differentiable, way_of
 from .guidance import Guidance
 from .integrate import Callback, Stats, run
 from .methods import Method, get
@@ -72,7 +73,7 @@ def plan_sampling(
     if parts and lead and not math.isinf(frame.clock(times[0])):
         lead, parts = 0, (1, *parts)  # a family that begins below t_max
     times = [*times, process.t_end] if to_data else times
-    steps = [_ddim(process, *times[k : k + 2]) for k in range(lead)]
+    steps = [ddim_step(process, *times[k : k + 2]) for k in range(lead)]
     regular = times[lead:]  # the step to clean data counted, as methods count that look at how many are left
     try:
         steps += [rule.step(regular, n, frame, evals) for n, evals in enumerate(parts)]
@@ -105,11 +106,6 @@ def _spent(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, tupl
     """Steps of DDIM first, then the evaluations of each step of the method; the rest is for the end."""
     left = nfe - pure - (1 if to_data or rule.evaluates_end else 0)
     return (int(pure), rule.split(left)) if left > 0 else (nfe - to_data, ())
-
-
-def _ddim(process: Process, s: float, t: float) -> Step:
-    x, f = ddim_row(process, s, t)
-    return Step((Stage((1.0,), at=s), Stage((x,), (f,))))
 
 
 def _end(process: Process, frame: Frame, t: float, last: Step, evaluated: bool) -> Step:
@@ -151,14 +147,14 @@ def sample(
     plan: Plan | None = None,
     seed: int | torch.Generator = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float | Guidance = 1.0,
+    guidance: Weight | Guidance = 1.0,
     t_start: float | None = None,
     final: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     batch: int = 256,
     callback: Callback | None = None,
-    grad: bool = False,
+    grad: bool | str | Way = False,
     compile: bool = False,
     stats: Stats | None = None,
     **options: Any,
@@ -176,7 +172,9 @@ def sample(
         device, dtype: of the state (and the network is moved to the device).
         batch: samples that go through the network at once.
         callback: called as callback(step, t, x) after every step of every batch.
-        grad: keep what backpropagation needs.
+        grad: what backpropagation needs is kept (True); or little of it, in one of the ways of `gradients`:
+            "checkpoint", "reverse" (reversible plans), "adjoint", or one of these with its arguments, such
+            as `gradients.Checkpoint(memory=6)`.
         compile: run the plan as one graph of torch.compile, made once for a model and a shape of x.
         stats: filled with what the call cost.
 
@@ -184,9 +182,11 @@ def sample(
         ArgumentError: a bad argument, before anything is run.
         SolveError: the network failed or returned NaN, with method, step and time.
     """
-    batch, number = whole("batch", batch, 1), seed_of(seed)
+    batch, number, way = whole("batch", batch, 1), seed_of(seed), way_of(grad)
     if compile and callback is not None:
         raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
+    if compile and way is not None:
+        raise ArgumentError(f"compile=True has no steps to go back through: leave out compile, or grad={grad!r}")
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
     if plan is None:
@@ -215,7 +215,7 @@ def sample(
     calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
     parts, seconds = [], 0.0
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(grad is not False):
         for first in range(0, count, batch):
             size = min(batch, count - first)
             if x_init is None:
@@ -230,6 +230,8 @@ def sample(
             started = time.perf_counter()
             if compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
+            elif way is not None:
+                parts.append(differentiable(model, plan, x, noise, dealt, guidance, way, callback))
             else:
                 parts.append(run(model.fields(dealt, guidance), plan, x, noise, callback)[0][-1])
             seconds += time.perf_counter() - started
