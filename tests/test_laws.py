@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.frame import Frame
 from longstride.methods import REGISTRY, Method, get
 from longstride.metrics.order import (
     Trial,
@@ -217,28 +216,6 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
 
     assert torch.autograd.gradcheck(end, (x,), eps=1e-5, atol=1e-7, rtol=1e-4)
     assert not ls.sample(model, x_init=x, method=name, nfe=5).requires_grad
-
-
-@pytest.mark.parametrize("prediction", ["data", "noise", "sigma", "velocity", "v"])
-@pytest.mark.parametrize("gamma", [None, 1.0, 0.8])
-def test_bdia_is_undone_by_solving_its_rows(gamma: float | None, prediction: str) -> None:
-    """x_(n+1) = g x_(n-1) + a x_n + f F_n, solved for x_(n-1)."""
-    process = ls.process.EDM(sigma_min=0.05, sigma_max=20.0)
-    model = mixture(dim=3, process=process)
-    fields = model.fields()
-    method, frame = get("bdia", gamma=gamma, prediction=prediction), Frame(process, prediction)
-    times = ls.grid.times(process, 11, "log_snr")
-    xs, fs = [ls.prior(model, 4, dtype=F64)], []
-    start = xs[0]
-    steps = [method.step(times, n, frame) for n in range(10)]
-    for step in steps:
-        xs, fs = ls.advance(fields, step, xs, fs)
-    older, newer = xs
-    for step in steps[:0:-1]:
-        (asked, row) = step.stages
-        (g, a), (f,) = row.x[:2], row.f
-        older, newer = (newer - a * older - f * fields[asked.field](asked.at, older)) / g, older
-    assert torch.allclose(older, start, rtol=1e-9, atol=1e-9)
 
 
 def noisy(name: str, amount: float) -> dict[str, object]:

@@ -45,12 +45,16 @@ class Solution:
 def run(
     fields: Sequence[Field],
     plan: Plan,
-    x: Tensor,
+    x: Tensor | Sequence[Tensor],
     noise: Noise | None = None,
     callback: Callback | None = None,
     save: set[int] | None = None,
+    kept: list[Tensor] | None = None,
 ) -> tuple[list[Tensor], Stats]:
-    """Apply a plan to x; returns the states after the steps numbered in `save` (default: the last).
+    """Apply a plan to x; returns the newest states after the steps numbered in `save` (default: the last).
+
+    x: the state, or as many as the plan begins with, the newest last.  kept: filled with all the states
+    that the last step keeps.
 
     callback(n, t, x) is called after step n, with the time and state it reached. Finiteness is looked at
     once, at the end; a run that fails is repeated with a look after every step, to name the one.
@@ -59,10 +63,15 @@ def run(
         SolveError: NaN or infinity, or an exception of a field, with the step where it first appeared.
     """
     started = time.perf_counter()
-    found = _march(fields, plan, x, noise, callback, save or {len(plan.steps) - 1}, watch=False)
-    if not torch.isfinite(found[-1]).all():
-        _march(fields, plan, x, noise, None, set(), watch=True)
+    xs = [x] if isinstance(x, Tensor) else list(x)
+    if len(xs) != plan.states:
+        raise ArgumentError(f"method {plan.method}: the plan begins with {plan.states} states, not {len(xs)}")
+    found, last = _march(fields, plan, xs, noise, callback, save or {len(plan.steps) - 1}, watch=False)
+    if not all(torch.isfinite(state).all() for state in last):
+        _march(fields, plan, xs, noise, None, set(), watch=True)
         raise SolveError(f"method {plan.method}: the result is not finite, but a repetition's is")
+    if kept is not None:
+        kept[:] = last
     stats = Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - started)
     return found, stats
 
@@ -70,17 +79,17 @@ def run(
 def _march(
     fields: Sequence[Field],
     plan: Plan,
-    x: Tensor,
+    xs: list[Tensor],
     noise: Noise | None,
     callback: Callback | None,
     save: set[int],
     watch: bool,
-) -> list[Tensor]:
-    xs, found = [x], []
+) -> tuple[list[Tensor], list[Tensor]]:
+    found: list[Tensor] = []
     fs: list[Tensor] = []
     for n in range(len(plan.steps)):
         xs, fs = take(fields, plan, n, xs, fs, noise)
-        if watch and not torch.isfinite(xs[-1]).all():
+        if watch and not all(torch.isfinite(x).all() for x in xs):
             evaluated = [stage.at for stage in plan.steps[n].stages if stage.at is not None]
             raise SolveError(
                 f"{_where(plan, n)}: NaN or infinity, evaluated at t = {evaluated}; check what the network "
@@ -90,7 +99,7 @@ def _march(
             callback(n, plan.times[n + 1], xs[-1])
         if n in save:
             found.append(xs[-1])
-    return found
+    return found, xs
 
 
 def take(

@@ -32,6 +32,7 @@ class Plan:
 
     made_for: the process (`Process.describe`) that the weights belong to, {} for a plain problem.
     method, options: who wrote the weights.  report: what was tried and measured, for the reader.
+    states: how many it begins with, the newest last; more than one where it goes on from a run (`State`).
 
     Raises:
         PlanError: the weights do not fit together.
@@ -43,6 +44,7 @@ class Plan:
     method: str = "custom"
     options: Mapping[str, Any] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    states: int = 1
 
     def __post_init__(self) -> None:
         _check(self)
@@ -151,7 +153,7 @@ class Plan:
             )
             for step in file.steps
         )
-        plan = Plan(file.times, steps, file.made_for, file.method, file.options, file.report)
+        plan = Plan(file.times, steps, file.made_for, file.method, file.options, file.report, file.states)
         if plan.nfe != file.nfe:
             raise PlanError(f"{path} says nfe = {file.nfe}, but its steps evaluate {plan.nfe} times")
         return plan
@@ -171,6 +173,7 @@ def _body(plan: Plan) -> dict[str, Any]:
             "options": dict(plan.options),
             "made_for": dict(plan.made_for),
             "nfe": plan.nfe,
+            "states": plan.states,
             "times": plan.times,
             "steps": [asdict(step) for step in plan.steps],
             "report": dict(plan.report),
@@ -191,7 +194,9 @@ def _check(plan: Plan) -> None:
         jump = step.nfe == 0 and step.brownian is not None  # noise puts it back to an earlier time
         if not (math.isfinite(a) and math.isfinite(b) and a != b and (jump or (b > a) == rising)):
             raise PlanError(f"times must all go one way, but {b} follows {a}")
-    states, evaluations = 1, 0
+    states, evaluations = plan.states, 0
+    if states < 1:
+        raise PlanError(f"states = {states}: a plan begins with one state at least")
     low, high = min(times), max(times)
     slack = 1e-9 * (high - low)  # a method may find a time again through its clock
     for n, step in enumerate(plan.steps):

@@ -39,6 +39,7 @@ class PlanFile(Strict):
     options: dict[str, Any]
     made_for: dict[str, Any]
     nfe: Whole
+    states: Whole = 1
     times: tuple[Number, ...]
     steps: tuple[StepFile, ...]
     report: dict[str, Any]
