@@ -191,7 +191,12 @@ def adjoint(
 
 
 def _augmented(
-    process: Process, k: int, field: Field, shape: Sequence[int], sizes: Sequence[int], wanted: Sequence[Tensor]
+    process: Process,
+    k: int,
+    field: Field,
+    shape: Sequence[int],
+    sizes: Sequence[int],
+    wanted: Sequence[Tensor],
 ) -> Field:
     """What a row of the flat state (x, A, G) asks for, where a plan asks for prediction k of x."""
 

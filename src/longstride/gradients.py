@@ -27,13 +27,13 @@ from .adjoint import Adjoint, Middle, adjoint, vjp
 from .core import Field, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, unknown, whole
-from .reverse import reverse
 from .fields.cached import Cached
 from .guidance import Guidance
 from .integrate import Callback, run, take
 from .noise import Noise
 from .plan import Plan
 from .process import Process
+from .reverse import reverse
 
 State = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
 
@@ -183,7 +183,9 @@ def _memory(way: Way, chain: Chain, process: Process) -> Memory:
             frozenset({steps - 1}),
             lambda states, g, wanted: transposed(chain, undone(states, chain, back), g, wanted),
         )
-    if any(isinstance(w, Tensor) and w.requires_grad for s in plan.steps for g in s.stages for *_, w in g.terms):
+    if any(
+        isinstance(w, Tensor) and w.requires_grad for s in plan.steps for g in s.stages for *_, w in g.terms
+    ):
         raise ArgumentError("the adjoint equation knows no weights of a plan: take grad='checkpoint'")
     middle = Middle(process, plan)
     return Memory(
@@ -321,7 +323,9 @@ def recall(held: dict[int, State], chain: Chain, memory: int) -> Iterator[tuple[
 def _backward(plan: Plan) -> Plan | None:
     """The plan that undoes all steps but the last, whose beginning is remembered."""
     if any(step.keep_f for step in plan.steps):
-        raise ArgumentError(f"method {plan.method} keeps evaluations: grad='reverse' is for bdia and the like")
+        raise ArgumentError(
+            f"method {plan.method} keeps evaluations: grad='reverse' is for bdia and the like"
+        )
     if len(plan.steps) == 1:
         return None
     plain = mapped(plan, lambda w: w.detach() if isinstance(w, Tensor) else w)

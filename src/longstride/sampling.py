@@ -186,7 +186,9 @@ def sample(
     if compile and callback is not None:
         raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
     if compile and way is not None:
-        raise ArgumentError(f"compile=True has no steps to go back through: leave out compile, or grad={grad!r}")
+        raise ArgumentError(
+            f"compile=True has no steps to go back through: leave out compile, or grad={grad!r}"
+        )
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
     if plan is None:
