@@ -1,18 +1,18 @@
-"""The continuous adjoint of sampling: the transposed differential equation, integrated back by a plan.
+"""The continuous adjoint of sampling: the transposed differential equation, integrated back.
 
-In y = x/alpha and rho = sigma/alpha sampling is dy/drho = eps(t, x), and the adjoint a = dL/dy obeys
+With u = x/alpha and D the data prediction, sampling is du/dlambda = c (D - u), where c = 1 + eta^2 and the
+noise of an SDE is additive. The adjoint a = dL/du = alpha dL/dx obeys
 
-    da/drho = -alpha (d eps/dx)^T a,        dL/dtheta = int (d eps/dtheta)^T a drho
+    da/dlambda = c a - c alpha (dD/dx)^T a,        dL/dtheta = int c (dD/dtheta)^T a dlambda
 
-from noise to data (Pan et al. 2023, AdjointDPM). With A = alpha a = alpha^2 dL/dx these say that A changes
-as x does, with the prediction -(d eps/dx)^T A in place of eps. Predictions are affine in each other, so
-whichever P = p x + q eps a row of a plan asks for,
+(Pan et al. 2023, AdjointDPM; Blasingame and Liu 2024, AdjointDEIS). All is integrated from data to noise by
+exponential Adams steps: u with L = -c, a with L = +c, the integral with L = 0. Noise that does not depend on
+the state is not differentiated: the adjoint of an SDE is this ODE along its path, which the same motion leads
+back.
 
-    x: P        A: 2 p A - (dP/dx)^T A        G = alpha dL/dtheta: p G - (dP/dtheta)^T A/alpha
-
-So (x, A, G) is one state that any plan for the process integrates. Here it is exponential Adams in lambda,
-with the times the other way round (Blasingame and Liu 2024, AdjointDEIS). Additive noise is not
-differentiated: of an SDE, A and G have the drift and x the same motion, undone.
+The papers write the same equation for the noise prediction and extrapolate alpha (d eps/dx)^T a. Where D
+hardly depends on x, as between the modes of the data, that is 1/sigma times what is wanted, and steps of more
+than a factor of two in sigma blow up. Here D's own derivative is extrapolated, and that case is exact.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from .core import Field, advance
+from .core import Field, Step, advance
 from .errors import ArgumentError, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
-from .integrate import run
 from .methods import get
 from .methods.base import one_of
 from .noise import Noise
+from .operator import Linear
 from .plan import Plan
 from .process import Process
 
@@ -95,13 +95,13 @@ class Middle:
     @cached_property
     def frame(self) -> Frame:
         """In which the plan's SDE, or its ODE, is integrated back."""
-        return self.motion(self.first) or Frame(self.process, "noise")
+        return self.motion(self.first) or Frame(self.process, "data")
 
     def motion(self, n: int) -> Frame | None:
         """The frame whose noise step n draws, by its marks and its weight; None if there is no such."""
         step, (s, t) = self.plan.steps[n], self.plan.times[n : n + 2]
         if step.brownian is None:
-            return Frame(self.process, "noise")
+            return Frame(self.process, "data")
         h = self.process.lambda_(t) - self.process.lambda_(s)
         if h <= 0:
             return None
@@ -115,14 +115,12 @@ class Middle:
         there = marks is not None and all(map(_near, (weight, *marks), (drawn, begin, end)))
         return frame if there else None
 
-    def back(self, way: Adjoint) -> Plan:
-        """Exponential Adams from the end to the beginning, even in lambda within a step of the plan."""
+    def back(self, steps: int | None) -> list[float]:
+        """Times from the end to the beginning, even in lambda within a step of the plan."""
         times = self.plan.times[self.first : self.last + 1][::-1]
-        m, n = len(times) - 1, way.nfe or len(times) - 1
-        rule = get(f"exp_adams_{way.order}", prediction=self.frame.prediction, eta=self.frame.eta)
-        at = [_between(self.process, times, Fraction(j * m, n)) for j in range(n + 1)]
-        steps = tuple(rule.step(at, j, self.frame) for j in range(n))
-        return Plan(tuple(at), steps, method=f"the adjoint of {self.plan.method}")
+        m = len(times) - 1
+        n = steps or m
+        return [_between(self.process, times, Fraction(j * m, n)) for j in range(n + 1)]
 
 
 def _near(a: float, b: float) -> bool:
@@ -135,17 +133,6 @@ def _between(process: Process, times: Sequence[float], place: Fraction) -> float
     if not share:
         return times[k]
     return process.time((1 - share) * process.lambda_(times[k]) + share * process.lambda_(times[k + 1]))
-
-
-class _Padded:
-    """The noise of x as that of the flat state (x, A, G): nothing else is moved by it."""
-
-    def __init__(self, noise: Noise, size: int):
-        self.noise, self.size = noise, size
-
-    def increment(self, a: float, b: float) -> Tensor:
-        z = self.noise.increment(a, b).flatten()
-        return torch.cat([z, z.new_zeros(self.size - len(z))])
 
 
 def adjoint(
@@ -162,60 +149,97 @@ def adjoint(
     ends: x [B, *shape] before step 0, if that is from pure noise, and before step `middle.last`.
     """
     process, times, first, last = middle.process, middle.plan.times, middle.first, middle.last
-    total = [torch.zeros_like(w) for w in wanted]
-
-    def single(n: int, g: Tensor) -> Tensor:
-        x = ends[n].detach().requires_grad_()
-        with torch.enable_grad():
-            out = advance(fields, ddim_step(process, *times[n : n + 2]), [x], [])[0]
-        found = vjp(out, [x, *wanted], [g])
-        for i, part in enumerate(found[1:]):
-            total[i] = total[i] if part is None else total[i] + part
-        return torch.zeros_like(x) if found[0] is None else found[0]
-
+    totals = [torch.zeros_like(w) for w in wanted]
     if last < len(middle.plan.steps):
-        g = single(last, g)
-    x, alpha = ends[last], process.alpha(times[last])
-    sizes = [v.numel() for v in (x, g, *total)]
-    state = torch.cat([x.flatten(), alpha**2 * g.flatten(), x.new_zeros(sum(sizes[2:]))])
-    augmented = [_augmented(process, k, f, x.shape, sizes, wanted) for k, f in enumerate(fields)]
-    padded: Any = None if noise is None else _Padded(noise, len(state))
-    with torch.no_grad():
-        state = run(augmented, middle.back(way), state, padded)[0][-1]
-    alpha = process.alpha(times[first])
-    _, a, *gs = state.split(sizes)
-    for i, part in enumerate(gs):
-        total[i] = total[i] + part.reshape(total[i].shape).to(total[i]) / alpha
-    g = a.reshape(x.shape) / alpha**2
-    return [single(0, g) if first else g, *total]
+        g = _single(fields, process, times[last : last + 2], ends[last], g, wanted, totals)
+    a = process.alpha(times[last]) * g
+    a = _back(way, middle, fields, ends[last], a, wanted, totals, noise)
+    g = a / process.alpha(times[first])
+    if first:
+        g = _single(fields, process, times[:2], ends[0], g, wanted, totals)
+    return [g, *totals]
 
 
-def _augmented(
+def _single(
+    fields: Sequence[Field],
     process: Process,
-    k: int,
-    field: Field,
-    shape: Sequence[int],
-    sizes: Sequence[int],
+    times: Sequence[float],
+    x: Tensor,
+    g: Tensor,
     wanted: Sequence[Tensor],
-) -> Field:
-    """What a row of the flat state (x, A, G) asks for, where a plan asks for prediction k of x."""
+    totals: list[Tensor],
+) -> Tensor:
+    """One DDIM step between two times, transposed; adds to `totals`."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        out = advance(fields, ddim_step(process, *times), [x], [])[0]
+    found = vjp(out, [x, *wanted], [g])
+    _add(totals, found[1:])
+    return torch.zeros_like(x) if found[0] is None else found[0]
 
-    def evaluate(t: float, state: Tensor) -> Tensor:
-        alpha, sigma = process.pair(t)
-        p, _ = conversion("noise", PREDICTIONS[k], alpha, sigma)
-        x, a, *gs = state.split(list(sizes))
-        x = x.reshape(shape).requires_grad_()
-        with torch.enable_grad():
-            out = field(t, x)
-        found = vjp([out], [x, *wanted], [a.reshape(shape)])
-        parts = [2 * p * a, *(p * g for g in gs)]
-        scales = [1.0, *[1 / alpha] * len(gs)]
-        for i, (part, scale) in enumerate(zip(found, scales, strict=True)):
-            if part is not None:
-                parts[i] = parts[i] - scale * part.flatten().to(state)
-        return torch.cat([out.detach().flatten(), *parts])
 
-    return evaluate
+def _add(totals: list[Tensor], parts: Sequence[Tensor | None]) -> None:
+    for i, part in enumerate(parts):
+        totals[i] = totals[i] if part is None else totals[i] + part
+
+
+def _back(
+    way: Adjoint,
+    middle: Middle,
+    fields: Sequence[Field],
+    x: Tensor,
+    a: Tensor,
+    wanted: Sequence[Tensor],
+    totals: list[Tensor],
+    noise: Noise | None,
+) -> Tensor:
+    """a at the beginning from x and a at the end; adds to `totals`. Three rows of weights a step."""
+    process, frame, times = middle.process, middle.frame, middle.back(way.nfe)
+    lambdas, c = [process.lambda_(t) for t in times], 1 + frame.eta**2
+    rule = get(f"exp_adams_{way.order}", prediction=frame.prediction, eta=frame.eta)
+    known = [list[Tensor]() for _ in range(2 + len(wanted))]
+    with torch.no_grad():
+        for n, t in enumerate(times[:-1]):
+            out, pulls = _look(process, fields, frame.field, t, x, a, wanted)
+            step, step_a, step_w = (
+                rule.step(*where)
+                for where in ((times, n, frame), (lambdas, n, Linear(c)), (lambdas, n, Linear()))
+            )
+            zs = [] if noise is None else [noise.increment(*m).to(x) for m in pairwise(step.brownian or ())]
+            x, known[0] = _moved(step, x, known[0], out, zs)
+            a, known[1] = _moved(step_a, a, known[1], -c * pulls[0])
+            for i, pull in enumerate(pulls[1:]):
+                totals[i], known[2 + i] = _moved(step_w, totals[i], known[2 + i], -c * pull)
+    return a
+
+
+def _moved(
+    step: Step, x: Tensor, fs: Sequence[Tensor], value: Tensor, zs: Sequence[Tensor] = ()
+) -> tuple[Tensor, list[Tensor]]:
+    """A step whose evaluation has been made."""
+    (x,), kept = advance((lambda t, x: value,) * len(PREDICTIONS), step, [x], fs, zs)
+    return x, kept
+
+
+def _look(
+    process: Process,
+    fields: Sequence[Field],
+    k: int,
+    t: float,
+    x: Tensor,
+    a: Tensor,
+    wanted: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor]]:
+    """Prediction k at x, and what a becomes under alpha (dD/dx)^T and under (dD/dw)^T of each wanted."""
+    alpha, sigma = process.pair(t)
+    p, q = conversion(PREDICTIONS[k], "data", alpha, sigma)  # D = p x + q out
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        out = fields[k](t, x)
+    back, *others = vjp([out], [x, *wanted], [q * a])
+    pulled = p * a if back is None else p * a + back
+    zeros = (torch.zeros_like(w) if part is None else part for w, part in zip(wanted, others, strict=True))
+    return out.detach(), [alpha * pulled, *zeros]
 
 
 def vjp(

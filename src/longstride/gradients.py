@@ -310,7 +310,7 @@ def places(a: int, n: int, free: int) -> list[int]:
 
 
 def recall(held: dict[int, State], chain: Chain, memory: int) -> Iterator[tuple[int, State]]:
-    """(n, state before step n) for falling n, no more than `memory` of them held at once, that of 0 among them."""
+    """(n, state before step n) for falling n; no more than `memory` are held at once, that of 0 among them."""
     for n in reversed(range(len(chain))):
         a = max(held)
         for m in places(a, n + 1, memory - len(held)):

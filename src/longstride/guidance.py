@@ -84,7 +84,7 @@ class Guidance:
 
     def __str__(self) -> str:
         """In words, for reports."""
-        weight = "weight(t)" if callable(self.weight) else f"{float(self.weight):g}"
+        weight = "weight(t)" if callable(self.weight) else f"{_plain(self.weight):g}"
         against = "" if self.against is None else f", against {self.against.name}"
         interval = "" if self.interval is None else ", between {:g} and {:g}".format(*self.interval)
         rescale = f", rescale {self.rescale:g}" if self.rescale else ""
@@ -135,8 +135,12 @@ def _number(what: str, weight: Any) -> Weight:
         return finite(what, weight)
     if weight.ndim or not weight.is_floating_point():
         raise ArgumentError(f"{what} is a tensor {list(weight.shape)} of {weight.dtype}: give one float, []")
-    finite(what, weight.item())
+    finite(what, _plain(weight))
     return weight
+
+
+def _plain(weight: Weight) -> float:
+    return weight.item() if isinstance(weight, Tensor) else weight
 
 
 def _one(weight: Any) -> bool:
