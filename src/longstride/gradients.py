@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
 from .adjoint import Adjoint, Middle, adjoint, vjp
-from .core import Field, Step, advance
+from .core import Field, Step, Weight, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, unknown, whole
 from .fields.cached import Cached
@@ -310,7 +310,7 @@ def places(a: int, n: int, free: int) -> list[int]:
 
 
 def recall(held: dict[int, State], chain: Chain, memory: int) -> Iterator[tuple[int, State]]:
-    """(n, state before step n) for falling n; no more than `memory` are held at once, that of 0 among them."""
+    """(n, state before step n) for falling n; `memory` of them held at most, that of 0 among them."""
     for n in reversed(range(len(chain))):
         a = max(held)
         for m in places(a, n + 1, memory - len(held)):
@@ -328,8 +328,13 @@ def _backward(plan: Plan) -> Plan | None:
         )
     if len(plan.steps) == 1:
         return None
-    plain = mapped(plan, lambda w: w.detach() if isinstance(w, Tensor) else w)
+    # A weight to be differentiated by may well be 0 or 1, and what a step can be solved for depends on that.
+    plain = mapped(plan, _value)
     return reverse(replace(plain, times=plan.times[:-1], steps=plain.steps[:-1]))
+
+
+def _value(w: Weight) -> Weight:
+    return w if not isinstance(w, Tensor) else w.detach() if w.ndim else w.item()
 
 
 def undone(held: dict[int, State], chain: Chain, back: Plan | None) -> Iterator[tuple[int, State]]:
