@@ -219,11 +219,11 @@ def best(n: int, free: int) -> int:
 
 
 def test_what_is_saved_grows_as_promised() -> None:
-    """The run itself holds what its Function saved: as many tensors at 64 steps as at 16, or twice as many."""
+    """What the one node of the run has saved: as much at 64 steps as at 16, or what is allowed."""
     model = ls.Denoiser(lambda x, t: torch.sin(x), VP, shape=(2,))
     x = ls.prior(model, 1).requires_grad_()
 
-    """What the one node of the run has saved: nothing more at 64 steps than at 16, or as many as allowed."""
+    def at(nfe: int, grad: Any) -> int:
         plan = ls.plan_sampling(VP, "bdia", nfe)
         node = ls.sample(model, x_init=x, plan=plan, grad=grad).grad_fn.next_functions[0][0]
         return len(node.saved_tensors)

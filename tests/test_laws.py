@@ -70,9 +70,10 @@ def test_order_on_odes(name: str, kind: str) -> None:
         pytest.skip("a classical method sees L x as part of its field")
     slope = measured_order(method, trials(kind), STEPS[method.order])
     assert slope > method.order - 0.2
-    if method.order < 5:
-        # The leading error of the tuned order-5 tableaus is so small that the next ones hide it here;
-        # the diffusion trials measure it.
+    if method.order < 5 and name != "rev_adams_3":
+        # The leading error of the tuned order-5 tableaus is so small that the next ones hide it here, and
+        # so does what rev_adams_3 sheds through its zeros near the circle, an order higher, until steps are
+        # far shorter. The diffusion trials measure both.
         assert slope < method.order + 0.2
 
 
@@ -103,8 +104,8 @@ def test_order_whatever_exponential_adams_interpolates_in(interpolate: str, pred
 
 @pytest.mark.parametrize("name", [n for n in NAMES if get(n).exponential and not get(n).diffusion])
 def test_the_linear_part_is_exact(name: str) -> None:
-    # Going back by a step, as BDIA's rows do, multiplies round-off by e^(h |L|): not for a stiff L.
-    L = torch.tensor([-2.0 if name == "bdia" else -50.0, -1.0, 0.3], dtype=F64)
+    # Going back, as the rows of a step that replaces a state do, multiplies round-off: not for a stiff L.
+    L = torch.tensor([-2.0 if get(name).kind == "reversible" else -50.0, -1.0, 0.3], dtype=F64)
     problem = ls.ODE(lambda t, x: torch.zeros_like(x), L=L)
     x0 = torch.ones(2, 3, dtype=F64)
     solution = ls.solve(problem, x0, t=(0.0, 1.0), method=name, steps=7)
@@ -134,6 +135,8 @@ def test_a_constant_data_prediction_is_reached_exactly(name: str, process: ls.pr
     c = torch.tensor([0.3, -0.7], dtype=F64)
     model = ls.Denoiser(lambda x, t: c.expand_as(x), process, shape=(2,))
     options = without_noise(name)
+    if name == "edict":  # it evaluates a state of another time, where the noise is not what the line says
+        options["prediction"] = "data"
     e = ls.prior(model, 3, dtype=F64) / process.prior_std
     alpha, sigma = process.pair(process.t_max)
     start = alpha * c + sigma * e

@@ -5,7 +5,8 @@ from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .guidance import Guidance
-from .integrate import Solution, Stats, solve
+from .integrate import Solution, State, Stats, solve
+from .invert import invert
 from .learn import tune
 from .methods import list_methods
 from .models import load
@@ -25,12 +26,14 @@ __all__ = [
     "Solution",
     "SolveError",
     "Stage",
+    "State",
     "Stats",
     "Step",
     "advance",
     "fields",
     "gradients",
     "grid",
+    "invert",
     "learn",
     "list_methods",
     "load",

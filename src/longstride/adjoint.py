@@ -74,6 +74,10 @@ class Middle:
     plan: Plan
 
     def __post_init__(self) -> None:
+        if self.plan.states > 1:
+            raise ArgumentError(
+                "the adjoint equation has one state: take grad='reverse' to go on from a State"
+            )
         if self.first >= self.last:
             raise ArgumentError("the plan has no step between pure noise and clean data: use grad=True")
         for n in range(self.first, self.last):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import positive, whole
+from .errors import SolveError, positive, whole
 
 RANK = 1e-12  # directions below this share of the largest are round-off
 
@@ -39,7 +39,7 @@ def anderson(
         and how many updates were made.
 
     Raises:
-        ArgumentError: a number out of its range.
+        ArgumentError: a number out of its range.  SolveError: g is not finite.
 
     Reference: Walker and Ni 2011, Anderson acceleration for fixed-point iterations.
     """
@@ -51,9 +51,11 @@ def anderson(
     done = 0
     while True:
         new = g(x.reshape(x0.shape)).flatten(1)
+        if not torch.isfinite(new).all():
+            raise SolveError(f"the fixed-point iteration met NaN or infinity after {done} updates")
         f = new - x
         residual = f.norm(dim=1) / new.norm(dim=1).clamp(min=torch.finfo(x.dtype).tiny)
-        better = residual < least  # what is not finite is not better
+        better = residual < least
         best, least = torch.where(better[:, None], x, best), torch.where(better, residual, least)
         going = least > tolerance
         if done == iterations or not going.any():

@@ -35,7 +35,7 @@ from .plan import Plan
 from .process import Process
 from .reverse import reverse
 
-State = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
+Kept = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ def way_of(grad: bool | str | Way) -> Way | None:
 def differentiable(
     model: Denoiser,
     plan: Plan,
-    x: Tensor,
+    xs: Sequence[Tensor],
     noise: Noise | None,
     cond: Mapping[str, Any],
     guidance: Guidance,
     way: Way,
     callback: Callback | None = None,
 ) -> Tensor:
-    """The end [B, *shape] of a plan from x, which knows its gradient with respect to whatever was used.
+    """The end [B, *shape] of a plan from the states xs, which knows its gradient by whatever was used.
 
-    That is x, tensors among the conditions, a guidance weight that is a tensor, weights of the plan that
+    That is xs, tensors among the conditions, a guidance weight that is a tensor, weights of the plan that
     are, parameters of the network, and any other leaf that its graph leads to.
 
     Raises:
@@ -100,7 +100,7 @@ def differentiable(
     if not isinstance(way, Adjoint):
         plan = mapped(plan, ties.inner)
     chain = Chain(model.fields(cond, guidance), plan, noise)
-    return attached(chain, x, _memory(way, chain, model.process), ties, callback)
+    return attached(chain, xs, _memory(way, chain, model.process), ties, callback)
 
 
 class Ties:
@@ -146,11 +146,11 @@ class Chain:
     def __len__(self) -> int:
         return len(self.plan.steps)
 
-    def step(self, n: int, state: State) -> State:
+    def step(self, n: int, state: Kept) -> Kept:
         return take(self.fields, self.plan, n, *state, self.noise)
 
     @torch.no_grad()
-    def go(self, state: State, a: int, b: int) -> State:
+    def go(self, state: Kept, a: int, b: int) -> Kept:
         """From the state before step a to that before step b."""
         for n in range(a, b):
             state = self.step(n, state)
@@ -162,11 +162,12 @@ class Memory:
     """What a way of differentiating remembers of a run, and what it makes of that.
 
     keep: numbers n of the steps before which the state is kept; n = steps is the end.
-    pull(states by number, g, wanted): (dL/dx, dL/dw of each wanted) from g = dL/d(end).
+    pull(states by number, g, wanted): (dL/dx of each state at the beginning, dL/dw of each wanted) from
+    g = dL/d(end).
     """
 
     keep: frozenset[int]
-    pull: Callable[[dict[int, State], Tensor, Sequence[Tensor]], list[Tensor | None]]
+    pull: Callable[[dict[int, Kept], Tensor, Sequence[Tensor]], list[Tensor | None]]
 
 
 def _memory(way: Way, chain: Chain, process: Process) -> Memory:
@@ -197,12 +198,16 @@ def _memory(way: Way, chain: Chain, process: Process) -> Memory:
 
 
 def attached(
-    chain: Chain, x: Tensor, memory: Memory, ties: Ties | None = None, callback: Callback | None = None
+    chain: Chain,
+    xs: Sequence[Tensor],
+    memory: Memory,
+    ties: Ties | None = None,
+    callback: Callback | None = None,
 ) -> Tensor:
-    """The end of a chain from x, computed step by step, with `memory` as its gradient."""
+    """The end of a chain from the states xs, computed step by step, with `memory` as its gradient."""
     ties, steps, plan = ties or Ties(), len(chain), chain.plan
-    held, found = dict[int, State](), dict[int, Tensor]()
-    state: State = [x.detach()], []
+    held, found = dict[int, Kept](), dict[int, Tensor]()
+    state: Kept = [x.detach() for x in xs], []
     for n in range(steps):
         if n in memory.keep:
             held[n] = state
@@ -216,15 +221,15 @@ def attached(
         held[steps] = state
     value = state[0][-1]
     if not torch.isfinite(value).all():
-        run(chain.fields, plan, x.detach(), chain.noise)  # says where
+        run(chain.fields, plan, [x.detach() for x in xs], chain.noise)  # says where
     others = [leaf for leaf in found.values() if all(leaf is not t for t in ties.inside)]
-    wanted, inputs = [*ties.inside, *others], [x, *ties.outside, *others]
+    wanted, inputs = [*ties.inside, *others], [*xs, *ties.outside, *others]
     if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
         return value
     sizes = {n: (len(xs), len(fs)) for n, (xs, fs) in held.items()}
 
     def pull(saved: Sequence[Tensor], g: Tensor) -> list[Tensor | None]:
-        rest, states = iter(saved), dict[int, State]()
+        rest, states = iter(saved), dict[int, Kept]()
         for n, (a, b) in sizes.items():
             states[n] = list(islice(rest, a)), list(islice(rest, b))
         return memory.pull(states, g, wanted)
@@ -264,9 +269,9 @@ def leaves(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
 
 
 def transposed(
-    chain: Chain, states: Iterable[tuple[int, State]], g: Tensor, wanted: Sequence[Tensor]
+    chain: Chain, states: Iterable[tuple[int, Kept]], g: Tensor, wanted: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """(dL/dx, dL/dw of each wanted) from g = dL/d(end), and (n, state before step n) for falling n."""
+    """What `Memory.pull` gives, from g = dL/d(end) and (n, state before step n) for falling n."""
     total: list[Tensor | None] = [None] * len(wanted)
     cotangents: list[Tensor | None] = []
     for n, state in states:
@@ -280,7 +285,7 @@ def transposed(
         for i, part in enumerate(found[size:]):
             old = total[i]
             total[i] = part if old is None else old if part is None else old + part
-    return [cotangents[0], *total]
+    return [*cotangents[: chain.plan.states], *total]
 
 
 def split(n: int, free: int) -> int:
@@ -309,7 +314,7 @@ def places(a: int, n: int, free: int) -> list[int]:
     return out
 
 
-def recall(held: dict[int, State], chain: Chain, memory: int) -> Iterator[tuple[int, State]]:
+def recall(held: dict[int, Kept], chain: Chain, memory: int) -> Iterator[tuple[int, Kept]]:
     """(n, state before step n) for falling n; `memory` of them held at most, that of 0 among them."""
     for n in reversed(range(len(chain))):
         a = max(held)
@@ -337,7 +342,7 @@ def _value(w: Weight) -> Weight:
     return w if not isinstance(w, Tensor) else w.detach() if w.ndim else w.item()
 
 
-def undone(held: dict[int, State], chain: Chain, back: Plan | None) -> Iterator[tuple[int, State]]:
+def undone(held: dict[int, Kept], chain: Chain, back: Plan | None) -> Iterator[tuple[int, Kept]]:
     """(n, state before step n) for falling n, each found by undoing step n; the last is held."""
     ((n, state),) = held.items()
     yield n, state

@@ -42,6 +42,29 @@ class Solution:
     stats: Stats = field(default_factory=Stats)
 
 
+@dataclass(frozen=True)
+class State:
+    """Where a run stands, and all it needs to go on: `ls.invert` gives one, `ls.sample(x_init=)` takes it.
+
+    xs: [n, *shape] each, the states that `plan` begins with, the newest last.  plan: what remains to be done.
+    residual: of each sample [n] where the states were solved for and not found exactly, else None.
+    """
+
+    xs: tuple[Tensor, ...]
+    plan: Plan
+    residual: Tensor | None = None
+
+    @property
+    def x(self) -> Tensor:
+        """The newest state [n, *shape]. Without the others the way back is approximate."""
+        return self.xs[-1]
+
+    @property
+    def t(self) -> float:
+        """The time of x."""
+        return self.plan.times[0]
+
+
 def run(
     fields: Sequence[Field],
     plan: Plan,

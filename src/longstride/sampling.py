@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
 from .gradients import Way, differentiable, way_of
 from .guidance import Guidance
-from .integrate import Callback, Stats, run
+from .integrate import Callback, State, Stats, run
 from .methods import Method, get
 from .noise import Noise, seed_of
 from .plan import Plan
@@ -54,8 +55,7 @@ def plan_sampling(
     if nfe is not None:
         nfe = whole("nfe", nfe, 1, "a sample needs at least one evaluation")
     rule, to_data = get(method, **options), final == "data"
-    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
-    frame = Frame(process, rule.prediction or natural, rule.eta)
+    frame = frame_of(process, rule)
     grid, given = _positive_times(process, grid)
     if given and t_start is not None:
         raise ArgumentError("t_start belongs to a family of grids: explicit times have their own")
@@ -87,6 +87,12 @@ def plan_sampling(
     elif not steps:
         raise ArgumentError("final = sigma_min needs two times at least: where to begin and where to stop")
     return Plan(tuple(times), tuple(steps), process.describe(), method, rule.options)
+
+
+def frame_of(process: Process, rule: Method) -> Frame:
+    """The frame a method samples a process in: its own, or one with L = 0 that is finite at the start."""
+    natural = "velocity" if process.alpha(process.t_max) == 0 else "sigma"
+    return Frame(process, rule.prediction or natural, rule.eta)
 
 
 def _positive_times(process: Process, grid: grids.Grid | None) -> tuple[Any, list[float]]:
@@ -140,7 +146,7 @@ def sample(
     model: Denoiser,
     n: int | None = None,
     *,
-    x_init: Tensor | None = None,
+    x_init: Tensor | State | None = None,
     method: str | None = None,
     nfe: int | None = None,
     grid: grids.Grid | None = None,
@@ -162,7 +168,9 @@ def sample(
     """Samples [n, *shape] of a model, in the scale of its data (not clamped).
 
     Args:
-        n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time.
+        n or x_init: how many, from noise drawn with `seed`; or x at the plan's first time; or the `State` of
+            an inversion, which brings its plan and goes on exactly. Its plan with x alone takes the method's
+            start instead, with a warning: then the way back is approximate.
         method, nfe, grid, t_start, final, options: see `plan_sampling`; or a finished `plan`.
         seed: of the noise of sample i, whatever n and batch are; an int or a torch Generator.
         cond: what the network is conditioned on, e.g. {"y": labels}: a number for all samples, or a tensor
@@ -191,13 +199,16 @@ def sample(
         )
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
-    if plan is None:
-        plan = plan_sampling(model.process, **asked)
-    elif not isinstance(plan, Plan):
-        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
-    elif asked:
-        raise ArgumentError(f"plan= already holds {', '.join(asked)}: leave those out")
-    plan.demand(model.process.describe())
+    state = x_init if isinstance(x_init, State) else None
+    if isinstance(x_init, State):
+        if plan is not None or asked:
+            raise ArgumentError("a State brings its plan: leave out plan=, and what makes one")
+        plan, x_init = x_init.plan, x_init.x
+    plan = chosen(model.process, plan, asked)
+    if plan.states > 1 and state is None:
+        plan = _begun_anew(model.process, plan)
+    if compile and plan.states > 1:
+        raise ArgumentError("compile=True runs plans that begin with one state: leave it out with this State")
     count = _count(model, n, x_init, plan.times[0], t_start)
     try:
         where = None if device is None else torch.device(device)
@@ -224,23 +235,51 @@ def sample(
                 x = prior(model, size, number, plan.times[0], dtype, first, where)
             else:
                 x = x_init[first : first + size].to(where, dtype)
-            dealt = {
-                name: value[first : first + size] if isinstance(value, Tensor) and value.ndim else value
-                for name, value in cond.items()
-            }
+            xs = [x] if state is None else [v[first : first + size].to(where, dtype) for v in state.xs]
+            dealt = share(cond, first, size)
             noise = Noise(number, range(first, first + size), x.shape[1:]) if plan.stochastic else None
             started = time.perf_counter()
             if compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
             elif way is not None:
-                parts.append(differentiable(model, plan, x, noise, dealt, guidance, way, callback))
+                parts.append(differentiable(model, plan, xs, noise, dealt, guidance, way, callback))
             else:
-                parts.append(run(model.fields(dealt, guidance), plan, x, noise, callback)[0][-1])
+                parts.append(run(model.fields(dealt, guidance), plan, xs, noise, callback)[0][-1])
             seconds += time.perf_counter() - started
     if stats is not None:
         stats.nfe, stats.steps, stats.seconds = plan.nfe, len(plan.steps), seconds
         stats.network_calls = calls
     return torch.cat(parts)
+
+
+def chosen(process: Process, plan: Plan | None, asked: Mapping[str, Any]) -> Plan:
+    """The plan that was given, or the one that was asked for."""
+    if plan is None:
+        return plan_sampling(process, **asked)
+    if not isinstance(plan, Plan):
+        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
+    if asked:
+        raise ArgumentError(f"plan= already holds {', '.join(asked)}: leave those out")
+    plan.demand(process.describe())
+    return plan
+
+
+def share(cond: Mapping[str, Any], first: int, size: int) -> dict[str, Any]:
+    """The conditions of samples first .. first + size - 1."""
+    return {
+        name: value[first : first + size] if isinstance(value, Tensor) and value.ndim else value
+        for name, value in cond.items()
+    }
+
+
+def _begun_anew(process: Process, plan: Plan) -> Plan:
+    """The plan's method on its times with its own start, for who has one of several states."""
+    warnings.warn(
+        f"this plan goes on from {plan.states} states and gets x alone: it begins with the start of "
+        f"{plan.method}, and returns to where it was inverted from approximately; keep the State for more",
+        stacklevel=3,
+    )
+    return plan_sampling(process, plan.method, grid=plan.times, final="sigma_min", **plan.options)
 
 
 def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, t_start: float | None) -> int:
