@@ -33,7 +33,7 @@ from .integrate import Callback, run, take
 from .noise import Noise
 from .plan import Plan
 from .process import Process
-from .reverse import reverse
+from .reverse import Account, Evaluation, accounted, reverse
 
 Kept = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
 
@@ -325,31 +325,44 @@ def recall(held: dict[int, Kept], chain: Chain, memory: int) -> Iterator[tuple[i
         held.pop(n, None)
 
 
-def _backward(plan: Plan) -> Plan | None:
-    """The plan that undoes all steps but the last, whose beginning is remembered."""
-    if any(step.keep_f for step in plan.steps):
-        raise ArgumentError(
-            f"method {plan.method} keeps evaluations: grad='reverse' is for bdia and the like"
-        )
+@dataclass(frozen=True)
+class Backward:
+    """The steps that undo all steps of a plan but the last, whose beginning is remembered.
+
+    before: what each of them comes back to, in the order of going back.
+    """
+
+    steps: tuple[Step, ...]
+    before: tuple[Account, ...]
+
+
+def _backward(plan: Plan) -> Backward:
     if len(plan.steps) == 1:
-        return None
+        return Backward((), ())
     # A weight to be differentiated by may well be 0 or 1, and what a step can be solved for depends on that.
-    plain = mapped(plan, _value)
-    return reverse(replace(plain, times=plan.times[:-1], steps=plain.steps[:-1]))
+    front = mapped(replace(plan, times=plan.times[:-1], steps=plan.steps[:-1]), _value)
+    return Backward(reverse(front).steps, tuple(accounted(front, start=True)[::-1]))
 
 
 def _value(w: Weight) -> Weight:
     return w if not isinstance(w, Tensor) else w.detach() if w.ndim else w.item()
 
 
-def undone(held: dict[int, Kept], chain: Chain, back: Plan | None) -> Iterator[tuple[int, Kept]]:
-    """(n, state before step n) for falling n, each found by undoing step n; the last is held."""
-    ((n, state),) = held.items()
-    yield n, state
-    steps = () if back is None else back.steps
-    fs: Sequence[Tensor] = []
-    for k, step in enumerate(steps):
+def undone(held: dict[int, Kept], chain: Chain, back: Backward) -> Iterator[tuple[int, Kept]]:
+    """(n, state before step n) for falling n, each found by undoing step n; the last is held.
+
+    Evaluations that step n began with were made at states that it began with too, and are made again.
+    """
+    ((n, (xs, fs)),) = held.items()
+    yield n, (xs, fs)
+    made, fs = dict[Evaluation, Tensor](), []
+    for step, account in zip(back.steps, back.before, strict=True):
         with torch.no_grad():
-            xs, fs = advance(chain.fields, step, state[0], fs)
-        state = xs, []
-        yield n - 1 - k, state
+            xs, fs = advance(chain.fields, step, xs, fs)
+            at = dict(zip(account.before, xs, strict=True))
+            made = {
+                (i, t, k): made[i, t, k] if (i, t, k) in made else chain.fields[k](t, at[i])
+                for i, t, k in account.known
+            }
+        n -= 1
+        yield n, (xs, [made[e] for e in account.known])
