@@ -154,8 +154,8 @@ def write(known: dict) -> None:
             "",
             f"{g['n']} samples, two of each class wanted, 10 evaluations of `bdia`; the noise is moved "
             f'{STEPS} times along the gradient that `grad="reverse"` gives of the log-probability of a '
-            "classifier trained for this. The judge, another classifier, finds the class wanted in this share of "
-            "samples after 0, 1, ... moves: " + ", ".join(f"{s:.2f}" for s in g["shares"]) + ".",
+            "classifier trained for this. The judge, another classifier, finds the class wanted in this "
+            "share of samples after 0, 1, ... moves: " + ", ".join(f"{s:.2f}" for s in g["shares"]) + ".",
         ]
     (RESULTS / "inverse_problems.md").write_text("\n".join(lines) + "\n")
 

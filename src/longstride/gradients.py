@@ -273,19 +273,31 @@ def transposed(
 ) -> list[Tensor | None]:
     """What `Memory.pull` gives, from g = dL/d(end) and (n, state before step n) for falling n."""
     total: list[Tensor | None] = [None] * len(wanted)
-    cotangents: list[Tensor | None] = []
+    cotangents: list[Tensor | None] = []  # of what step n keeps
     for n, state in states:
-        xs, fs = ([v.detach().requires_grad_() for v in part] for part in state)
-        with torch.enable_grad():
-            out = chain.step(n, (xs, fs))
-        cotangents = cotangents or [*[None] * (len(out[0]) - 1), g, *[None] * len(out[1])]
-        found = vjp([*out[0], *out[1]], [*xs, *fs, *wanted], cotangents)
-        size = len(xs) + len(fs)
+        size = len(state[0]) + len(state[1])
+        found = _pulled(chain, n, state, cotangents, g, wanted)
         cotangents = found[:size]
         for i, part in enumerate(found[size:]):
             old = total[i]
             total[i] = part if old is None else old if part is None else old + part
     return [*cotangents[: chain.plan.states], *total]
+
+
+def _pulled(
+    chain: Chain,
+    n: int,
+    state: Kept,
+    cotangents: list[Tensor | None],
+    g: Tensor,
+    wanted: Sequence[Tensor],
+) -> list[Tensor | None]:
+    """Step n transposed, at the state before it; its graph is gone on return. The last one has g alone."""
+    xs, fs = ([v.detach().requires_grad_() for v in part] for part in state)
+    with torch.enable_grad():
+        xs_n, fs_n = chain.step(n, (xs, fs))
+    cotangents = cotangents or [*[None] * (len(xs_n) - 1), g, *[None] * len(fs_n)]
+    return vjp([*xs_n, *fs_n], [*xs, *fs, *wanted], cotangents)
 
 
 def split(n: int, free: int) -> int:
