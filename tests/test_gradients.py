@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 import longstride as ls
 from longstride import gradients
-from longstride.gradients import Adjoint, Chain, Checkpoint, mapped, recall
+from longstride.gradients import Adjoint, Checkpoint
 from longstride.methods import REGISTRY
 from longstride.models import mixture
+from longstride.recall import recall
+from longstride.transpose import Chain
 
 F64 = torch.float64
 EDM, VP, FLOW = ls.process.EDM(), ls.process.VP(), ls.process.Flow()
@@ -51,7 +53,7 @@ class Case:
             loose.append(torch.tensor(w, dtype=F64))
             return loose[-1]
 
-        self.plan = mapped(plan, loosen) if weights else plan
+        self.plan = plan.mapped(loosen) if weights else plan
         self.leaves = [self.x, self.raw, self.w, *loose, *self.model.net.parameters()]
         for leaf in self.leaves:
             leaf.requires_grad_()

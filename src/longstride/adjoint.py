@@ -36,6 +36,7 @@ from .noise import Noise
 from .operator import Linear
 from .plan import Plan
 from .process import Process
+from .transpose import vjp
 
 SAME = 1e-6  # relative difference below which two amounts of noise are one
 
@@ -244,17 +245,3 @@ def _look(
     pulled = p * a if back is None else p * a + back
     zeros = (torch.zeros_like(w) if part is None else part for w, part in zip(wanted, others, strict=True))
     return out.detach(), [alpha * pulled, *zeros]
-
-
-def vjp(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor | None]
-) -> list[Tensor | None]:
-    """sum of (d output/d input)^T cotangent for each input; None where that is nothing.
-
-    The graph is kept: what lies outside of a step, say behind a weight that was computed, is passed again.
-    """
-    pairs = [(o, c) for o, c in zip(outputs, cotangents, strict=True) if c is not None and o.requires_grad]
-    if not pairs:
-        return [None] * len(inputs)
-    outs, cots = zip(*pairs, strict=True)
-    return list(torch.autograd.grad(outs, list(inputs), cots, allow_unused=True, retain_graph=True))

@@ -69,7 +69,7 @@ def inpainting(mask: Tensor) -> Measurement:
 
 
 def blur(width: float) -> Measurement:
-    """Gaussian blur of images [B, C, H, W] by `width` pixels, dark outside; it is its own transpose."""
+    """Gaussian blur of images [B, C, H, W] by `width` pixels, 0 outside; it is its own transpose."""
     radius = math.ceil(3 * positive("width", width))
     at = torch.arange(-radius, radius + 1, dtype=torch.float64)
     line = torch.exp(-0.5 * (at / width) ** 2)
