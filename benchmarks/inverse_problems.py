@@ -35,7 +35,7 @@ RESULTS, IMAGES = Path(__file__).parent / "results", ROOT / "docs" / "images"
 NOISE, SPREAD, COUNT = 0.05, 0.65, 8
 EVALUATIONS = (5, 10, 20, 50)
 PROPOSALS, TEMPERATURE = 4, 0.02  # of svdd: value is -mean square error, which is of this order
-STEPS, RATE = 12, 0.2  # of the classifier's guidance; the rate is a share of the noise's length
+STEPS, RATE = 8, 0.5  # of the classifier's guidance; the rate is a share of the noise's length
 
 
 def problems() -> dict[str, Measurement]:
