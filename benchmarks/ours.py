@@ -67,8 +67,8 @@ def methods() -> Iterator[tuple[str, str, dict[str, Any]]]:
         if row.name in (*TWICE, *LONG):
             continue
         varied = {k: OPTIONS[k] for k in row.options if k in OPTIONS}
-        if row.name == "bdia":
-            del varied["gamma"]  # another gamma, with a default of its own
+        if row.kind == "reversible":
+            varied.pop("gamma", None)  # another gamma, with a default of its own
         if "prediction" in varied and row.options["prediction"] is None:
             varied["prediction"] = LINEAR
         elif row.name.startswith("exp_adams"):

@@ -90,8 +90,11 @@ DIFFERENCES = """
   `algorithm_type="dpmsolver"`; the third-order one halves its second difference as `dpmpp_3m` does.
 - **Singlestep**: `dpm_2` and `dpm_3` are DPM-Solver-2 and -3 (noise prediction), `dpmpp_2s` and `dpmpp_3s`
   the same tables with data prediction. k-diffusion's `dpm_2` is ours.
-- **BDIA** has a constant gamma in its paper; below 1 that is of order 1. The default here is e^(-h), of
-  order 2, and `gamma=1` is of order 2 as well.
+- **BDIA** has a constant gamma in its paper; below 1 that is of order 1. The default here is e^(-h), h the
+  step before in lambda, of order 2, and `gamma=1` is of order 2 as well. `rev_adams_k` is the same with the
+  last k evaluations: order k with a constant gamma, and the next even number with gamma = 1 or the default.
+- **EDICT** evaluates at the old time a state that has moved already, so its order is 1. It is published
+  with `prediction="noise"`, which wants steps far below 0.1 in lambda; the default is the velocity.
 - **euler_ancestral** is DDIM with eta = 1, which is `ddpm`: three names of one row. `dpmpp_2s_ancestral` is
   the same idea around DPM-Solver++(2S): down to sigma_down, then noise. Noise is exact on the distribution,
   so its weak order is 2, that of the step.

@@ -24,7 +24,7 @@ from .methods import REGISTRY, get
 from .plan import Plan
 from .process import Process
 from .reverse import reverse
-from .sampling import chosen, ddim_step, frame_of, share
+from .sampling import chosen, ddim_step, fits, frame_of, share
 
 DEFAULT_METHOD = "bdia"
 Found = tuple[list[Tensor], Tensor, list[float]]  # states, residual [n], times of the evaluations
@@ -97,10 +97,7 @@ def invert(
             "the plan ends at clean data, and its last step forgets where it came from: "
             "make it with final='sigma_min'"
         )
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or len(x) == 0:
-        raise ArgumentError("x must be a tensor of floats [n, *shape], n at least 1")
-    if model.shape and tuple(x.shape[1:]) != model.shape:
-        raise ArgumentError(f"x is {list(x.shape)} where the model wants [n, *{list(model.shape)}]")
+    fits(model, x, "x")
     where, dtype = model.device or x.device, torch.promote_types(x.dtype, torch.float32)
     tolerance = ROUND_OFF * torch.finfo(dtype).eps if tolerance is None else positive("tolerance", tolerance)
     guidance = Guidance.of(guidance)

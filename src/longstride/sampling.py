@@ -264,6 +264,16 @@ def chosen(process: Process, plan: Plan | None, asked: Mapping[str, Any]) -> Pla
     return plan
 
 
+def fits(model: Denoiser, x: Any, name: str) -> None:
+    """Refuse what is no batch of samples of the model."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ArgumentError(f"{name} must be a tensor of floats [n, *shape]")
+    if not x.ndim or not len(x) or (model.shape and tuple(x.shape[1:]) != model.shape):
+        raise ArgumentError(
+            f"{name} is {list(x.shape)} where the model wants [n, *{list(model.shape)}], n at least 1"
+        )
+
+
 def share(cond: Mapping[str, Any], first: int, size: int) -> dict[str, Any]:
     """The conditions of samples first .. first + size - 1."""
     return {
@@ -293,12 +303,7 @@ def _count(model: Denoiser, n: int | None, x_init: Tensor | None, first: float, 
                 "process.add_noise(x0, t, noise) makes one"
             )
         return whole("n", n, 1, "at least one sample")
-    if not isinstance(x_init, Tensor) or not x_init.is_floating_point():
-        raise ArgumentError("x_init must be a tensor of floats [n, *shape]")
-    if not x_init.ndim or not len(x_init) or (model.shape and tuple(x_init.shape[1:]) != model.shape):
-        raise ArgumentError(
-            f"x_init is {list(x_init.shape)} where the model wants [n, *{list(model.shape)}], n at least 1"
-        )
+    fits(model, x_init, "x_init")
     return len(x_init)
 
 

@@ -159,6 +159,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
         if own["plan"] is not None:
             plan = Plan.from_json(own["plan"])
             plan.demand(c.process.describe())
+            if plan.states > 1:
+                raise ArgumentError("the plan goes on from several states: use ls.sample(x_init=state)")
             if n != plan.nfe:
                 raise ArgumentError(f"the plan has {plan.nfe} evaluations: num_inference_steps={plan.nfe}")
             return plan
