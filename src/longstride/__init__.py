@@ -1,6 +1,6 @@
 """Longstride: anything that evolves in time, in as few model evaluations as possible."""
 
-from . import fields, grid, learn, metrics, models, process, samplers
+from . import fields, gradients, grid, learn, metrics, models, process, samplers
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -35,6 +35,7 @@ __all__ = [
     "Step",
     "advance",
     "fields",
+    "gradients",
     "grid",
     "invert",
     "learn",

@@ -158,6 +158,8 @@ def run_compiled(
         SolveError: NaN or infinity, or what the network raised, with the step where it appears.
     """
     m = matrices(plan)
+    if isinstance(guidance.weight, Tensor):
+        raise ArgumentError("guidance that is a tensor cannot be compiled: give a number, or no compile=True")
     conditioned = model.conditioned(cond, guidance)
     weights = [guidance.at(model.process, t) for t in m.at]
     numbers = [

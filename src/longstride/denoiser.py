@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .core import Field
+from .core import Field, Weight
 from .errors import ArgumentError, SolveError, unknown, whole
 from .frame import PREDICTIONS, conversion
 from .guidance import Guidance
@@ -91,13 +91,13 @@ class Denoiser:
             return replace(self, net=self.net.to(device=device, dtype=dtype))
         return self
 
-    def network_calls(self, guidance: float | Guidance, times: Iterable[float]) -> int:
+    def network_calls(self, guidance: Weight | Guidance, times: Iterable[float]) -> int:
         """Forward passes behind evaluations at these times: where it is guided, an evaluation asks twice."""
         guidance = Guidance.of(guidance)
         return sum(1 if guidance.at(self.process, t) is None else 2 for t in times)
 
     def fields(
-        self, cond: Mapping[str, Any] | None = None, guidance: float | Guidance = 1.0
+        self, cond: Mapping[str, Any] | None = None, guidance: Weight | Guidance = 1.0
     ) -> tuple[Field, ...]:
         """f(t, x) for each of `frame.PREDICTIONS`, conditioned and guided.
 
@@ -109,7 +109,7 @@ class Denoiser:
         conditioned = self.conditioned(cond, guidance)
 
         def prediction(target: str) -> Field:
-            known: dict[float, tuple[float | None, tuple[float, ...]]] = {}
+            known: dict[float, tuple[Weight | None, tuple[float, ...]]] = {}
 
             def evaluate(t: float, x: Tensor) -> Tensor:
                 if t not in known:
@@ -150,14 +150,15 @@ class Denoiser:
                 if self.null
                 else f"guidance = {guidance} needs a null condition: Denoiser(..., null={{'y': ...}})"
             )
-        made: dict[tuple[int, torch.device], dict[str, Any]] = {}
+        made: dict[tuple[int, torch.device, bool], dict[str, Any]] = {}  # with a graph, or without
 
         def dealt(n: int, device: torch.device, on: bool) -> dict[str, Any]:
             if not on or other is not None:
                 return given
-            if (n, device) not in made:
-                made[n, device] = {k: self._doubled(k, v, n, device) for k, v in given.items()}
-            return made[n, device]
+            key = n, device, torch.is_grad_enabled()
+            if key not in made:
+                made[key] = {k: self._doubled(k, v, n, device) for k, v in given.items()}
+            return made[key]
 
         return dealt
 
@@ -198,7 +199,7 @@ class Denoiser:
         times: Tensor,
         cond: Mapping[str, Any],
         guidance: Guidance,
-        weight: float | Tensor | None,
+        weight: Weight | None,
     ) -> Tensor:
         """What the network returns for x [B, *shape] at times [B], in x's dtype, guided if there is a weight.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .core import Weight
+from .core import Stage, Step, Weight
 from .errors import ArgumentError
 from .process import Process
 
@@ -73,7 +73,7 @@ class Frame:
     eta > 0 they are the reverse SDE with that much noise, its stochastic part solved exactly:
     sigma_t sqrt(1 - e^(-2 eta^2 h)) for data, sigma_t eta sqrt(e^(2h) - 1) for noise prediction, in x
     (Gonzalez et al. 2023; Xue et al. 2023). `noise` names the Brownian interval behind it, chosen so that
-    the pieces of a split step add up to the whole.
+    the pieces of a split step add up to the whole, and a step back undoes the motion of the step forth.
     """
 
     process: Process
@@ -144,10 +144,10 @@ class Frame:
         lambda_s, lambda_t, e2 = self.process.lambda_(s), self.process.lambda_(t), self.eta**2
         h = lambda_t - lambda_s
         if self.prediction == "data":
-            weight = math.sqrt(-math.expm1(-2 * e2 * h))
+            weight = math.sqrt(abs(math.expm1(-2 * e2 * h)))
             interval = math.exp(2 * e2 * lambda_s), math.exp(2 * e2 * lambda_t)
         else:
-            weight = self.eta * math.sqrt(math.expm1(2 * h))
+            weight = self.eta * math.sqrt(abs(math.expm1(2 * h)))
             interval = math.exp(-2 * lambda_s), math.exp(-2 * lambda_t)
         return self.process.sigma(t) * weight, interval
 
@@ -159,3 +159,9 @@ def ddim_row(process: Process, s: float, t: float) -> tuple[float, float]:
     """Weights of x_s and x0_hat in x_t when the prediction is held still: exact where alpha or sigma is 0."""
     (alpha_s, sigma_s), (alpha_t, sigma_t) = process.pair(s), process.pair(t)
     return sigma_t / sigma_s, alpha_t - alpha_s * sigma_t / sigma_s
+
+
+def ddim_step(process: Process, s: float, t: float) -> Step:
+    """One step of DDIM, from the data prediction at s."""
+    x, f = ddim_row(process, s, t)
+    return Step((Stage((1.0,), at=s, field=DATA), Stage((x,), (f,))))

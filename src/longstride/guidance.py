@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from .core import Weight
 from .errors import ArgumentError, finite
 from .process import Process
 
@@ -34,7 +35,8 @@ class Guidance:
     smaller or less trained one shows where the first is still wrong (5).
 
     Args:
-        weight: 1 is plain conditional. A function of t gives each time its own.
+        weight: 1 is plain conditional. A function of t gives each time its own. A tensor without dimensions
+            is a weight to be differentiated by.
         interval: (low, high) in sigma/alpha; the weight is 1 outside. (r, r) is nowhere.
         rescale: from 0 (not) to 1 (each sample's spread is the condition's own).
         threshold: share of the elements of a sample that s covers, such as 0.995; None for no threshold.
@@ -49,7 +51,7 @@ class Guidance:
     2022 (4); Karras et al. 2024, "Guiding a diffusion model with a bad version of itself" (5).
     """
 
-    weight: float | Callable[[float], float] = 1.0
+    weight: Weight | Callable[[float], Weight] = 1.0
     interval: tuple[float, float] | None = None
     rescale: float = 0.0
     threshold: float | None = None
@@ -57,7 +59,7 @@ class Guidance:
 
     def __post_init__(self) -> None:
         if not callable(self.weight):
-            finite("guidance", self.weight)
+            _number("guidance", self.weight)
         if self.interval is not None:
             try:
                 low, high = self.interval
@@ -76,13 +78,13 @@ class Guidance:
             raise ArgumentError(f"against = {type(self.against).__name__}: it is a Denoiser, as the model is")
 
     @classmethod
-    def of(cls, guidance: float | Guidance) -> Guidance:
+    def of(cls, guidance: Weight | Guidance) -> Guidance:
         """A number is a weight at all times."""
-        return guidance if isinstance(guidance, Guidance) else cls(finite("guidance", guidance))
+        return guidance if isinstance(guidance, Guidance) else cls(guidance)
 
     def __str__(self) -> str:
         """In words, for reports."""
-        weight = f"{self.weight:g}" if isinstance(self.weight, Real) else "weight(t)"
+        weight = "weight(t)" if callable(self.weight) else f"{_plain(self.weight):g}"
         against = "" if self.against is None else f", against {self.against.name}"
         interval = "" if self.interval is None else ", between {:g} and {:g}".format(*self.interval)
         rescale = f", rescale {self.rescale:g}" if self.rescale else ""
@@ -97,16 +99,16 @@ class Guidance:
     @property
     def plain(self) -> bool:
         """Whether no second prediction is ever asked for."""
-        return not callable(self.weight) and self.weight == 1
+        return _one(self.weight)
 
-    def at(self, process: Process, t: float) -> float | None:
+    def at(self, process: Process, t: float) -> Weight | None:
         """The weight at t; None where it is 1 and one prediction is enough."""
         if self.interval is not None:
             low, high = self.interval
             if not low < math.exp(-process.lambda_(t)) <= high:
                 return None
-        weight = finite(f"guidance at t = {t:.6g}", self.weight(t) if callable(self.weight) else self.weight)
-        return None if weight == 1 else weight
+        weight = _number(f"guidance at t = {t:.6g}", self.weight(t) if callable(self.weight) else self.weight)
+        return None if _one(weight) else weight
 
     def combined(self, out: Tensor, other: Tensor, weight: float | Tensor) -> Tensor:
         """(1) and (3): G from D = out and D' = other."""
@@ -125,6 +127,25 @@ class Guidance:
         centre, half = (high + low) / 2, (high - low) / 2
         y = limited((data - centre) / half, self.threshold)
         return y.mul(half).add(centre)
+
+
+def _number(what: str, weight: Any) -> Weight:
+    """A finite number, or a tensor that is one."""
+    if not isinstance(weight, Tensor):
+        return finite(what, weight)
+    if weight.ndim or not weight.is_floating_point():
+        raise ArgumentError(f"{what} is a tensor {list(weight.shape)} of {weight.dtype}: give one float, []")
+    finite(what, _plain(weight))
+    return weight
+
+
+def _plain(weight: Weight) -> float:
+    return weight.item() if isinstance(weight, Tensor) else weight
+
+
+def _one(weight: Any) -> bool:
+    """Whether it is the number 1; a tensor may be one and still be differentiated by."""
+    return isinstance(weight, Real) and weight == 1
 
 
 def limited(y: Tensor, threshold: float, largest: float = math.inf) -> Tensor:

@@ -114,19 +114,10 @@ def _march(
 ) -> tuple[list[Tensor], list[Tensor]]:
     found: list[Tensor] = []
     fs: list[Tensor] = []
-    zs: list[Tensor] = []
-    for n, step in enumerate(plan.steps):
-        if step.brownian is not None:
-            if noise is None:
-                raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
-            zs = [noise.increment(a, b).to(xs[0]) for a, b in pairwise(step.brownian)]
-        try:
-            xs, fs = advance(fields, step, xs, fs, zs)
-        except Exception as error:
-            kind = type(error) if isinstance(error, SolveError) else SolveError
-            raise kind(f"{_where(plan, n)}: {_said(error)}") from error
+    for n in range(len(plan.steps)):
+        xs, fs = take(fields, plan, n, xs, fs, noise)
         if watch and not all(torch.isfinite(x).all() for x in xs):
-            evaluated = [stage.at for stage in step.stages if stage.at is not None]
+            evaluated = [stage.at for stage in plan.steps[n].stages if stage.at is not None]
             raise SolveError(
                 f"{_where(plan, n)}: NaN or infinity, evaluated at t = {evaluated}; check what the network "
                 "or f returns there, or take smaller steps"
@@ -136,6 +127,31 @@ def _march(
         if n in save:
             found.append(xs[-1])
     return found, xs
+
+
+def take(
+    fields: Sequence[Field],
+    plan: Plan,
+    n: int,
+    xs: Sequence[Tensor],
+    fs: Sequence[Tensor],
+    noise: Noise | None = None,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Step n of a plan with its noise, from what step n - 1 kept; returns what it keeps.
+
+    Raises:
+        SolveError: what a field raised, with method, step and time.
+    """
+    step, zs = plan.steps[n], list[Tensor]()
+    if step.brownian is not None:
+        if noise is None:
+            raise ArgumentError(f"method {plan.method} draws noise: give it a seed")
+        zs = [noise.increment(a, b).to(xs[-1]) for a, b in pairwise(step.brownian)]
+    try:
+        return advance(fields, step, xs, fs, zs)
+    except Exception as error:
+        kind = type(error) if isinstance(error, SolveError) else SolveError
+        raise kind(f"{_where(plan, n)}: {_said(error)}") from error
 
 
 def _where(plan: Plan, n: int) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import grid as grids
-from .core import Field
+from .core import Field, Weight
 from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError, unknown, whole
 from .frame import PREDICTIONS, Frame, conversion
@@ -146,7 +146,7 @@ class Transport(Denoiser):
     trace: str
 
     def fields(
-        self, cond: Mapping[str, Any] | None = None, guidance: float | Guidance = 1.0
+        self, cond: Mapping[str, Any] | None = None, guidance: Weight | Guidance = 1.0
     ) -> tuple[Field, ...]:
         given = dict(cond or {})
         probes = given.pop(PROBES)

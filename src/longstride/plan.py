@@ -10,8 +10,8 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .core import Stage, Step
+from .core import Stage, Step, Weight
 from .errors import ArgumentError, PlanError, differing
 from .files import write_text
 
@@ -67,6 +67,17 @@ class Plan:
     @property
     def stochastic(self) -> bool:
         return any(step.brownian is not None for step in self.steps)
+
+    def mapped(self, change: Callable[[Weight], Weight]) -> Plan:
+        """The plan with change(w) for each weight w, zeros included."""
+        steps = tuple(
+            replace(step, stages=tuple(
+                replace(g, x=tuple(map(change, g.x)), f=tuple(map(change, g.f)), z=tuple(map(change, g.z)))
+                for g in step.stages
+            ))
+            for step in self.steps
+        )  # fmt: skip
+        return replace(self, steps=steps)
 
     def demand(self, made_for: Mapping[str, Any]) -> None:
         """Refuse to be used for something else than the plan was made for.

@@ -41,11 +41,15 @@ class Relation:
 
 @dataclass(frozen=True)
 class Account:
-    """A plan with each state named once: what a step begins with, keeps, and the rows between."""
+    """A plan with each state named once: what a step begins with, keeps, and the rows between.
+
+    known: the evaluations that it begins with.
+    """
 
     before: tuple[int, ...]
     after: tuple[int, ...]
     rows: tuple[Relation, ...]
+    known: tuple[Evaluation, ...] = ()
 
 
 def reverse(plan: Plan, *, start: bool = True) -> Plan:
@@ -60,7 +64,7 @@ def reverse(plan: Plan, *, start: bool = True) -> Plan:
     Raises:
         ArgumentError: a step that cannot be undone, with the reason.
     """
-    accounts = _accounts(plan, start)
+    accounts = accounted(plan, start)
     size = len(accounts[-1].after)
     first = 0
     if not start:
@@ -82,13 +86,13 @@ def reverse(plan: Plan, *, start: bool = True) -> Plan:
     )
 
 
-def _accounts(plan: Plan, start: bool) -> list[Account]:
+def accounted(plan: Plan, start: bool) -> list[Account]:
     """What each step does, with states named by numbers that hold for the whole plan."""
     count, size = plan.states, len(plan.steps[-1].keep_x)
     xs, fs = list(range(count)), list[Evaluation]()
     accounts = []
     for step in plan.steps:
-        before, rows = tuple(xs), list[Relation]()
+        before, known, rows = tuple(xs), tuple(fs), list[Relation]()
         copies = not start and len(before) < size
         for stage in step.stages:
             states: dict[int, Weight] = {}
@@ -113,7 +117,7 @@ def _accounts(plan: Plan, start: bool) -> list[Account]:
             if stage.at is not None:
                 fs.append((xs[-1], stage.at, stage.field))
         xs, fs = [xs[i] for i in step.keep_x], [fs[i] for i in step.keep_f]
-        accounts.append(Account(before, tuple(xs), tuple(rows)))
+        accounts.append(Account(before, tuple(xs), tuple(rows), known))
     return accounts
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from . import grid as grids
 from .compiled import run_compiled
-from .core import Stage, Step
+from .core import Stage, Step, Weight
 from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
-from .frame import PREDICTIONS, Frame, conversion, ddim_row
+from .frame import PREDICTIONS, Frame, conversion, ddim_step
+from .gradients import Way, differentiable, way_of
 from .guidance import Guidance
 from .integrate import Callback, State, Stats, run
 from .methods import Method, get
@@ -114,12 +115,6 @@ def _spent(rule: Method, nfe: int, pure: bool, to_data: bool) -> tuple[int, tupl
     return (int(pure), rule.split(left)) if left > 0 else (nfe - to_data, ())
 
 
-def ddim_step(process: Process, s: float, t: float) -> Step:
-    """The data prediction at s held still: the step that every method is at order 1, either way."""
-    x, f = ddim_row(process, s, t)
-    return Step((Stage((1.0,), at=s), Stage((x,), (f,))))
-
-
 def _end(process: Process, frame: Frame, t: float, last: Step, evaluated: bool) -> Step:
     """Clean data at the end: the data prediction at t, from the evaluation there if it was made."""
     newest = (0.0,) * (len(last.keep_x) - 1) + (1.0,)
@@ -160,14 +155,14 @@ def sample(
     plan: Plan | None = None,
     seed: int | torch.Generator = 0,
     cond: Mapping[str, Any] | None = None,
-    guidance: float | Guidance = 1.0,
+    guidance: Weight | Guidance = 1.0,
     t_start: float | None = None,
     final: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     batch: int = 256,
     callback: Callback | None = None,
-    grad: bool = False,
+    grad: bool | str | Way = False,
     compile: bool = False,
     parallel: Parallel | None = None,
     stats: Stats | None = None,
@@ -190,7 +185,9 @@ def sample(
         device, dtype: of the state (and the network is moved to the device).
         batch: samples that go through the network at once.
         callback: called as callback(step, t, x) after every step of every batch.
-        grad: keep what backpropagation needs.
+        grad: what backpropagation needs is kept (True); or little of it, in one of the ways of `gradients`:
+            "checkpoint", "reverse" (reversible plans), "adjoint", or one of these with its arguments, such
+            as `gradients.Checkpoint(memory=6)`.
         compile: run the plan as one graph of torch.compile, made once for a model and a shape of x.
         parallel: ask the network about many steps at once, in rounds: see `Parallel`. The window is shared by
             the samples of a batch, which is in the results up to the tolerance.
@@ -201,17 +198,7 @@ def sample(
         SolveError: the network failed or returned NaN, with method, step and time.
     """
     batch, first, number = whole("batch", batch, 1), whole("first", first, 0), seed_of(seed)
-    if compile and callback is not None:
-        raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
-    if parallel is not None:
-        also = {"compile": compile, "callback": callback is not None, "grad": grad}
-        if not isinstance(parallel, Parallel):
-            raise ArgumentError(f"parallel = {parallel!r}: it is a Parallel, such as ls.Parallel(window=20)")
-        if any(also.values()):
-            taken = " and ".join(name for name, on in also.items() if on)
-            raise ArgumentError(
-                f"parallel= takes the steps in rounds, without {taken}: leave out one of them"
-            )
+    way = _one_loop(compile, parallel, grad, callback)
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
     state = x_init if isinstance(x_init, State) else None
@@ -243,7 +230,7 @@ def sample(
     calls = model.network_calls(guidance, plan.evaluated)  # refuses a weight that is no number somewhere
     cond = model.conditioning(cond, count, where)
     parts, seconds, spent = [], 0.0, [(plan.nfe, calls, plan.nfe)]
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(grad is not False):
         for begin in range(0, count, batch):
             part = range(begin, min(begin + batch, count))
             if x_init is None:
@@ -261,6 +248,8 @@ def sample(
                 spent = [*spent[begin == 0 :], cost]
             elif compile:
                 parts.append(run_compiled(model, plan, x, noise, dealt, guidance))
+            elif way is not None:
+                parts.append(differentiable(model, plan, xs, noise, dealt, guidance, way, callback))
             else:
                 parts.append(run(model.fields(dealt, guidance), plan, xs, noise, callback)[0][-1])
             seconds += time.perf_counter() - started
@@ -268,6 +257,27 @@ def sample(
         stats.steps, stats.seconds = len(plan.steps), seconds
         stats.nfe, stats.network_calls, stats.rounds = map(max, zip(*spent, strict=True))
     return torch.cat(parts)
+
+
+def _one_loop(
+    compile: bool, parallel: Parallel | None, grad: bool | str | Way, callback: Callback | None
+) -> Way | None:
+    """The way of the gradients, if no two of these want the steps for themselves."""
+    way = way_of(grad)
+    if compile and callback is not None:
+        raise ArgumentError("compile=True has no steps to call back after: leave out callback or compile")
+    if compile and way is not None:
+        raise ArgumentError(
+            f"compile=True has no steps to go back through: leave out compile, or grad={grad!r}"
+        )
+    if parallel is None:
+        return way
+    if not isinstance(parallel, Parallel):
+        raise ArgumentError(f"parallel = {parallel!r}: it is a Parallel, such as ls.Parallel(window=20)")
+    also = {"compile": compile, "callback": callback is not None, "grad": grad is not False}
+    if taken := " and ".join(name for name, on in also.items() if on):
+        raise ArgumentError(f"parallel= takes the steps in rounds, without {taken}: leave out one of them")
+    return way
 
 
 def chosen(process: Process, plan: Plan | None, asked: Mapping[str, Any]) -> Plan:

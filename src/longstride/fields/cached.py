@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core import Field
+from ..core import Field, Weight
 from ..denoiser import Denoiser, affine
 from ..errors import ArgumentError, SolveError, unknown, whole
 from ..frame import PREDICTIONS, conversion
@@ -57,7 +57,7 @@ class Cached(Denoiser):
     switch: Switch = field(default_factory=Switch)
 
     def fields(
-        self, cond: Mapping[str, Any] | None = None, guidance: float | Guidance = 1.0
+        self, cond: Mapping[str, Any] | None = None, guidance: Weight | Guidance = 1.0
     ) -> tuple[Field, ...]:
         parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(Denoiser)}
         number, begin = 0, None
@@ -81,7 +81,7 @@ class Cached(Denoiser):
         plain = Denoiser(**parts).fields(cond, guidance)
         return tuple(numbered(target, f) for target, f in zip(PREDICTIONS, plain, strict=True))
 
-    def network_calls(self, guidance: float | Guidance, times: Iterable[float]) -> int:
+    def network_calls(self, guidance: Weight | Guidance, times: Iterable[float]) -> int:
         """A pass through what is left of a network counts as a whole one."""
         fresh = (t for n, t in enumerate(times) if self.hold is None or n not in self.reused)
         return super().network_calls(guidance, fresh)
