@@ -4,8 +4,8 @@
 
 For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
 sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
-baseline is the best of the peers on those noises. On networks, whose evaluations are dear, the peers' runs
-are those that were best in endpoint.json. Goes on where it stopped.
+baseline is the best of the peers on those noises. Where evaluations are dear (networks, the ideal digits) the
+peers' runs are those that were best in endpoint.json. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
 NOISES = {
     "digits-edm": {"noises": 4096, "select": 1024, "report": 256, "batch": 1024},
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
-    "fashion": {"noises": 128, "select": 64, "report": 64, "iterations": 8, "hops": 1},
+    "fashion": {"noises": 320, "select": 64, "report": 64, "iterations": 8, "hops": 1},
 }
 CHEAP = {"noises": 32768, "select": 4096, "report": 256, "batch": 1024}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
-# A network's peers: so many of each, the best at this budget in these tables of endpoint.json.
-SCREEN = {"digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",))}
+# Where evaluations are dear: so many of each peer, the best at this budget in these tables of endpoint.json.
+SCREEN = {
+    "digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",)), "digits-edm": (30, ("digits-edm",)),
+}  # fmt: skip
 
 
 def commit() -> str:
@@ -52,7 +54,7 @@ def commit() -> str:
 
 
 def peers_of(model: str, task: Task, nfe: int, count: int | None = None) -> list:
-    """Every run of the peers; on a network, each peer's best at this budget elsewhere."""
+    """Every run of the peers; where they are dear, each peer's best at this budget in endpoint.json."""
     found = list(runs(task))
     if model not in SCREEN:
         return found
