@@ -69,19 +69,19 @@ def digits() -> Tensor:
     return torch.from_numpy(load_digits().data) / 8 - 1
 
 
-def network_data(x: Tensor, t: float, model: object) -> Tensor:
+def network_data(x: Tensor, t: float, model: object, guidance: float = 1.0) -> Tensor:
     """A longstride Denoiser's data prediction, sample i of class i mod 10; the network runs in float32."""
     with torch.no_grad():
-        field = model.fields({"y": torch.arange(len(x)) % 10})[0]  # type: ignore[attr-defined]
+        field = model.fields({"y": torch.arange(len(x)) % 10}, guidance)[0]  # type: ignore[attr-defined]
         return field(t, x.float()).double()
 
 
-def task(model: str) -> Task:
+def task(model: str, guidance: float = 1.0) -> Task:
     if model in NETWORKS:
         import longstride as ls
 
         network = ls.load(model)
-        return Task("edm", partial(network_data, model=network), tuple(network.shape))
+        return Task("edm", partial(network_data, model=network, guidance=guidance), tuple(network.shape))
     name, kind = model.split("-")
     source = digits() if name == "digits" else mixture()
     shell = Task(kind, lambda x, t: x, (64,))

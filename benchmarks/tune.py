@@ -43,8 +43,10 @@ CHEAP = {"noises": 32768, "select": 4096, "report": 256, "batch": 1024}
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
 # Where evaluations are dear: so many of each peer, the best at this budget in these tables of endpoint.json.
 SCREEN = {
-    "digits": (6, ("digits-edm", "mixture-edm")), "fashion": (3, ("fashion",)), "digits-edm": (30, ("digits-edm",)),
-}  # fmt: skip
+    "digits": (6, ("digits-edm", "mixture-edm")),
+    "fashion": (3, ("fashion",)),
+    "digits-edm": (30, ("digits-edm",)),
+}
 
 
 def commit() -> str:
@@ -87,21 +89,29 @@ def best_peer(model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, 
     return *best, ran
 
 
-def measure(model: str, nfe: int, n: int, seed: int) -> dict:
-    task = tasks.task(model)
+def named(model: str, nfe: int, seed: int, guidance: float) -> str:
+    return (
+        f"{model} {nfe}"
+        + (f" seed {seed}" if seed else "")
+        + (f" guidance {guidance:g}" if guidance != 1 else "")
+    )
+
+
+def measure(model: str, nfe: int, n: int, seed: int, guidance: float) -> dict:
+    task = tasks.task(model, guidance)
     trained = model in tasks.NETWORKS
     network = ls.load(model) if trained else ours.denoiser(task)
     cond = {"y": torch.arange(10)} if trained else None
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
-    plan = ls.tune(network, nfe, cond=cond, seed=seed, cache=CACHE, **asked)
+    plan = ls.tune(network, nfe, cond=cond, guidance=guidance, seed=seed, cache=CACHE, **asked)
     (RESULTS / "plans").mkdir(exist_ok=True)
-    plan.save(RESULTS / "plans" / f"{model}-{nfe}{f'-seed{seed}' if seed else ''}.json")
+    plan.save(RESULTS / "plans" / f"{named(model, nfe, seed, guidance).replace(' ', '-')}.json")
     noise = tasks.noise(task, n, SEED)
     steps = 50 if trained else 400
     with torch.no_grad():
         truth = tasks.reference(task, noise, steps)
-    given = {"cond": {"y": torch.arange(n) % 10}} if trained else {}
+    given = {"cond": {"y": torch.arange(n) % 10}, "guidance": guidance} if trained else {}
     start = noise * network.process.sigma(network.process.t_max)
     squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
     error, theirs, name, ran = best_peer(model, task, noise, truth, nfe)
@@ -188,6 +198,7 @@ def main() -> None:
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024, fashion 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -198,12 +209,12 @@ def main() -> None:
         print(model, f"{found['tuned']:.3f} beside {found['peer distance']:.3f} of {found['peer']}")
     for model in () if arguments.frechet else arguments.models:
         for nfe in arguments.nfe:
-            key = f"{model} {nfe}" + (f" seed {arguments.seed}" if arguments.seed else "")
+            key = named(model, nfe, arguments.seed, arguments.guidance)
             figures = read_json(path)
             if key in figures:
                 continue
             n = arguments.n or (256 if model == "fashion" else 1024)
-            found = measure(model, nfe, n, arguments.seed)
+            found = measure(model, nfe, n, arguments.seed, arguments.guidance)
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True
