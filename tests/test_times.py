@@ -52,7 +52,7 @@ def held_out(name: str, dim: int, method: str):
 def test_dynamic_programming_is_brute_force(name: str, discount: float) -> None:
     model, paths = known(name, 2, 16, seed=0)
     every = slice(0, len(paths.times), 4)
-    few = Trajectories(paths.axis.process, paths.times[every][:11], paths.states[every][:11], paths.end)
+    few = Trajectories(paths.axis, paths.times[every][:11], paths.states[every][:11], paths.end)
     costs = jump_costs(model, few)
     assert len(costs) == 12
 
