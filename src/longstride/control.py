@@ -85,7 +85,7 @@ class PID(_Filter):
 
 
 def first_step(
-    rate: Callable[[Tensor, Tensor], Tensor],
+    ahead: Callable[[Tensor], Tensor],
     size: Callable[[Tensor], Tensor],
     x: Tensor,
     f: Tensor,
@@ -94,13 +94,13 @@ def first_step(
 ) -> Tensor:
     """The first step of each sample: Hairer, Norsett and Wanner 1993, II.4. One evaluation.
 
-    rate(h, x + h f) evaluates there; size is the norm of a state, weighted by the tolerances; span: the
+    ahead(h) is f at x + h f; size is the norm of a state, weighted by the tolerances; span: the
     longest step there may be.
     """
     d0, d1 = size(x), size(f)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
     h0 = torch.fmin(h0, span)
-    d2 = size(rate(h0, f) - f) / h0
+    d2 = size(ahead(h0) - f) / h0
     most = torch.fmax(d1, d2)
     h1 = torch.where(most <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / most).pow(1 / (order + 1)))
     return torch.fmin(torch.fmin(100 * h0, h1), span)

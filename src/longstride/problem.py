@@ -17,7 +17,8 @@ from .operator import Linear
 class ODE:
     """dx/dt = L x + f(t, x), x [B, ...].
 
-    f(t, x) gets t as a scalar tensor, real, where x is and as precise.
+    f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
+    sample, [B], unless the step is shared.
 
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
@@ -32,9 +33,14 @@ class ODE:
 
     def fields(self, exponential: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
+        whole = self.rate(exponential)
+        return (lambda t, x: whole(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x),)
 
-        def rate(t: float, x: Tensor) -> Tensor:
-            out = self.f(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+    def rate(self, exponential: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
+        """f, checked, and L x beside it unless L is solved exactly."""
+
+        def rate(t: Tensor, x: Tensor) -> Tensor:
+            out = self.f(t, x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
@@ -43,5 +49,5 @@ class ODE:
             return out
 
         if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
-            return (rate,)
-        return (lambda t, x: rate(t, x) + self.L * x,)
+            return rate
+        return lambda t, x: rate(t, x) + self.L * x

@@ -1,0 +1,172 @@
+"""A trial step of an embedded pair on a batch: its evaluations, its error ratio, the solution along it.
+
+A step is a function of tensors: s [G], h [G], x and the first evaluation in, x1, evaluations and error ratio
+out. G is the batch where samples step on their own, 1 where they share a step. The clock s rises from the
+start to the end of a run, whichever way t goes: t = sign s, and the weights of the evaluations get the sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .methods.embedded import Pair
+
+Rate = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Trial:
+    """From (s, x) to (s + h, x1). K [S, *shape]: the evaluations; the next trial may write over them.
+
+    full: K with the evaluations that the interpolant alone needs, once they are made.
+    """
+
+    s: Tensor
+    h: Tensor
+    x: Tensor
+    x1: Tensor
+    K: Tensor
+    full: Tensor | None = None
+
+
+class Stepper:
+    """A pair bound to a problem: weights as tensors beside the state, and memory that every step uses again.
+
+    graph: whether backpropagation may be wanted; if it is, nothing is written in place.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        rate: Rate,
+        x0: Tensor,
+        sign: float,
+        shared: bool,
+        graph: bool,
+        rtol: Tensor,
+        atol: Tensor,
+    ) -> None:
+        self.pair, self.rate, self.sign, self.shared, self.graph = pair, rate, sign, shared, graph
+        self.rtol, self.atol = rtol, atol
+        self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
+        self.groups = 1 if shared else len(x0)
+        self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
+        root = math.sqrt(x0.numel() / self.groups)
+        self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
+        self.error = [x0.new_tensor(row) / root for row in pair.error]
+        self.root, self.cost = root, pair.evaluations - 1
+        clock = {"dtype": torch.float64, "device": x0.device}
+        self.c = torch.tensor(pair.c[1:], **clock)[:, None]
+        self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
+        self.dense = torch.tensor(pair.dense, **clock)
+        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+        self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
+        self.graph = self.graph and (x.requires_grad or first.requires_grad)
+        if not self.graph:
+            self.K = x.new_empty(self.pair.evaluations, *x.shape)
+            flat = self.K.view(self.pair.evaluations, -1)
+            self.known = [flat[: len(row)].t() for row in self.rows[: self.cost]]
+            self.sum = torch.empty_like(x)
+            self.sum_flat = self.sum.view(-1)
+
+    def spread(self, v: Tensor) -> Tensor:
+        """[G] beside the state: [G, 1, ...]."""
+        return v.to(self.dtype).view(self.lead)
+
+    def times(self, s: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        """What f is told at s + c h: [B] in the state's precision, or a scalar where the step is shared."""
+        at = torch.addcmul(s, c, h).to(self.real)
+        if self.limit is not None:
+            at = torch.minimum(at, self.limit)
+        if self.sign < 0:
+            at = -at
+        return (at[:, 0] if self.shared else at).unbind()
+
+    def time(self, s: Tensor) -> Tensor:
+        """As f gets it."""
+        t = (self.sign * s).to(self.real)
+        return t[0] if self.shared else t
+
+    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        times, by = self.times(s, h, self.c), self.spread(h)
+        if self.graph:
+            ks, at = [first], x
+            for i, t in enumerate(times):
+                at = x + by * self._mix(self.rows[i], ks)
+                ks.append(self.rate(t, at))
+            return Trial(s, h, x, at, torch.stack(ks))
+        K, at = self.K, x
+        K[0] = first
+        for i, t in enumerate(times):
+            torch.mv(self.known[i], self.rows[i], out=self.sum_flat)
+            at = torch.addcmul(x, by, self.sum)
+            K[i + 1] = self.rate(t, at)
+        return Trial(s, h, x, at, K)
+
+    def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
+        return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
+
+    @torch.no_grad()
+    def ratio(self, trial: Trial) -> Tensor:
+        """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
+        K = trial.K.view(len(trial.K), -1)
+        sizes = [self._norm(torch.mv(K[: len(row)].t(), row).view(self.shape) / scale) for row in self.error]
+        if len(sizes) == 2:
+            # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
+            e, g = sizes
+            sizes[0] = e * (e / torch.hypot(e, 0.1 * g).clamp_min(1e-300))
+        return sizes[0] * trial.h
+
+    def _norm(self, v: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(v.reshape(self.groups, -1), dim=1).to(torch.float64)
+
+    def size(self, x: Tensor, f: Tensor) -> Tensor:
+        """Root mean square of f over what the tolerances allow at x: [G]."""
+        scale = torch.addcmul(self.atol, self.rtol, x.abs())
+        return self._norm(f / scale) / self.root
+
+    def norms(self, x: Tensor) -> Tensor:
+        """Euclidean norms [G]."""
+        return self._norm(x)
+
+    @torch.no_grad()
+    def stiffness(self, trial: Trial) -> Tensor:
+        """h |lambda| as Hairer and Wanner estimate it, from the last two stages where both stand at the end; else 0."""
+        if self.pair.c[-2] != 1.0:
+            return 0 * trial.h
+        last, before = self.rows[self.cost - 1].clone(), self.rows[self.cost - 2]
+        last[: len(before)] -= before
+        K = trial.K.view(len(trial.K), -1)
+        apart = self._norm(torch.mv(K[: len(last)].t(), last))
+        return self._norm(trial.K[-1] - trial.K[-2]) / apart.clamp_min(1e-300)
+
+    def complete(self, trial: Trial) -> Tensor:
+        """K with the evaluations of the interpolant."""
+        if trial.full is None:
+            ks = list(trial.K)
+            by = self.spread(trial.h)
+            for t, row in zip(
+                self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True
+            ):
+                ks.append(self.rate(t, trial.x + by * self._mix(row, ks)))
+            trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
+        return trial.full
+
+    def between(self, x: Tensor, h: Tensor, K: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along steps h [P] from x [P, ...] with evaluations K [S, P, ...]."""
+        weights = (theta[:, None] ** self.powers) @ self.dense.t() * (self.sign * h)[:, None]
+        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
+        return x + (weights * K).sum(0)
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        """The solution at theta [B] of every sample."""
+        return self.between(trial.x, trial.h.expand(len(theta)), self.complete(trial), theta)
