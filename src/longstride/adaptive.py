@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .control import PI, Controller
+from .control import Controller, I
 from .errors import ArgumentError, SolveError, finite, unknown
 from .events import Event
 from .failure import EVENT, REACHED, STATUSES
-from .integrate import Solution, Stats, check_state
+from .integrate import Solution, Stats, check_state, said
 from .methods.embedded import pair
 from .problem import ODE
 from .stepping import Ended, Limits, Loop
@@ -89,10 +89,10 @@ def adaptive(
         return _at_once(x0, times, start)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    stepper = Stepper(scheme, _checked(problem, method), x0, sign, shared_step, graph, *tolerances)
+    stepper = Stepper(scheme, _checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
-    loop = Loop(stepper, controller or PI(), bounds, span, [sign * s for s in jumps], saved, events)
+    loop = Loop(stepper, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
     ended = loop.run(x0, method)
     if save_at is None:
         reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
@@ -102,21 +102,22 @@ def adaptive(
     return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
 
 
-def _checked(problem: ODE, method: str) -> Rate:
+def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
     """f, whose errors name the method and the time."""
-    rate = problem.rate()
+    rate, shape, dtype = problem.rate, x0.shape, x0.dtype
 
     def checked(t: Tensor, x: Tensor) -> Tensor:
         try:
             out = rate(t, x)
+            if out.dtype != dtype or out.shape != shape:
+                raise SolveError(
+                    f"f returned {out.dtype}, {tuple(out.shape)} for x of {dtype}, {tuple(shape)}: return dx/dt, "
+                    "one for one, in x's own dtype"
+                )
         except Exception as error:
-            kind = type(error) if isinstance(error, SolveError) else SolveError
-            said = str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}"
             low, high = float(t.min()), float(t.max())
-            where = f"t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
-            raise kind(f"method {method}, {where}: " + said.split("\n")[0]) from error
-        if out.dtype != x.dtype:
-            raise SolveError(f"method {method}: f returned {out.dtype} for x of {x.dtype}: return x's own dtype")
+            where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
+            raise SolveError(f"{where}: {said(error)}") from error
         return out
 
     return checked

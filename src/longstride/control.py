@@ -53,9 +53,9 @@ class _Filter:
         factor = ratio.pow(-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):
             factor = factor * before.pow(-beta / power)
-        # fmax, unlike clamp, takes the bound where the ratio is NaN. Growing follows acceptance alone.
-        low = torch.full_like(factor, self.min_factor)
-        factor = torch.fmax(factor.mul_(self.safety), low).clamp_(max=self.max_factor)
+        if history:  # what came before may not make a step that failed longer
+            factor = torch.where(accept, factor, ratio.pow(-1 / power))
+        factor = factor.mul_(self.safety).nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
         if history:
             latest = (ratio.clamp_min(1e-4), *history[:-1])
             history = tuple(torch.where(accept, new, old) for new, old in zip(latest, history, strict=True))
@@ -71,17 +71,17 @@ class I(_Filter):  # noqa: E742 (the field's name for it)
 class PI(_Filter):
     """Proportional and integral: the error's trend damps the steps where stability limits them.
 
-    beta = (0.7, -0.4), after Gustafsson 1991 and Hairer and Wanner 1996, IV.2.
+    beta = (0.85, -0.2), as in DOPRI5 (Hairer, Norsett and Wanner 1993; Gustafsson 1991).
     """
 
-    betas: ClassVar[tuple[float, ...]] = (0.7, -0.4)
+    betas: ClassVar[tuple[float, ...]] = (0.85, -0.2)
 
 
 @dataclass(frozen=True)
 class PID(_Filter):
-    """H312: beta = (1/4, 1/2, 1/4), the smoothest steps (Soderlind 2003)."""
+    """With a derivative: beta = (0.58, -0.21, 0.1), after Kennedy and Carpenter 2003, as ARKODE has it."""
 
-    betas: ClassVar[tuple[float, ...]] = (1 / 4, 1 / 2, 1 / 4)
+    betas: ClassVar[tuple[float, ...]] = (0.58, -0.21, 0.1)
 
 
 def first_step(

@@ -164,7 +164,7 @@ def take(
         return advance(fields, step, xs, fs, zs)
     except Exception as error:
         kind = type(error) if isinstance(error, SolveError) else SolveError
-        raise kind(f"{_where(plan, n)}: {_said(error)}") from error
+        raise kind(f"{_where(plan, n)}: {said(error)}") from error
 
 
 def _where(plan: Plan, n: int) -> str:
@@ -174,7 +174,7 @@ def _where(plan: Plan, n: int) -> str:
     )
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What an error of the network or of f says, in one line."""
     return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
 

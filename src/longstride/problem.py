@@ -33,14 +33,9 @@ class ODE:
 
     def fields(self, exponential: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
-        whole = self.rate(exponential)
-        return (lambda t, x: whole(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x),)
 
-    def rate(self, exponential: bool = False) -> Callable[[Tensor, Tensor], Tensor]:
-        """f, checked, and L x beside it unless L is solved exactly."""
-
-        def rate(t: Tensor, x: Tensor) -> Tensor:
-            out = self.f(t, x)
+        def rate(t: float, x: Tensor) -> Tensor:
+            out = self.f(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
@@ -49,5 +44,12 @@ class ODE:
             return out
 
         if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
-            return rate
-        return lambda t, x: rate(t, x) + self.L * x
+            return (rate,)
+        return (lambda t, x: rate(t, x) + self.L * x,)
+
+    @property
+    def rate(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """dx/dt whole, of tensors, as an adaptive run asks for it."""
+        if not isinstance(self.L, Tensor) and self.L == 0:
+            return self.f
+        return lambda t, x: self.f(t, x) + self.L * x

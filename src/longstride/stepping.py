@@ -191,7 +191,7 @@ class Loop:
                 return trial, ratio, accept, values
             if len(self.save):
                 c.extra = c.extra + self.dense * self._emit(trial, s1, plain)
-            c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.K[-1], values
+            c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
 
     def _spent(self, c: Carry) -> Tensor:
         """[G]: whether one more step may cost more than there is."""
@@ -213,7 +213,7 @@ class Loop:
             need = need | self._emit(trial, s1, ok)
         wide = ok.view(stepper.lead)
         c.x = torch.where(wide, x1, c.x)
-        c.first = torch.where(wide, trial.K[-1], trial.K[0])
+        c.first = torch.where(wide, trial.last, c.first)
         c.s = torch.where(ok, s1, c.s)
         c.extra = c.extra + self.dense * need
         refused = active & ~accept
@@ -281,7 +281,7 @@ class Loop:
         group = sample if len(s1) > 1 else torch.zeros_like(sample)
         theta = (self.save[mark] - trial.s[group]) / trial.h[group]
         K = self.stepper.complete(trial)[:, sample]
-        x = self.stepper.between(trial.x[sample], trial.h[group], K, theta.clamp(max=1.0))
+        x = self.stepper.between(trial.x[sample], K, theta.clamp(max=1.0))
         self.pieces.append((mark, sample, x))
         return (count > 0)[: len(s1)]
 

@@ -21,15 +21,16 @@ Rate = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass
 class Trial:
-    """From (s, x) to (s + h, x1). K [S, *shape]: the evaluations; the next trial may write over them.
+    """From (s, x) to (s + h, x1), where f is `last`.
 
-    full: K with the evaluations that the interpolant alone needs, once they are made.
+    K [S, *shape]: h times the evaluations; the next trial may write over them.  full: K with the evaluations that the interpolant alone needs, once they are made.
     """
 
     s: Tensor
     h: Tensor
     x: Tensor
     x1: Tensor
+    last: Tensor
     K: Tensor
     full: Tensor | None = None
 
@@ -55,15 +56,16 @@ class Stepper:
         self.rtol, self.atol = rtol, atol
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
+        self.flat = x0.ndim == 2 and not shared  # [B, D] already, as the norm wants it
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
         root = math.sqrt(x0.numel() / self.groups)
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
-        self.error = [x0.new_tensor(row) / root for row in pair.error]
+        self.judges = [x0.new_tensor(row)[None] / root for row in pair.error]
         self.root, self.cost = root, pair.evaluations - 1
         clock = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
-        self.dense = torch.tensor(pair.dense, **clock)
+        self.dense = sign * torch.tensor(pair.dense, **clock)
         self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
@@ -72,10 +74,10 @@ class Stepper:
         self.graph = self.graph and (x.requires_grad or first.requires_grad)
         if not self.graph:
             self.K = x.new_empty(self.pair.evaluations, *x.shape)
-            flat = self.K.view(self.pair.evaluations, -1)
-            self.known = [flat[: len(row)].t() for row in self.rows[: self.cost]]
-            self.sum = torch.empty_like(x)
-            self.sum_flat = self.sum.view(-1)
+            self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
+            self.known = [flat[: len(row)] for row in self.rows[: self.cost]]
+            self.wide = [row[None] for row in self.rows]
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
@@ -98,36 +100,43 @@ class Stepper:
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         times, by = self.times(s, h, self.c), self.spread(h)
         if self.graph:
-            ks, at = [first], x
-            for i, t in enumerate(times):
-                at = x + by * self._mix(self.rows[i], ks)
-                ks.append(self.rate(t, at))
-            return Trial(s, h, x, at, torch.stack(ks))
-        K, at = self.K, x
-        K[0] = first
-        for i, t in enumerate(times):
-            torch.mv(self.known[i], self.rows[i], out=self.sum_flat)
-            at = torch.addcmul(x, by, self.sum)
-            K[i + 1] = self.rate(t, at)
-        return Trial(s, h, x, at, K)
+            ks, at, f = [by * first], x, first
+            for row, t in zip(self.rows, times, strict=False):
+                at = x + self._mix(row, ks)
+                f = self.rate(t, at)
+                ks.append(by * f)
+            return Trial(s, h, x, at, f, torch.stack(ks))
+        flat, at, f = x.view(1, -1), x, first
+        torch.mul(by, first, out=self.slots[0])
+        for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
+            at = torch.addmm(flat, row, known)
+            if at.shape != self.shape:
+                at = at.view(self.shape)
+            f = self.rate(t, at)
+            torch.mul(by, f, out=slot)
+        return Trial(s, h, x, at, f.clone(), self.K)
 
     def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
         return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
 
-    @torch.no_grad()
     def ratio(self, trial: Trial) -> Tensor:
         """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
-        K = trial.K.view(len(trial.K), -1)
-        sizes = [self._norm(torch.mv(K[: len(row)].t(), row).view(self.shape) / scale) for row in self.error]
-        if len(sizes) == 2:
-            # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
-            e, g = sizes
-            sizes[0] = e * (e / torch.hypot(e, 0.1 * g).clamp_min(1e-300))
-        return sizes[0] * trial.h
+        K, x, x1 = trial.K, trial.x, trial.x1
+        if self.graph:
+            K, x, x1 = K.detach(), x.detach(), x1.detach()
+            flat = K.view(self.cost + 1, -1)
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
+        e, *other = [
+            self._norm(torch.mm(row, k).view(self.shape).div_(scale))
+            for k, row in zip(self.seen, self.judges, strict=True)
+        ]
+        # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
+        return e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
 
     def _norm(self, v: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(v.reshape(self.groups, -1), dim=1).to(torch.float64)
+        v = v if self.flat else v.reshape(self.groups, -1)
+        return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
 
     def size(self, x: Tensor, f: Tensor) -> Tensor:
         """Root mean square of f over what the tolerances allow at x: [G]."""
@@ -146,7 +155,7 @@ class Stepper:
         last, before = self.rows[self.cost - 1].clone(), self.rows[self.cost - 2]
         last[: len(before)] -= before
         K = trial.K.view(len(trial.K), -1)
-        apart = self._norm(torch.mv(K[: len(last)].t(), last))
+        apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
         return self._norm(trial.K[-1] - trial.K[-2]) / apart.clamp_min(1e-300)
 
     def complete(self, trial: Trial) -> Tensor:
@@ -157,16 +166,16 @@ class Stepper:
             for t, row in zip(
                 self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True
             ):
-                ks.append(self.rate(t, trial.x + by * self._mix(row, ks)))
+                ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
             trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
         return trial.full
 
-    def between(self, x: Tensor, h: Tensor, K: Tensor, theta: Tensor) -> Tensor:
-        """The solution at theta [P] along steps h [P] from x [P, ...] with evaluations K [S, P, ...]."""
-        weights = (theta[:, None] ** self.powers) @ self.dense.t() * (self.sign * h)[:, None]
+    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
+        weights = (theta[:, None] ** self.powers) @ self.dense.t()
         weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
         return x + (weights * K).sum(0)
 
     def along(self, trial: Trial, theta: Tensor) -> Tensor:
         """The solution at theta [B] of every sample."""
-        return self.between(trial.x, trial.h.expand(len(theta)), self.complete(trial), theta)
+        return self.between(trial.x, self.complete(trial), theta)
