@@ -44,30 +44,44 @@ class Counted:
 
 
 def one_step(pair: Pair, h: float) -> tuple[float, float, float]:
-    """Errors of one step of x' = cos(t) x^2 from 1 at 0.7: at its end, its estimate, between its ends."""
-    x0, s = column(1.0), torch.tensor([0.7], dtype=F64)
+    """Errors of one step of x' = cos(t) x^2 from 0.7 on: at its end, its estimate, between its ends."""
+    x0, s = torch.tensor([[0.5, 0.7, 0.9, 1.1]], dtype=F64), torch.tensor([0.7], dtype=F64)
     rate = lambda t, x: torch.cos(t)[:, None] * x * x  # noqa: E731
     one = torch.ones((), dtype=F64)
     stepper = Stepper(pair, rate, x0, 1.0, False, False, 0 * one, one)
     stepper.prepare(x0, x0)
-    trial = stepper.trial(s, s + h, x0, rate(s, x0))
-    exact = lambda h: 1 / (1 + math.sin(0.7) - math.sin(0.7 + h))  # noqa: E731
+    trial = stepper.trial(s, torch.full_like(s, h), x0, rate(s, x0))
+    exact = lambda h: x0 / (1 + x0 * (math.sin(0.7) - math.sin(0.7 + h)))  # noqa: E731
     thetas = (0.13, 0.5, 0.77)
-    between = [float(stepper.along(trial, s + th)) - exact(th * h) for th in thetas]
-    end = abs(float(trial.x1) - exact(h))
-    return end, float(stepper.ratio(trial)), max(map(abs, between))
+    between = [stepper.along(trial, torch.full_like(s, th)) - exact(th * h) for th in thetas]
+    end = float((trial.x1 - exact(h)).norm())
+    return end, float(stepper.ratio(trial)), float(torch.cat(between).norm())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_local_orders_of_step_estimate_and_interpolant(name: str) -> None:
     """In one step the solution errs by h^(p+1), the estimate falls as claimed, the interpolant by h^(q+1)."""
     pair = PAIRS[name]
-    h = {8: 0.3, 5: 0.05, 3: 0.02}[pair.order]
+    h = {8: 0.4, 5: 0.05, 3: 0.02}[pair.order]
     errors = zip(one_step(pair, h), one_step(pair, h / 2), strict=True)
     end, estimate, between = (math.log2(a / b) for a, b in errors)
-    assert abs(end - (pair.order + 1)) < 0.45
-    assert abs(estimate - pair.shrinks) < 0.45
-    assert abs(between - (pair.dense_order + 1)) < 0.45
+    # At order 8 there is no room between the asymptotic range and round-off for more than a bound from below;
+    # the two rows of its estimate are checked below.
+    above = math.inf if pair.order == 8 else 0.3
+    assert -0.3 < end - (pair.order + 1) < above
+    assert pair.order == 8 or abs(estimate - pair.shrinks) < 0.3
+    assert -0.3 < between - (pair.dense_order + 1) < above
+
+
+@pytest.mark.parametrize(("name", "row", "order"), [("bosh3", 0, 2), ("tsit5", 0, 4), ("dopri5", 0, 4),
+                                                    ("dopri8", 0, 5), ("dopri8", 1, 3)])  # fmt: skip
+def test_estimates_are_of_embedded_methods_of_the_order_claimed(name: str, row: int, order: int) -> None:
+    """b - b_hat is 0 on c^k for k < order, and sees c^order."""
+    pair = PAIRS[name]
+    e = np.array(pair.error[row])
+    c = np.array(pair.c)[: len(e)]
+    assert all(abs(e @ c**k) < 1e-14 for k in range(order))
+    assert abs(e @ c**order) > 1e-6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -165,7 +179,9 @@ def test_a_shared_step_gives_f_a_scalar_time_and_one_count() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("options", [{}, {"save_at": [0.0, 0.5, 2.0]}, {"jump_times": [1.0]}, {"first_step": 2.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"save_at": [0.0, 0.5, 2.0]}, {"jump_times": [1.0]}, {"first_step": 2.0}]
+)
 def test_nfe_is_what_the_field_counts(name: str, options: dict) -> None:
     f = Counted(lambda t, x: torch.sin(20 * t)[:, None] * x)
     run = ls.solve(ls.ODE(f), column(1.0), t=(0, 2), method=name, rtol=1e-5, **options)
@@ -202,7 +218,7 @@ def test_pi_rejects_fewer_steps_than_i_where_stability_limits_them() -> None:
 
 
 def test_a_falling_ball_lands_when_the_quadratic_says() -> None:
-    """x'' = -g from heights h: at t = sqrt(2h/g), each sample its own; the trajectory is exact for any pair."""
+    """x'' = -g from heights h: at t = sqrt(2h/g), each sample its own; every pair is exact on it."""
     g, heights = 9.81, torch.tensor([1.0, 5.0, 50.0], dtype=F64)
     x0 = torch.stack([heights, torch.zeros(3, dtype=F64)], 1)
     f = lambda t, x: torch.stack([x[:, 1], torch.full_like(x[:, 1], -g)], 1)  # noqa: E731
@@ -297,7 +313,8 @@ def test_a_budget_is_never_exceeded_and_gives_what_was_reached(budget: int) -> N
     assert abs(run.x_end[0, 0] - torch.sin(50 * run.t_end[0]) / 50) < 1e-5
     assert run.x.isnan().all()
     if budget >= 40:
-        assert run.stats.nfe > budget - 6 and run.t_end > 0
+        assert run.stats.nfe > budget - 6
+        assert run.t_end > 0
 
 
 @pytest.mark.parametrize("limit", [0, 7])
@@ -326,9 +343,11 @@ def test_an_interval_of_length_zero_is_the_start() -> None:
 # Gradients
 
 
-@pytest.mark.parametrize("options", [{}, {"save_at": [0.2, 0.5, 1.0]}, {"method": "dopri8", "save_at": [0.3]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"save_at": [0.2, 0.5, 1.0]}, {"method": "dopri8", "save_at": [0.3]}]
+)
 def test_gradients_agree_with_finite_differences(options: dict) -> None:
-    """Along a random direction, with respect to the state and a parameter. Steps are those of the tolerance."""
+    """Along a random direction, with respect to the state and a parameter."""
     x0 = torch.tensor([[0.4, 1.0], [1.5, -0.3]], dtype=F64, requires_grad=True)
     rate = torch.tensor(1.3, dtype=F64, requires_grad=True)
 

@@ -4,8 +4,8 @@ from . import control, fields, gradients, grid, learn, metrics, models, process,
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
-from .guidance import Guidance
 from .events import Event
+from .guidance import Guidance
 from .integrate import Solution, State, Stats, solve
 from .invert import invert
 from .learn import tune

@@ -81,7 +81,9 @@ def adaptive(
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
     jumps = _floats("jump_times", jump_times)
-    jumps = tuple(s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end)
+    jumps = tuple(
+        s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
+    )
     if shared_step and events and len(x0) > 1:
         raise ArgumentError("events stop samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
@@ -111,8 +113,8 @@ def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
             out = rate(t, x)
             if out.dtype != dtype or out.shape != shape:
                 raise SolveError(
-                    f"f returned {out.dtype}, {tuple(out.shape)} for x of {dtype}, {tuple(shape)}: return dx/dt, "
-                    "one for one, in x's own dtype"
+                    f"f returned {out.dtype}, {tuple(out.shape)} for x of {dtype}, {tuple(shape)}: return "
+                    "dx/dt, one for one, in x's own dtype"
                 )
         except Exception as error:
             low, high = float(t.min()), float(t.max())

@@ -34,7 +34,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class _Filter:
-    """h' = h safety r_n^(-beta_1/k) r_(n-1)^(-beta_2/k) r_(n-2)^(-beta_3/k), between two bounds (Soderlind 2003)."""
+    """h' = h safety r_n^(-beta_1/k) r_(n-1)^(-beta_2/k) r_(n-2)^(-beta_3/k), bounded (Soderlind 2003)."""
 
     safety: float = 0.9
     min_factor: float = 0.2

@@ -12,7 +12,8 @@ RUNNING, REACHED, EVENT, STEP_LIMIT, UNDERFLOW, NFE_LIMIT, NON_FINITE = range(le
 class Standing:
     """What is known of a sample that stopped early.
 
-    h: the step it wanted.  tries, rejected: steps.  grown: the size of its state over that of its start.
+    h: the step it wanted.  tries, rejected: steps.  grown: the size of its state over that of its start, or
+    over 1.
     stiffness: h |lambda| of the last step, where the pair can tell; an explicit one lives below 3 or so.
     """
 
@@ -45,21 +46,22 @@ class Standing:
                 if self.tries
                 else "x or f is NaN or infinite at the start; check x0 and f there"
             ) + ("; the solution seems to blow up" if self.grown > 1e6 else "")
+        what = self._what()
         if self.rtol < 10 * self.eps:
-            return f"{self._what()}; rtol = {self.rtol:g} is at the round-off of the state: raise it, or use float64"
+            return f"{what}; rtol = {self.rtol:g} is at the round-off of the state: raise it, or use float64"
         if self.stiffness > 2:
             return (
-                f"{self._what()}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is "
-                "stiff there, and wants an implicit or exponential method"
+                f"{what}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is stiff "
+                "there, and wants an implicit or exponential method"
             )
         if self.grown > 1e6:
-            return f"{self._what()}; |x| grew {self.grown:.1e}-fold: the solution seems to blow up near this t"
+            return f"{what}; |x| grew {self.grown:.1e}-fold: the solution seems to blow up near this t"
         if self.code == UNDERFLOW:
             return (
-                f"{self._what()}; f may jump there: give its time as jump_times=, or end the run at an event; "
-                "or raise the tolerances"
+                f"{what}; f may jump there: give its time as jump_times=, end the run at an event, or raise "
+                "the tolerances"
             )
-        return f"{self._what()}; give more, raise the tolerances, or take a method of higher order"
+        return f"{what}; give more, raise the tolerances, or take a method of higher order"
 
     def _what(self) -> str:
         return {

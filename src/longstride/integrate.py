@@ -206,8 +206,8 @@ def solve(
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
 
     With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
-    With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are those of
-    `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are
+    those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
 
     Args:
         x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
@@ -226,9 +226,7 @@ def solve(
 
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
-        return adaptive(
-            problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options
-        )
+        return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     method = method or "rk4"

@@ -144,7 +144,9 @@ class Loop:
         else:
             with torch.no_grad():
                 c.h = hairer(
-                    lambda h: stepper.rate(stepper.time(s + h), x + stepper.spread(stepper.sign * h) * c.first),
+                    lambda h: stepper.rate(
+                        stepper.time(s + h), x + stepper.spread(stepper.sign * h) * c.first
+                    ),
                     lambda f: stepper.size(x, f),
                     x,
                     c.first,
@@ -165,7 +167,9 @@ class Loop:
         """Where each leg ends; what has stopped takes steps of length 0 from here on."""
         c.end = torch.where(c.code == RUNNING, self.legs[c.leg], c.s)
         if len(self.legs) > 1:
-            before = torch.nextafter(c.end.to(self.stepper.real), -torch.ones_like(c.end).to(self.stepper.real) / 0)
+            before = torch.nextafter(
+                c.end.to(self.stepper.real), -torch.ones_like(c.end).to(self.stepper.real) / 0
+            )
             self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
 
     def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, list[Tensor]]:
@@ -291,13 +295,17 @@ class Loop:
     def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
         stepper, batch = self.stepper, len(x0)
         nfe = self.base + c.tries * self.cost + c.extra
-        grown = (stepper.norms(c.x) / stepper.norms(x0).clamp_min(1e-300)).expand(batch).tolist()
+        grown = (stepper.norms(c.x) / stepper.norms(x0).clamp_min(1.0)).expand(batch).tolist()
         stiff = (stepper.stiffness(trial) if trial else 0 * c.s).expand(batch).tolist()
-        code, s, h, tries, rejected = (v.expand(batch).tolist() for v in (c.code, c.s, c.h, c.tries, c.rejected))
+        code, s, h, tries, rejected = (
+            v.expand(batch).tolist() for v in (c.code, c.s, c.h, c.tries, c.rejected)
+        )
         sign, rtol, eps = stepper.sign, float(stepper.rtol.min()), torch.finfo(stepper.real).eps
         message = tuple(
-            Standing(method, code[i], sign * s[i], sign * self.end, h[i], tries[i], rejected[i], grown[i], stiff[i],
-                     rtol, eps).message()
+            Standing(
+                method, code[i], sign * s[i], sign * self.end, h[i], tries[i], rejected[i], grown[i],
+                stiff[i], rtol, eps,
+            ).message()
             for i in range(batch)
         )  # fmt: skip
         taken = (c.tries - c.rejected).expand(batch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ Rate = Callable[[Tensor, Tensor], Tensor]
 class Trial:
     """From (s, x) to (s + h, x1), where f is `last`.
 
-    K [S, *shape]: h times the evaluations; the next trial may write over them.  full: K with the evaluations that the interpolant alone needs, once they are made.
+    K [S, *shape]: h times the evaluations; the next trial may write over them.
+    full: K with the evaluations that the interpolant alone needs, once they are made.
     """
 
     s: Tensor
@@ -62,7 +64,7 @@ class Stepper:
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
         self.judges = [x0.new_tensor(row)[None] / root for row in pair.error]
         self.root, self.cost = root, pair.evaluations - 1
-        clock = {"dtype": torch.float64, "device": x0.device}
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
         self.dense = sign * torch.tensor(pair.dense, **clock)
@@ -149,7 +151,7 @@ class Stepper:
 
     @torch.no_grad()
     def stiffness(self, trial: Trial) -> Tensor:
-        """h |lambda| as Hairer and Wanner estimate it, from the last two stages where both stand at the end; else 0."""
+        """h |lambda| as Hairer and Wanner estimate it, where the last two stages stand at the end; else 0."""
         if self.pair.c[-2] != 1.0:
             return 0 * trial.h
         last, before = self.rows[self.cost - 1].clone(), self.rows[self.cost - 2]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ArgumentError, unknown
-from .runge_kutta import DOPRI5, RALSTON_3, TSIT5, Tableau
+from .runge_kutta import DOPRI5, RALSTON_3, TSIT5, Entry, Tableau
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -45,7 +45,7 @@ class Pair:
             if abs(sum(row) - c) > 1e-12:
                 raise ArgumentError(f"the extra row at c = {c} does not sum to c: {row}")
         ends = [sum(row) for row in self.dense]
-        b = [float(w) for w in self.tableau.b]  # type: ignore[arg-type]
+        b = self.a[-1]
         if any(abs(w - end) > 1e-11 for w, end in zip(padded(b, len(ends)), ends, strict=True)):
             raise ArgumentError(f"the interpolant does not end where the step does: {ends}")
 
@@ -70,7 +70,12 @@ class Pair:
     @property
     def a(self) -> Rows:
         """The rows of all S evaluations, the last being b."""
-        return (*self.tableau.a, self.tableau.b)  # type: ignore[return-value]
+        return numbers((*self.tableau.a, self.tableau.b))
+
+
+def numbers(rows: Sequence[Sequence[Entry]]) -> Rows:
+    """The rows of a classical tableau."""
+    return tuple(tuple(e for e in row if isinstance(e, float)) for row in rows)
 
 
 def padded(row: Sequence[float], size: int) -> tuple[float, ...]:
@@ -88,7 +93,8 @@ def hermite(b: Sequence[float]) -> Rows:
 def nested(b: Sequence[float], *tops: Sequence[float]) -> Rows:
     """Dormand's and Hairer's nested form: the cubic of Hermite, plus bubbles at both ends.
 
-    theta^2 (1 - theta)^2 (d_0 + theta (d_1 + (1 - theta) (d_2 + theta (d_3 + ...)))), d_i = sum_j tops[i][j] K_j.
+    theta^2 (1 - theta)^2 (d_0 + theta (d_1 + (1 - theta) (d_2 + theta (d_3 + ...)))) with
+    d_i = sum_j tops[i][j] K_j.
     """
     size = max(map(len, tops))
     cubic = hermite(b)
@@ -172,11 +178,9 @@ _FIFTH = (
     -0.4957589496572501915214079952, 1.664377182454986536961530415, -0.3503288487499736816886487290,
     0.3341791187130174790297318841, 0.08192320648511571246570742613, -0.02235530786388629525884427845,
 )  # fmt: skip
-_THIRD = tuple(
-    float(b) - {0: 0.244094488188976377952755905512, 8: 0.733846688281611857341361741547,
-                11: 0.0220588235294117647058823529412}.get(j, 0.0)  # fmt: skip
-    for j, b in enumerate(DOP853.b)  # type: ignore[arg-type]
-)
+_LOWER = {0: 0.244094488188976377952755905512, 8: 0.733846688281611857341361741547,
+          11: 0.0220588235294117647058823529412}  # fmt: skip
+_THIRD = tuple(b - _LOWER.get(j, 0.0) for j, b in enumerate(numbers([DOP853.b])[0]))
 _TOPS = (
     (-8.4289382761090128651353491142, 0.0, 0.0, 0.0, 0.0, 0.56671495351937776962531783590,
      -3.0689499459498916912797304727, 2.3846676565120698287728149680, 2.1170345824450282767155149946,
@@ -256,7 +260,7 @@ PAIRS = {
         DOP853,
         (_FIFTH, _THIRD),
         8,
-        nested(DOP853.b, *_TOPS),  # type: ignore[arg-type]
+        nested(*numbers([DOP853.b]), *_TOPS),
         7,
         (0.1, 0.2, 7 / 9),
         _EXTRA,
