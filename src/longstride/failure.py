@@ -51,8 +51,8 @@ class Standing:
             return f"{what}; rtol = {self.rtol:g} is at the round-off of the state: raise it, or use float64"
         if self.stiffness > 2:
             return (
-                f"{what}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is stiff "
-                "there, and wants an implicit or exponential method"
+                f"{what}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is "
+                "stiff there, and wants an implicit or exponential method"
             )
         if self.grown > 1e6:
             return f"{what}; |x| grew {self.grown:.1e}-fold: the solution seems to blow up near this t"
