@@ -2,10 +2,10 @@
 
     python benchmarks/adaptive.py
 
-x' = -x from 1 over (0, 50) at rtol 1e-9, atol 1e-12, one state in float64, one thread. Processor time, not wall
-time: the lowest of the rounds, in which all candidates take turns, less that of as many evaluations of f alone,
-over the steps tried. The time of one torch addition in the same rounds says how fast the machine was meanwhile.
-Steps of a peer are counted from its evaluations: six a step of these pairs, after two.
+x' = -x from 1 over (0, 50) at rtol 1e-9, atol 1e-12, one state in float64, one thread. Processor time, not
+wall time: the lowest of the rounds, in which all candidates take turns, less that of as many evaluations of f
+alone, over the steps tried. The time of one torch addition in the same rounds says how fast the machine was.
+Steps are counted from evaluations: six a step of these pairs, after two.
 """
 
 from __future__ import annotations
@@ -101,11 +101,13 @@ def main() -> None:
     lines = [f"| {name} | {row['steps']} | {row['us']:.0f} |" for name, row in found["rows"].items()]
     table = "\n".join(["| solver | steps | microseconds a step, beyond f |", "|---|---|---|", *lines])
     note = (
-        f"torch {torch.__version__}, one thread of processor time. One addition of two such states took "
+        f"torch {torch.__version__}, one thread of processor time. Adding two such states took "
         f"{found['addition_us']:.2f} microseconds; the load of the machine's two cores was {found['load']:.1f} "
         "at the end."
     )
-    head = "# Overhead of an adaptive step\n\n`python benchmarks/adaptive.py`, see there what is measured.\n\n"
+    head = (
+        "# Overhead of an adaptive step\n\n`python benchmarks/adaptive.py`, see there what is measured.\n\n"
+    )
     (RESULTS / "adaptive.md").write_text(f"{head}{table}\n\n{note}\n")
     print(f"{table}\n\n{note}")
 

@@ -107,7 +107,7 @@ class Loop:
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
         self.legs = torch.tensor([*jumps, self.end], **clock)
-        self.save = torch.tensor(save, **clock)
+        self.save, self.saving = torch.tensor(save, **clock), bool(save)
         self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
         self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         self.seen: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in events]
@@ -193,7 +193,7 @@ class Loop:
                 # A step cut short to land says little of the next one.
                 c.h = torch.where(accept & (step < c.h), torch.fmax(c.h, h), h)
                 return trial, ratio, accept, values
-            if len(self.save):
+            if self.saving:
                 c.extra = c.extra + self.dense * self._emit(trial, s1, plain)
             c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
 
@@ -213,7 +213,7 @@ class Loop:
             s1, x1, stop, need = self._cross(c, trial, s1, ok, values)
             landed, c.code = landed & ~stop, torch.where(stop, EVENT, c.code)
             c.values = [torch.where(ok, b, a) for a, b in zip(c.values, values, strict=True)]
-        if len(self.save):
+        if self.saving:
             need = need | self._emit(trial, s1, ok)
         wide = ok.view(stepper.lead)
         c.x = torch.where(wide, x1, c.x)

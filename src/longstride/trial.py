@@ -58,7 +58,8 @@ class Stepper:
         self.rtol, self.atol = rtol, atol
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
-        self.flat = x0.ndim == 2 and not shared  # [B, D] already, as the norm wants it
+        self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
+        self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
         root = math.sqrt(x0.numel() / self.groups)
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
@@ -83,7 +84,8 @@ class Stepper:
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
-        return v.to(self.dtype).view(self.lead)
+        v = v.to(self.dtype)
+        return v if self.groups == 1 else v.view(self.lead)
 
     def times(self, s: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         """What f is told at s + c h: [B] in the state's precision, or a scalar where the step is shared."""
@@ -108,11 +110,11 @@ class Stepper:
                 f = self.rate(t, at)
                 ks.append(by * f)
             return Trial(s, h, x, at, f, torch.stack(ks))
-        flat, at, f = x.view(1, -1), x, first
+        flat, at, f = x if self.row else x.view(1, -1), x, first
         torch.mul(by, first, out=self.slots[0])
         for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
             at = torch.addmm(flat, row, known)
-            if at.shape != self.shape:
+            if not self.row:
                 at = at.view(self.shape)
             f = self.rate(t, at)
             torch.mul(by, f, out=slot)
@@ -130,7 +132,7 @@ class Stepper:
             self.seen = [flat[: row.shape[1]] for row in self.judges]
         scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
         e, *other = [
-            self._norm(torch.mm(row, k).view(self.shape).div_(scale))
+            self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
             for k, row in zip(self.seen, self.judges, strict=True)
         ]
         # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
