@@ -102,8 +102,8 @@ def main() -> None:
     table = "\n".join(["| solver | steps | microseconds a step, beyond f |", "|---|---|---|", *lines])
     note = (
         f"torch {torch.__version__}, one thread of processor time. Adding two such states took "
-        f"{found['addition_us']:.2f} microseconds; the load of the machine's two cores was {found['load']:.1f} "
-        "at the end."
+        f"{found['addition_us']:.2f} microseconds; the load of the machine's two cores was "
+        f"{found['load']:.1f} at the end."
     )
     head = (
         "# Overhead of an adaptive step\n\n`python benchmarks/adaptive.py`, see there what is measured.\n\n"

@@ -319,8 +319,11 @@ def test_a_budget_is_never_exceeded_and_gives_what_was_reached(budget: int) -> N
 
 @pytest.mark.parametrize("limit", [0, 7])
 def test_step_limit(limit: int) -> None:
-    run = ls.solve(ls.ODE(turn), torch.ones(1, 2, dtype=F64), t=(0, 100), max_steps=limit)
+    x0 = torch.ones(1, 2, dtype=F64)
+    run = ls.solve(ls.ODE(turn), x0, t=(0, 100), max_steps=limit, save_at=[0.0, 100.0])
     assert (run.status, run.stats.steps) == (("step_limit",), limit)
+    assert torch.equal(run.x[0], x0)
+    assert run.x[1].isnan().all()
     assert "max_steps" in run.message[0]
 
 

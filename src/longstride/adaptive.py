@@ -64,7 +64,8 @@ def adaptive(
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
         message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
 
-    Backpropagation goes through the accepted steps, their sizes taken as given.
+    Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
+    go back to is seen from x0 and the first value of f.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.

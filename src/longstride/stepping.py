@@ -132,6 +132,9 @@ class Loop:
         s = torch.full((stepper.groups,), self.start, dtype=torch.float64, device=x.device)
         zero = torch.zeros_like(s, dtype=torch.int64)
         c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, self.controller.start(s * 0 + 1), [])
+        if self.saving and float(self.save[0]) == self.start:
+            self.pieces.append((self.next_save, torch.arange(len(x), device=x.device), x))
+            self.next_save = self.next_save + 1
         if limits.max_steps == 0 or self._spent(c).any():
             c.code, self.base = zero + (NFE_LIMIT if limits.max_steps else STEP_LIMIT), 0
             return c
@@ -156,10 +159,6 @@ class Loop:
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
         c.code = torch.where(bad, NON_FINITE, c.code)
         c.values = [event.value(t, x) for event in self.events]
-        at_start = torch.searchsorted(self.save, self.start, right=True)
-        if at_start:
-            self._keep(torch.zeros_like(self.next_save), x)
-        self.next_save = self.next_save + at_start
         self._aim(c)
         return c
 
@@ -288,9 +287,6 @@ class Loop:
         x = self.stepper.between(trial.x[sample], K, theta.clamp(max=1.0))
         self.pieces.append((mark, sample, x))
         return (count > 0)[: len(s1)]
-
-    def _keep(self, mark: Tensor, x: Tensor) -> None:
-        self.pieces.append((mark, torch.arange(len(x), device=x.device), x))
 
     def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
         stepper, batch = self.stepper, len(x0)
