@@ -376,6 +376,17 @@ def test_the_way_with_gradients_is_the_way_without() -> None:
     assert plain.stats.nfe == graph.stats.nfe
 
 
+@pytest.mark.parametrize("starts", [(1.0, 0.2, 0.9), (1.0,)])
+def test_steps_that_failed_leave_no_nan_in_a_gradient(starts: tuple[float, ...]) -> None:
+    """x' = -c sqrt(x): (sqrt(x0) - c t/2)^2. Trials that overshoot below 0 are NaN and rejected."""
+    c = torch.tensor([1.0, 0.01, 1.0][: len(starts)], dtype=F64)[:, None]
+    x0 = column(*starts).requires_grad_()
+    run = ls.solve(ls.ODE(lambda t, x: -c * x.sqrt()), x0, t=(0, 1.7), rtol=1e-8, first_step=1.7)
+    (found,) = torch.autograd.grad(run.x.sum(), x0)
+    assert run.stats.rejected[0] > 0
+    assert torch.allclose(found, 1 - c * 0.85 / x0.detach().sqrt(), rtol=1e-5)
+
+
 # Bad input
 
 

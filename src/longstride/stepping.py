@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -141,6 +141,7 @@ class Loop:
         t = stepper.time(s)
         c.first = stepper.rate(t, x)
         stepper.prepare(x, c.first)
+        self.reserve += self.cost * (stepper.graph and stepper.groups > 1)
         span = s * 0 + min(limits.max_step, self.end - self.start)
         if limits.first_step:
             c.h = torch.fmin(s * 0 + limits.first_step, span)
@@ -206,6 +207,8 @@ class Loop:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
         stepper, active = self.stepper, c.code == RUNNING
         ok = accept & active
+        if stepper.graph:
+            trial = self._sound(c, trial, ok)
         landed = ok & (trial.h >= c.end - c.s)
         s1, x1, need = torch.where(landed, c.end, trial.s + trial.h), trial.x1, torch.zeros_like(ok)
         if self.events:
@@ -231,6 +234,15 @@ class Loop:
         out = (c.code == RUNNING) & (self._spent(c) | (limit == STEP_LIMIT))
         c.code = torch.where(out, limit, c.code)
         c.tries = torch.where(active & (c.code != RUNNING), c.n, c.tries)
+
+    def _sound(self, c: Carry, trial: Trial, ok: Tensor) -> Trial:
+        """The trial without what would make NaN of a gradient: a weight of 0 on what failed is not enough."""
+        if not bool(ok.any()):
+            return replace(trial, x1=c.x, last=c.first)
+        if bool(trial.K.isfinite().all()):
+            return trial
+        c.extra = c.extra + self.cost * (c.code == RUNNING)
+        return self.stepper.trial(c.s, torch.where(ok, trial.h, 0.0), c.x, c.first)
 
     def _jump(self, c: Carry, jumped: Tensor) -> None:
         """f anew behind a jump, for those that landed on one."""
