@@ -402,7 +402,7 @@ def test_an_ode_gets_its_time_as_a_tensor_and_must_return_what_it_got() -> None:
         ({"steps": 2, "save_at": []}, "empty"),
         ({"steps": 2, "save_at": [-1.0, 1.0]}, "turning back"),
         ({"steps": 2, "x0": torch.ones(2, dtype=torch.int64)}, "floating"),
-        ({}, "either dt= or steps="),
+        ({"steps": 2, "dt": 0.1}, "either dt= or steps="),
     ],
 )
 def test_bad_arguments_of_solve_are_refused(arguments: dict, message: str) -> None:

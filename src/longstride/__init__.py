@@ -1,9 +1,10 @@
 """Longstride: anything that evolves in time, in as few model evaluations as possible."""
 
-from . import fields, gradients, grid, learn, metrics, models, process, samplers
+from . import control, fields, gradients, grid, learn, metrics, models, process, samplers
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
+from .events import Event
 from .guidance import Guidance
 from .integrate import Solution, State, Stats, solve
 from .invert import invert
@@ -23,6 +24,7 @@ __all__ = [
     "ODE",
     "ArgumentError",
     "Denoiser",
+    "Event",
     "Guidance",
     "Parallel",
     "Plan",
@@ -34,6 +36,7 @@ __all__ = [
     "Stats",
     "Step",
     "advance",
+    "control",
     "fields",
     "gradients",
     "grid",

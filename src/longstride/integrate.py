@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .core import Field, advance
 from .errors import ArgumentError, SolveError, finite, positive, whole
+from .events import Crossings
 from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
@@ -27,6 +28,7 @@ class Stats:
     """nfe: evaluations of a field per sample.  network_calls: forward passes behind them, per sample.
 
     rounds: evaluations that wait for each other: all of them, unless they were swept in parallel.
+    accepted, rejected, nfe_each: of each sample [B], in an adaptive run; nfe and steps are the largest.
     """
 
     nfe: int = 0
@@ -34,16 +36,27 @@ class Stats:
     steps: int = 0
     seconds: float = 0.0
     rounds: int = 0
+    accepted: Tensor | None = None
+    rejected: Tensor | None = None
+    nfe_each: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Solution:
-    """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost."""
+    """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost.
+
+    Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
+    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
+    """
 
     x: Tensor
     t: tuple[float, ...]
     status: tuple[str, ...]
     stats: Stats = field(default_factory=Stats)
+    t_end: Tensor | None = None
+    x_end: Tensor | None = None
+    events: tuple[Crossings, ...] = ()
+    message: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +164,7 @@ def take(
         return advance(fields, step, xs, fs, zs)
     except Exception as error:
         kind = type(error) if isinstance(error, SolveError) else SolveError
-        raise kind(f"{_where(plan, n)}: {_said(error)}") from error
+        raise kind(f"{_where(plan, n)}: {said(error)}") from error
 
 
 def _where(plan: Plan, n: int) -> str:
@@ -161,7 +174,7 @@ def _where(plan: Plan, n: int) -> str:
     )
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What an error of the network or of f says, in one line."""
     return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
 
@@ -181,7 +194,7 @@ def solve(
     x0: Tensor,
     *,
     t: tuple[float, float] | None = None,
-    method: str = "rk4",
+    method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
     save_at: Sequence[float] | None = None,
@@ -190,7 +203,11 @@ def solve(
     grad: bool = True,
     **options: Any,
 ) -> Solution:
-    """Integrate a problem over t = (start, end) in equal steps, or by a plan.
+    """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
+
+    With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
+    With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are
+    those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
 
     Args:
         x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
@@ -204,10 +221,17 @@ def solve(
     """
     if plan is not None:
         return _planned(problem, x0, plan, callback, grad, t or dt or steps or save_at or options)
-    if (dt is None) == (steps == 0):
-        raise ArgumentError("give either dt= or steps=: the step is fixed, and chosen by you")
+    if dt is None and steps == 0:
+        from .adaptive import DEFAULT, adaptive  # it builds on Solution, above
+
+        if callback is not None:
+            raise ArgumentError("callback= goes with dt=, steps= or plan=")
+        return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
+    if dt is not None and steps:
+        raise ArgumentError("give either dt= or steps=, not both")
+    method = method or "rk4"
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
-    _check_state(x0)
+    check_state(x0)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
@@ -241,7 +265,7 @@ def solve(
     return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
 
 
-def _check_state(x0: Tensor) -> None:
+def check_state(x0: Tensor) -> None:
     if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
         raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
 
@@ -252,7 +276,7 @@ def _planned(
     if others:
         raise ArgumentError("plan= already holds times and weights: leave out t, dt, steps, save_at, options")
     plan.demand({})
-    _check_state(x0)
+    check_state(x0)
     known = plan.method in REGISTRY
     exponential = known and get(plan.method, **plan.options).exponential
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):

@@ -17,7 +17,8 @@ from .operator import Linear
 class ODE:
     """dx/dt = L x + f(t, x), x [B, ...].
 
-    f(t, x) gets t as a scalar tensor, real, where x is and as precise.
+    f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
+    sample, [B], unless the step is shared.
 
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
@@ -45,3 +46,10 @@ class ODE:
         if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
             return (rate,)
         return (lambda t, x: rate(t, x) + self.L * x,)
+
+    @property
+    def rate(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """dx/dt whole, of tensors, as an adaptive run asks for it."""
+        if not isinstance(self.L, Tensor) and self.L == 0:
+            return self.f
+        return lambda t, x: self.f(t, x) + self.L * x

@@ -1,0 +1,198 @@
+"""Adaptive integration of a problem: what is asked for, checked, and what is given back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .control import Controller, I
+from .errors import ArgumentError, SolveError, finite, unknown
+from .events import Event
+from .failure import EVENT, REACHED, STATUSES
+from .integrate import Solution, Stats, check_state, said
+from .methods.embedded import pair
+from .problem import ODE
+from .stepping import Ended, Limits, Loop
+from .trial import Rate, Stepper
+
+DEFAULT = "tsit5"
+
+
+def adaptive(
+    problem: ODE,
+    x0: Tensor,
+    *,
+    t: tuple[float, float] | None,
+    method: str = DEFAULT,
+    rtol: float | Tensor = 1e-6,
+    atol: float | Tensor = 1e-9,
+    save_at: Sequence[float] | None = None,
+    controller: Controller | None = None,
+    shared_step: bool = False,
+    jump_times: Sequence[float] = (),
+    events: Sequence[Event] = (),
+    raise_on_failure: bool = False,
+    grad: bool = True,
+    **limits: Any,
+) -> Solution:
+    """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
+
+    A step is kept if the root mean square over a sample of error/(atol + rtol max(|x|, |x1|)) is at most 1,
+    of the error estimated in that step. What accumulates is usually some ten times as much.
+
+    Args:
+        rtol, atol: numbers, or tensors that broadcast with x.
+        save_at: times from start to end without turning back; between steps the pair's interpolant gives
+            the state, at its own order (`methods.embedded`). Default: the end alone.
+        controller: `ls.control.PI()`, or anything like it.
+        shared_step: one step for the batch, the root mean square over all of it; f gets a scalar t. Else
+            samples step on their own, f gets t [B], and a sample's result does not depend on its batch.
+        jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
+        events: see `Event`.
+        raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
+            first_step (default: Hairer's choice, one evaluation); min_step; max_step.
+
+    Returns:
+        x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
+        message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
+
+    Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
+    go back to is seen from x0 and the first value of f.
+
+    Raises:
+        ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.
+    """
+    began = time.perf_counter()
+    check_state(x0)
+    scheme, bounds = pair(method), Limits(**_known(limits))
+    if not isinstance(t, Sequence) or len(t) != 2:
+        raise ArgumentError(f"t = {t!r}: it is (start, end)")
+    start, end = (finite("t", s) for s in t)
+    sign = 1.0 if end >= start else -1.0
+    times = (end,) if save_at is None else _floats("save_at", save_at)
+    if not times:
+        raise ArgumentError("save_at is empty: leave it out to save the end")
+    _within("save_at", times, start, end, sign)
+    jumps = _floats("jump_times", jump_times)
+    jumps = tuple(
+        s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
+    )
+    if shared_step and events and len(x0) > 1:
+        raise ArgumentError("events stop samples one by one: leave out shared_step")
+    tolerances = _tolerances(x0, rtol=rtol, atol=atol)
+    if start == end or not x0.numel():
+        return _at_once(x0, times, start)
+
+    x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
+    stepper = Stepper(scheme, _checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
+    span, saved = (sign * start, sign * end), [sign * s for s in times]
+    saved = [] if save_at is None else saved
+    loop = Loop(stepper, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+    ended = loop.run(x0, method)
+    if save_at is None:
+        reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+        x = torch.where(reached, ended.x, math.nan)[None]
+    else:
+        x = ended.saved(len(times), x0.shape)
+    return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+
+
+def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
+    """f, whose errors name the method and the time."""
+    rate, shape, dtype = problem.rate, x0.shape, x0.dtype
+
+    def checked(t: Tensor, x: Tensor) -> Tensor:
+        try:
+            out = rate(t, x)
+            if out.dtype != dtype or out.shape != shape:
+                raise SolveError(
+                    f"f returned {out.dtype}, {tuple(out.shape)} for x of {dtype}, {tuple(shape)}: return "
+                    "dx/dt, one for one, in x's own dtype"
+                )
+        except Exception as error:
+            low, high = float(t.min()), float(t.max())
+            where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
+            raise SolveError(f"{where}: {said(error)}") from error
+        return out
+
+    return checked
+
+
+def _known(limits: dict[str, Any]) -> dict[str, Any]:
+    names = [f.name for f in fields(Limits)]
+    for name in limits:
+        if name not in names:
+            raise unknown("argument of an adaptive run", name, names)
+    return limits
+
+
+def _within(what: str, times: Sequence[float], start: float, end: float, sign: float) -> None:
+    if any(sign * b <= sign * a for a, b in pairwise(times)) or not (
+        sign * start <= sign * times[0] and sign * times[-1] <= sign * end
+    ):
+        raise ArgumentError(f"{what} must go from {start} to {end} without turning back")
+
+
+def _floats(what: str, values: Any) -> tuple[float, ...]:
+    values = values.tolist() if isinstance(values, Tensor) else values
+    return tuple(finite(what, value) for value in values)
+
+
+def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
+    """rtol, atol beside the state."""
+    found = []
+    for name, value in given.items():
+        tensor = torch.as_tensor(value, dtype=x0.dtype.to_real(), device=x0.device).detach()
+        try:
+            fits = torch.broadcast_shapes(tensor.shape, x0.shape) == x0.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ArgumentError(f"{name} of shape {tuple(tensor.shape)} does not go with x {tuple(x0.shape)}")
+        if not bool((tensor >= 0).all()) or not bool(tensor.isfinite().all()):
+            raise ArgumentError(f"{name} = {value!r}: it must be finite and not negative")
+        found.append(tensor)
+    if bool((found[0] + found[1] == 0).any()):
+        raise ArgumentError("rtol and atol are both 0: no step is that exact; give one of them")
+    # With atol = 0 an element that is and stays 0 is 0/tiny and not 0/0.
+    return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
+
+
+def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
+    """An interval of length 0: the start."""
+    ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
+    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+    stats = Stats(accepted=none, rejected=none, nfe_each=none)
+    status, said = ("reached",) * len(x0), ("",) * len(x0)
+    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said)
+
+
+def _solution(
+    x: Tensor, times: tuple[float, ...], ended: Ended, seconds: float, raise_on_failure: bool
+) -> Solution:
+    codes = ended.code.tolist()
+    failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
+    if raise_on_failure and failed:
+        raise SolveError(f"{len(failed)} of {len(codes)} samples failed; sample {failed[0]}: "
+                         + ended.message[failed[0]])  # fmt: skip
+    nfe = int(ended.nfe.max())
+    stats = Stats(
+        nfe,
+        nfe,
+        int((ended.accepted + ended.rejected).max()),
+        seconds,
+        nfe,
+        accepted=ended.accepted,
+        rejected=ended.rejected,
+        nfe_each=ended.nfe,
+    )
+    status = tuple(STATUSES[code] for code in codes)
+    return Solution(x, times, status, stats, ended.t, ended.x, ended.crossings, ended.message)

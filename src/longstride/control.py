@@ -1,0 +1,106 @@
+"""How large the next step is: controllers, and the size of the first step.
+
+A controller sees the error ratio of each sample, the estimated error over what the tolerance allows, and says
+by which factor the step changes and whether this one is kept. Anything with the two methods of `Controller`
+is one; all is tensors, so that several steps may go into one graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from .errors import ArgumentError
+
+History = tuple[Tensor, ...]
+
+
+class Controller(Protocol):
+    """start(ones) gives the history of a run of as many samples.
+
+    control(ratio, history, power) gives factor, accept and the next history, all [B] as ratio is. The
+    estimate falls with h^power. A ratio of NaN or infinity is a step that failed: it must not be accepted,
+    and its factor must be below 1.
+    """
+
+    def start(self, ones: Tensor) -> History: ...
+
+    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]: ...
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """h' = h safety r_n^(-beta_1/k) r_(n-1)^(-beta_2/k) r_(n-2)^(-beta_3/k), bounded (Soderlind 2003)."""
+
+    safety: float = 0.9
+    min_factor: float = 0.2
+    max_factor: float = 10.0
+    betas: ClassVar[tuple[float, ...]] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.safety <= 1 or not 0 < self.min_factor < 1 < self.max_factor:
+            raise ArgumentError(f"{self}: it takes safety in (0, 1] and min_factor < 1 < max_factor")
+
+    def start(self, ones: Tensor) -> History:
+        return (ones,) * (len(self.betas) - 1)
+
+    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+        accept = ratio <= 1.0
+        factor = ratio.pow(-self.betas[0] / power)
+        for beta, before in zip(self.betas[1:], history, strict=True):
+            factor = factor * before.pow(-beta / power)
+        if history:  # what came before may not make a step that failed longer
+            factor = torch.where(accept, factor, ratio.pow(-1 / power))
+        factor = factor.mul_(self.safety).nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
+        if history:
+            latest = (ratio.clamp_min(1e-4), *history[:-1])
+            history = tuple(torch.where(accept, new, old) for new, old in zip(latest, history, strict=True))
+        return factor, accept, history
+
+
+@dataclass(frozen=True)
+class I(_Filter):  # noqa: E742 (the field's name for it)
+    """The elementary controller: what the last error alone says."""
+
+
+@dataclass(frozen=True)
+class PI(_Filter):
+    """Proportional and integral: the error's trend damps the steps where stability limits them.
+
+    beta = (0.85, -0.2), as in DOPRI5 (Hairer, Norsett and Wanner 1993; Gustafsson 1991).
+    """
+
+    betas: ClassVar[tuple[float, ...]] = (0.85, -0.2)
+
+
+@dataclass(frozen=True)
+class PID(_Filter):
+    """With a derivative: beta = (0.58, -0.21, 0.1), after Kennedy and Carpenter 2003, as ARKODE has it."""
+
+    betas: ClassVar[tuple[float, ...]] = (0.58, -0.21, 0.1)
+
+
+def first_step(
+    ahead: Callable[[Tensor], Tensor],
+    size: Callable[[Tensor], Tensor],
+    x: Tensor,
+    f: Tensor,
+    order: int,
+    span: Tensor,
+) -> Tensor:
+    """The first step of each sample: Hairer, Norsett and Wanner 1993, II.4. One evaluation.
+
+    ahead(h) is f at x + h f; size is the norm of a state, weighted by the tolerances; span: the
+    longest step there may be.
+    """
+    d0, d1 = size(x), size(f)
+    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
+    h0 = torch.fmin(h0, span)
+    d2 = size(ahead(h0) - f) / h0
+    most = torch.fmax(d1, d2)
+    h1 = torch.where(most <= 1e-15, (h0 * 1e-3).clamp_min(1e-6), (0.01 / most).pow(1 / (order + 1)))
+    return torch.fmin(torch.fmin(100 * h0, h1), span)

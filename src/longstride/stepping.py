@@ -1,0 +1,332 @@
+"""The adaptive loop: steps of each sample's own, output between them, events, statuses.
+
+Each pass tries one step of every sample. `Stepper` and the controller are functions of tensors, what is
+accepted is a mask, and the host looks once at whether anything but plain progress happened.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .control import Controller
+from .control import first_step as hairer
+from .errors import ArgumentError, finite, positive, whole
+from .events import Crossings, Event, locate
+from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
+from .trial import Stepper, Trial
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Where each sample stopped and why; pieces: (mark, sample, x) of what was to be saved, as it came."""
+
+    x: Tensor
+    t: Tensor
+    code: Tensor
+    nfe: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    message: tuple[str, ...]
+    pieces: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    crossings: tuple[Crossings, ...] = ()
+
+    def saved(self, marks: int, shape: Sequence[int]) -> Tensor:
+        """[marks, *shape], NaN where a sample did not come."""
+        out = self.x.new_full((marks, *shape), math.nan)
+        if not self.pieces:
+            return out
+        mark, sample, x = (torch.cat(part) for part in zip(*self.pieces, strict=True))
+        return out.index_put((mark, sample), x)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may spend, and how long its steps may be; all in the clock that rises."""
+
+    max_steps: int = 100_000
+    nfe: int | None = None
+    first_step: float | None = None
+    min_step: float = 0.0
+    max_step: float = math.inf
+
+    def __post_init__(self) -> None:
+        whole("max_steps", self.max_steps, 0)
+        if self.nfe is not None:
+            whole("nfe", self.nfe, 0)
+        if self.first_step is not None:
+            positive("first_step", self.first_step)
+        if finite("min_step", self.min_step) < 0:
+            raise ArgumentError(f"min_step = {self.min_step}: it must not be negative")
+        if math.isnan(self.max_step) or not self.max_step > self.min_step:
+            raise ArgumentError(f"max_step = {self.max_step}: it must be above min_step and 0")
+
+
+@dataclass
+class Carry:
+    """Between two steps, [G] each but x and first [B, ...]: first is f at (s, x), values those of the events.
+
+    leg: jumps passed.  end: where the leg ends, or the sample has.  n: steps tried; tries: of what stopped.
+    extra: evaluations beyond those of the steps.
+    """
+
+    s: Tensor
+    h: Tensor
+    x: Tensor
+    first: Tensor
+    code: Tensor
+    leg: Tensor
+    end: Tensor
+    tries: Tensor
+    extra: Tensor
+    rejected: Tensor
+    history: tuple[Tensor, ...]
+    values: list[Tensor]
+    n: int = 0
+
+
+class Loop:
+    """One run: s from start to end, over marks where f jumps, output at `save`."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        controller: Controller,
+        limits: Limits,
+        span: tuple[float, float],
+        jumps: Sequence[float],
+        save: Sequence[float],
+        events: Sequence[Event],
+    ) -> None:
+        self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
+        self.start, self.end = span
+        self.legs = torch.tensor([*jumps, self.end], **clock)
+        self.save, self.saving = torch.tensor(save, **clock), bool(save)
+        self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
+        self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.seen: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in events]
+        # What a run costs: before its first step, for each, and at most besides after one.
+        self.base = 1 if limits.first_step else 2
+        self.cost = stepper.pair.evaluations - 1
+        self.dense = len(stepper.pair.extra_c)
+        self.reserve = self.dense * bool(save or events) + bool(jumps)
+
+    def run(self, x: Tensor, method: str) -> Ended:
+        """Steps until every sample has stopped."""
+        c, trial = self._begin(x), None
+        with torch.set_grad_enabled(self.stepper.graph):
+            while bool((c.code == RUNNING).any()):
+                trial, ratio, accept, values = self._plain_steps(c)
+                self._settle(c, trial, ratio, accept, values)
+                self._aim(c)
+        return self._ended(c, x, trial, method)
+
+    def _begin(self, x: Tensor) -> Carry:
+        stepper, limits = self.stepper, self.limits
+        s = torch.full((stepper.groups,), self.start, dtype=torch.float64, device=x.device)
+        zero = torch.zeros_like(s, dtype=torch.int64)
+        c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, self.controller.start(s * 0 + 1), [])
+        if self.saving and float(self.save[0]) == self.start:
+            self.pieces.append((self.next_save, torch.arange(len(x), device=x.device), x))
+            self.next_save = self.next_save + 1
+        if limits.max_steps == 0 or self._spent(c).any():
+            c.code, self.base = zero + (NFE_LIMIT if limits.max_steps else STEP_LIMIT), 0
+            return c
+        t = stepper.time(s)
+        c.first = stepper.rate(t, x)
+        stepper.prepare(x, c.first)
+        self.reserve += self.cost * (stepper.graph and stepper.groups > 1)
+        span = s * 0 + min(limits.max_step, self.end - self.start)
+        if limits.first_step:
+            c.h = torch.fmin(s * 0 + limits.first_step, span)
+        else:
+            with torch.no_grad():
+                c.h = hairer(
+                    lambda h: stepper.rate(
+                        stepper.time(s + h), x + stepper.spread(stepper.sign * h) * c.first
+                    ),
+                    lambda f: stepper.size(x, f),
+                    x,
+                    c.first,
+                    stepper.pair.order,
+                    span,
+                )
+        bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
+        c.code = torch.where(bad, NON_FINITE, c.code)
+        c.values = [event.value(t, x) for event in self.events]
+        self._aim(c)
+        return c
+
+    def _aim(self, c: Carry) -> None:
+        """Where each leg ends; what has stopped takes steps of length 0 from here on."""
+        c.end = torch.where(c.code == RUNNING, self.legs[c.leg], c.s)
+        if len(self.legs) > 1:
+            before = torch.nextafter(
+                c.end.to(self.stepper.real), -torch.ones_like(c.end).to(self.stepper.real) / 0
+            )
+            self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
+
+    def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, list[Tensor]]:
+        """Steps for as long as all samples are accepted and nothing else happens; the first that is not."""
+        stepper, longest = self.stepper, self.limits.max_step
+        while True:
+            left = c.end - c.s
+            step = torch.minimum(c.h, left)
+            if longest < math.inf:
+                step = step.clamp(max=longest)
+            trial = stepper.trial(c.s, step, c.x, c.first)
+            ratio = stepper.ratio(trial)
+            factor, accept, c.history = self.controller.control(ratio, c.history, stepper.pair.shrinks)
+            h, s1, plain = step * factor, c.s + step, accept & (step < left)
+            c.n += 1
+            values = [event.value(stepper.time(s1), trial.x1) for event in self.events]
+            for event, before, after in zip(self.events, c.values, values, strict=True):
+                plain = plain & ~event.crossed(before, after)
+            out = c.n >= self.limits.max_steps or (self.limits.nfe is not None and self._spent(c).any())
+            if out or not plain.all():
+                # A step cut short to land says little of the next one.
+                c.h = torch.where(accept & (step < c.h), torch.fmax(c.h, h), h)
+                return trial, ratio, accept, values
+            if self.saving:
+                c.extra = c.extra + self.dense * self._emit(trial, s1, plain)
+            c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
+
+    def _spent(self, c: Carry) -> Tensor:
+        """[G]: whether one more step may cost more than there is."""
+        if self.limits.nfe is None:
+            return torch.zeros_like(c.extra, dtype=torch.bool)
+        return self.base + (c.n + 1) * self.cost + c.extra + self.reserve > self.limits.nfe
+
+    def _settle(self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, values: list[Tensor]) -> None:
+        """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
+        stepper, active = self.stepper, c.code == RUNNING
+        ok = accept & active
+        if stepper.graph:
+            trial = self._sound(c, trial, ok)
+        landed = ok & (trial.h >= c.end - c.s)
+        s1, x1, need = torch.where(landed, c.end, trial.s + trial.h), trial.x1, torch.zeros_like(ok)
+        if self.events:
+            s1, x1, stop, need = self._cross(c, trial, s1, ok, values)
+            landed, c.code = landed & ~stop, torch.where(stop, EVENT, c.code)
+            c.values = [torch.where(ok, b, a) for a, b in zip(c.values, values, strict=True)]
+        if self.saving:
+            need = need | self._emit(trial, s1, ok)
+        wide = ok.view(stepper.lead)
+        c.x = torch.where(wide, x1, c.x)
+        c.first = torch.where(wide, trial.last, c.first)
+        c.s = torch.where(ok, s1, c.s)
+        c.extra = c.extra + self.dense * need
+        refused = active & ~accept
+        c.rejected = c.rejected + refused
+        least = 4 * torch.finfo(stepper.real).eps * c.s.abs() + 1e-26 * (self.end - self.start)
+        under = refused & (c.h <= least.clamp_min(self.limits.min_step))
+        c.code = torch.where(under, torch.where(ratio.isfinite(), UNDERFLOW, NON_FINITE), c.code)
+        c.code = torch.where(landed & (c.leg == len(self.legs) - 1), REACHED, c.code)
+        if len(self.legs) > 1:
+            self._jump(c, landed & (c.code == RUNNING))
+        limit = STEP_LIMIT if c.n >= self.limits.max_steps else NFE_LIMIT
+        out = (c.code == RUNNING) & (self._spent(c) | (limit == STEP_LIMIT))
+        c.code = torch.where(out, limit, c.code)
+        c.tries = torch.where(active & (c.code != RUNNING), c.n, c.tries)
+
+    def _sound(self, c: Carry, trial: Trial, ok: Tensor) -> Trial:
+        """The trial without what would make NaN of a gradient: a weight of 0 on what failed is not enough."""
+        if not bool(ok.any()):
+            return replace(trial, x1=c.x, last=c.first)
+        if bool(trial.K.isfinite().all()):
+            return trial
+        c.extra = c.extra + self.cost * (c.code == RUNNING)
+        return self.stepper.trial(c.s, torch.where(ok, trial.h, 0.0), c.x, c.first)
+
+    def _jump(self, c: Carry, jumped: Tensor) -> None:
+        """f anew behind a jump, for those that landed on one."""
+        if not bool(jumped.any()):
+            return
+        c.leg, c.extra, real = c.leg + jumped, c.extra + jumped, c.s.to(self.stepper.real)
+        behind = torch.where(jumped, torch.nextafter(real, torch.full_like(real, math.inf)), real)
+        fresh = self.stepper.rate(self.stepper.time(behind), c.x)
+        c.first = torch.where(jumped.view(self.stepper.lead), fresh, c.first)
+
+    def _cross(
+        self, c: Carry, trial: Trial, s1: Tensor, ok: Tensor, values: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Events within a step: where it ends now, the state there, who stops, who was looked at between."""
+        stepper, thetas = self.stepper, list[Tensor]()
+        for event, before, after in zip(self.events, c.values, values, strict=True):
+            hit = ok & event.crossed(before, after)
+
+            def g(theta: Tensor, event: Event = event) -> Tensor:
+                return event.value(stepper.time(c.s + theta * trial.h), stepper.along(trial, theta))
+
+            with torch.no_grad():
+                found = locate(g, before) if bool(hit.any()) else torch.ones_like(s1)
+            thetas.append(torch.where(hit, found, math.inf))
+        ends = [theta for event, theta in zip(self.events, thetas, strict=True) if event.terminal]
+        last = torch.stack([torch.full_like(s1, math.inf), *ends]).amin(0)
+        stop, need = last <= 1, torch.zeros_like(ok)
+        for seen, theta in zip(self.seen, thetas, strict=True):
+            who = ((theta <= 1) & (theta <= last)).nonzero()[:, 0]
+            need[who] = True
+            if len(who):
+                at = theta.clamp(max=1)
+                seen.append((who, (c.s + at * trial.h)[who], stepper.along(trial, at)[who]))
+        at = torch.where(stop, last, 1.0)
+        if bool(stop.any()):
+            s1 = torch.where(stop, c.s + at * trial.h, s1)
+            x1 = torch.where(stop.view(stepper.lead), stepper.along(trial, at), trial.x1)
+            return s1, x1, stop, need
+        return s1, trial.x1, stop, need
+
+    def _emit(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
+        """Keep the states at the times of `save` in (s, s1]; returns for whom there were some [G]."""
+        upto = torch.searchsorted(self.save, s1, right=True).expand(len(self.next_save))
+        upto = torch.where(ok, upto, self.next_save)
+        count, begin = upto - self.next_save, self.next_save
+        self.next_save = upto
+        if not bool(count.any()):
+            return torch.zeros_like(ok)
+        sample = torch.repeat_interleave(count)
+        mark = torch.arange(len(sample), device=count.device) - (count.cumsum(0) - count - begin)[sample]
+        group = sample if len(s1) > 1 else torch.zeros_like(sample)
+        theta = (self.save[mark] - trial.s[group]) / trial.h[group]
+        K = self.stepper.complete(trial)[:, sample]
+        x = self.stepper.between(trial.x[sample], K, theta.clamp(max=1.0))
+        self.pieces.append((mark, sample, x))
+        return (count > 0)[: len(s1)]
+
+    def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
+        stepper, batch = self.stepper, len(x0)
+        nfe = self.base + c.tries * self.cost + c.extra
+        grown = (stepper.norms(c.x) / stepper.norms(x0).clamp_min(1.0)).expand(batch).tolist()
+        stiff = (stepper.stiffness(trial) if trial else 0 * c.s).expand(batch).tolist()
+        code, s, h, tries, rejected = (
+            v.expand(batch).tolist() for v in (c.code, c.s, c.h, c.tries, c.rejected)
+        )
+        sign, rtol, eps = stepper.sign, float(stepper.rtol.min()), torch.finfo(stepper.real).eps
+        message = tuple(
+            Standing(
+                method, code[i], sign * s[i], sign * self.end, h[i], tries[i], rejected[i], grown[i],
+                stiff[i], rtol, eps,
+            ).message()
+            for i in range(batch)
+        )  # fmt: skip
+        taken = (c.tries - c.rejected).expand(batch)
+        crossings = tuple(self._crossings(seen, x0) for seen in self.seen)
+        t = (sign * c.s).expand(batch)
+        return Ended(
+            c.x, t, c.code.expand(batch), nfe.expand(batch), taken, c.rejected.expand(batch), message,
+            self.pieces, crossings,
+        )  # fmt: skip
+
+    def _crossings(self, seen: list[tuple[Tensor, Tensor, Tensor]], x0: Tensor) -> Crossings:
+        if not seen:
+            none = torch.zeros(0, dtype=torch.int64, device=x0.device)
+            return Crossings(none, none.to(torch.float64), x0[:0])
+        sample, s, x = (torch.cat(part) for part in zip(*seen, strict=True))
+        return Crossings(sample, self.stepper.sign * s, x)

@@ -1,0 +1,185 @@
+"""A trial step of an embedded pair on a batch: its evaluations, its error ratio, the solution along it.
+
+A step is a function of tensors: s [G], h [G], x and the first evaluation in, x1, evaluations and error ratio
+out. G is the batch where samples step on their own, 1 where they share a step. The clock s rises from the
+start to the end of a run, whichever way t goes: t = sign s, and the weights of the evaluations get the sign.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .methods.embedded import Pair
+
+Rate = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Trial:
+    """From (s, x) to (s + h, x1), where f is `last`.
+
+    K [S, *shape]: h times the evaluations; the next trial may write over them.
+    full: K with the evaluations that the interpolant alone needs, once they are made.
+    """
+
+    s: Tensor
+    h: Tensor
+    x: Tensor
+    x1: Tensor
+    last: Tensor
+    K: Tensor
+    full: Tensor | None = None
+
+
+class Stepper:
+    """A pair bound to a problem: weights as tensors beside the state, and memory that every step uses again.
+
+    graph: whether backpropagation may be wanted; if it is, nothing is written in place.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        rate: Rate,
+        x0: Tensor,
+        sign: float,
+        shared: bool,
+        graph: bool,
+        rtol: Tensor,
+        atol: Tensor,
+    ) -> None:
+        self.pair, self.rate, self.sign, self.shared, self.graph = pair, rate, sign, shared, graph
+        self.rtol, self.atol = rtol, atol
+        self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
+        self.groups = 1 if shared else len(x0)
+        self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
+        self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
+        self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
+        root = math.sqrt(x0.numel() / self.groups)
+        self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
+        self.judges = [x0.new_tensor(row)[None] / root for row in pair.error]
+        self.root, self.cost = root, pair.evaluations - 1
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
+        self.c = torch.tensor(pair.c[1:], **clock)[:, None]
+        self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
+        self.dense = sign * torch.tensor(pair.dense, **clock)
+        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+        self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
+        self.graph = self.graph and (x.requires_grad or first.requires_grad)
+        if not self.graph:
+            self.K = x.new_empty(self.pair.evaluations, *x.shape)
+            self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
+            self.known = [flat[: len(row)] for row in self.rows[: self.cost]]
+            self.wide = [row[None] for row in self.rows]
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
+
+    def spread(self, v: Tensor) -> Tensor:
+        """[G] beside the state: [G, 1, ...]."""
+        v = v.to(self.dtype)
+        return v if self.groups == 1 else v.view(self.lead)
+
+    def times(self, s: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+        """What f is told at s + c h: [B] in the state's precision, or a scalar where the step is shared."""
+        at = torch.addcmul(s, c, h).to(self.real)
+        if self.limit is not None:
+            at = torch.minimum(at, self.limit)
+        if self.sign < 0:
+            at = -at
+        return (at[:, 0] if self.shared else at).unbind()
+
+    def time(self, s: Tensor) -> Tensor:
+        """As f gets it."""
+        t = (self.sign * s).to(self.real)
+        return t[0] if self.shared else t
+
+    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        times, by = self.times(s, h, self.c), self.spread(h)
+        if self.graph:
+            ks, at, f = [by * first], x, first
+            for row, t in zip(self.rows, times, strict=False):
+                at = x + self._mix(row, ks)
+                f = self.rate(t, at)
+                ks.append(by * f)
+            return Trial(s, h, x, at, f, torch.stack(ks))
+        flat, at, f = x if self.row else x.view(1, -1), x, first
+        torch.mul(by, first, out=self.slots[0])
+        for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
+            at = torch.addmm(flat, row, known)
+            if not self.row:
+                at = at.view(self.shape)
+            f = self.rate(t, at)
+            torch.mul(by, f, out=slot)
+        return Trial(s, h, x, at, f.clone(), self.K)
+
+    def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
+        return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
+
+    def ratio(self, trial: Trial) -> Tensor:
+        """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
+        K, x, x1 = trial.K, trial.x, trial.x1
+        if self.graph:
+            K, x, x1 = K.detach(), x.detach(), x1.detach()
+            flat = K.view(self.cost + 1, -1)
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
+        e, *other = [
+            self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
+            for k, row in zip(self.seen, self.judges, strict=True)
+        ]
+        # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
+        return e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
+
+    def _norm(self, v: Tensor) -> Tensor:
+        v = v if self.flat else v.reshape(self.groups, -1)
+        return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
+
+    def size(self, x: Tensor, f: Tensor) -> Tensor:
+        """Root mean square of f over what the tolerances allow at x: [G]."""
+        scale = torch.addcmul(self.atol, self.rtol, x.abs())
+        return self._norm(f / scale) / self.root
+
+    def norms(self, x: Tensor) -> Tensor:
+        """Euclidean norms [G]."""
+        return self._norm(x)
+
+    @torch.no_grad()
+    def stiffness(self, trial: Trial) -> Tensor:
+        """h |lambda| as Hairer and Wanner estimate it, where the last two stages stand at the end; else 0."""
+        if self.pair.c[-2] != 1.0:
+            return 0 * trial.h
+        last, before = self.rows[self.cost - 1].clone(), self.rows[self.cost - 2]
+        last[: len(before)] -= before
+        K = trial.K.view(len(trial.K), -1)
+        apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
+        return self._norm(trial.K[-1] - trial.K[-2]) / apart.clamp_min(1e-300)
+
+    def complete(self, trial: Trial) -> Tensor:
+        """K with the evaluations of the interpolant."""
+        if trial.full is None:
+            ks = list(trial.K)
+            by = self.spread(trial.h)
+            for t, row in zip(
+                self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True
+            ):
+                ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
+            trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
+        return trial.full
+
+    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
+        weights = (theta[:, None] ** self.powers) @ self.dense.t()
+        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
+        return x + (weights * K).sum(0)
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        """The solution at theta [B] of every sample."""
+        return self.between(trial.x, self.complete(trial), theta)
