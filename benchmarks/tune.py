@@ -70,10 +70,14 @@ def peers_of(model: str, task: Task, nfe: int, count: int | None = None) -> list
     return [run for run in found if (run.peer, run.sampler, run.grid) in keep]
 
 
-def best_peer(model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, nfe: int) -> tuple:
-    """(error, squared errors, name, how many ran) of the best peer."""
+def best_peer(
+    model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, nfe: int, known: str | None = None
+) -> tuple:
+    """(error, squared errors, name, how many ran) of the best peer; of one that is known to be, alone."""
     best, ran = (math.inf, None, ""), 0
     for run in peers_of(model, task, nfe):
+        if known and f"{run.peer}: {run.sampler} on {run.grid}" != known:
+            continue
         try:
             with torch.no_grad():
                 x = run.call(noise, nfe)
@@ -114,7 +118,11 @@ def measure(model: str, nfe: int, n: int, seed: int, guidance: float) -> dict:
     given = {"cond": {"y": torch.arange(n) % 10}, "guidance": guidance} if trained else {}
     start = noise * network.process.sigma(network.process.t_max)
     squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
-    error, theirs, name, ran = best_peer(model, task, noise, truth, nfe)
+    # From the same noises the best peer is the same, whatever was tuned on.
+    before = read_json(RESULTS / "tune.json").get(named(model, nfe, 0, guidance), {"n": 0})
+    known = before["peer"] if before["n"] == n else None
+    error, theirs, name, ran = best_peer(model, task, noise, truth, nfe, known)
+    ran = before["peers run"] if known else ran
     low, high = interval(squares, theirs)
     return {
         "tuned": float(squares.mean().sqrt()), "interval": interval(squares), "what": plan.report["what"],
