@@ -39,6 +39,7 @@ FIRST = 4  # iterations before that is decided
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
+RICHARDSON = 3  # its error is what halving moves it by over 2^p - 1: p is 4 where all is smooth, and here 2
 FINE = 1e-5  # or that of the solutions' size: a plan may be exact
 Progress = Callable[[str], None]
 Objective = Callable[[Tensor, Tensor], float]
@@ -323,7 +324,7 @@ class Tuning:
         best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
         ends = [self.judge.features(x) for x in (self.subject.ends(best.plan, self.select_rows), self.select)]
         error, size = endpoint_error(*ends), float(ends[1].double().square().mean().sqrt())
-        if self.halved > max(CONVERGED * error, FINE * size):
+        if self.halved / RICHARDSON > max(CONVERGED * error, FINE * size):
             raise SolveError(
                 f"the reference has not converged: half its evaluations move it by {self.halved:.3g}, where "
                 f"the best error is {error:.3g}; give reference_nfe={4 * self.reference_nfe}"
