@@ -189,6 +189,11 @@ def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: A
     return Plan(tuple(times), steps, {}, method, options)
 
 
+def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
+    """What a plan evaluates: f alone where its method solves the linear part exactly, else all of dx/dt."""
+    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).exponential)
+
+
 def solve(
     problem: ODE,
     x0: Tensor,
@@ -220,7 +225,8 @@ def solve(
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
     if plan is not None:
-        return _planned(problem, x0, plan, callback, grad, t or dt or steps or save_at or options)
+        others = steps or options or any(v is not None for v in (t, method, dt, save_at))
+        return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
         from .adaptive import DEFAULT, adaptive  # it builds on Solution, above
 
@@ -253,13 +259,7 @@ def solve(
     plan = plan_problem(problem, times, method, **options)
     wanted = {times.index(stop) - 1 for stop in stops[1:]}
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(
-            problem.fields(get(method, **options).exponential),
-            plan,
-            x0,
-            callback=callback,
-            save=wanted,
-        )
+        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
     if marks[0] == start:
         found = [x0, *found]
     return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
@@ -271,14 +271,14 @@ def check_state(x0: Tensor) -> None:
 
 
 def _planned(
-    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: Any
+    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: bool
 ) -> Solution:
     if others:
-        raise ArgumentError("plan= already holds times and weights: leave out t, dt, steps, save_at, options")
+        raise ArgumentError(
+            "plan= already holds times and weights: leave out t, method, dt, steps, save_at, options"
+        )
     plan.demand({})
     check_state(x0)
-    known = plan.method in REGISTRY
-    exponential = known and get(plan.method, **plan.options).exponential
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(problem.fields(exponential), plan, x0, callback=callback)
+        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
     return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)

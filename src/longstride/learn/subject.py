@@ -16,9 +16,8 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError, finite
 from ..frame import DATA
 from ..guidance import Guidance
-from ..integrate import plan_problem, run
+from ..integrate import plan_fields, plan_problem, run
 from ..journal import fingerprint
-from ..methods import get
 from ..plan import Plan
 from ..problem import ODE
 from ..sampling import plan_reference, plan_sampling, prior, sample
@@ -233,8 +232,7 @@ class Solving:
     def _run(self, plan: Plan, rows: Tensor) -> list[Tensor]:
         """The states after every step."""
         self.evaluations += plan.nfe * len(rows)
-        exponential = plan.method != "tuned" and get(plan.method, **plan.options).exponential
-        fields, every = self.problem.fields(exponential), set(range(len(plan.steps)))
+        fields, every = plan_fields(self.problem, plan), set(range(len(plan.steps)))
         parts = [run(fields, plan, x, save=every)[0] for x in self.x[rows].split(self.batch)]
         return [torch.cat(states) for states in zip(*parts, strict=True)]
 

@@ -93,7 +93,7 @@ def tune(
         nfe: a budget, or several, which share the solutions.
         cond: what the network is conditioned on: a value, or a tensor or list of them, dealt out to the
             noises in turn.
-        guidance: a weight, or several that one plan is to serve, which change with each turn of cond.
+        guidance: a weight, or several that one plan is to serve, dealt out evenly whatever the conditions.
         x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + select + report
             (noises are the rest unless given), and (start, end).
         features: of samples [n, *shape], in float64, what errors are measured in; the samples themselves. A
