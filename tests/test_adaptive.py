@@ -11,7 +11,7 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.methods.embedded import PAIRS, Pair
-from longstride.trial import Stepper
+from longstride.trial import Explicit
 
 F64 = torch.float64
 NAMES = tuple(PAIRS)
@@ -48,7 +48,7 @@ def one_step(pair: Pair, h: float) -> tuple[float, float, float]:
     x0, s = torch.tensor([[0.5, 0.7, 0.9, 1.1]], dtype=F64), torch.tensor([0.7], dtype=F64)
     rate = lambda t, x: torch.cos(t)[:, None] * x * x  # noqa: E731
     one = torch.ones((), dtype=F64)
-    stepper = Stepper(pair, rate, x0, 1.0, False, False, 0 * one, one)
+    stepper = Explicit(pair, rate, x0, 1.0, False, False, 0 * one, one)
     stepper.prepare(x0, x0)
     trial = stepper.trial(s, torch.full_like(s, h), x0, rate(s, x0))
     exact = lambda h: x0 / (1 + x0 * (math.sin(0.7) - math.sin(0.7 + h)))  # noqa: E731

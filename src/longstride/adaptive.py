@@ -17,10 +17,10 @@ from .errors import ArgumentError, SolveError, finite, unknown
 from .events import Event
 from .failure import EVENT, REACHED, STATUSES
 from .integrate import Solution, Stats, check_state, said
-from .methods.embedded import pair
 from .problem import ODE
+from .steppers import stepper
 from .stepping import Ended, Limits, Loop
-from .trial import Rate, Stepper
+from .trial import Rate
 
 DEFAULT = "tsit5"
 
@@ -72,7 +72,7 @@ def adaptive(
     """
     began = time.perf_counter()
     check_state(x0)
-    scheme, bounds = pair(method), Limits(**_known(limits))
+    bound, bounds = stepper(method), Limits(**_known(limits))
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
@@ -92,10 +92,10 @@ def adaptive(
         return _at_once(x0, times, start)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    stepper = Stepper(scheme, _checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
+    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
-    loop = Loop(stepper, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
     ended = loop.run(x0, method)
     if save_at is None:
         reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))

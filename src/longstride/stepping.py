@@ -71,7 +71,8 @@ class Limits:
 class Carry:
     """Between two steps, [G] each but x and first [B, ...]: first is f at (s, x), values those of the events.
 
-    leg: jumps passed.  end: where the leg ends, or the sample has.  n: steps tried; tries: of what stopped.
+    leg: jumps passed.  end: where the leg ends, or the sample has.
+    n: steps tried, spent: evaluations in them; tries, bill: those of what stopped.
     extra: evaluations beyond those of the steps.
     """
 
@@ -83,11 +84,13 @@ class Carry:
     leg: Tensor
     end: Tensor
     tries: Tensor
+    bill: Tensor
     extra: Tensor
     rejected: Tensor
     history: tuple[Tensor, ...]
     values: list[Tensor]
     n: int = 0
+    spent: int = 0
 
 
 class Loop:
@@ -113,9 +116,7 @@ class Loop:
         self.seen: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in events]
         # What a run costs: before its first step, for each, and at most besides after one.
         self.base = 1 if limits.first_step else 2
-        self.cost = stepper.pair.evaluations - 1
-        self.dense = len(stepper.pair.extra_c)
-        self.reserve = self.dense * bool(save or events) + bool(jumps)
+        self.reserve = stepper.between_costs * bool(save or events) + bool(jumps)
 
     def run(self, x: Tensor, method: str) -> Ended:
         """Steps until every sample has stopped."""
@@ -131,7 +132,8 @@ class Loop:
         stepper, limits = self.stepper, self.limits
         s = torch.full((stepper.groups,), self.start, dtype=torch.float64, device=x.device)
         zero = torch.zeros_like(s, dtype=torch.int64)
-        c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, self.controller.start(s * 0 + 1), [])
+        history = self.controller.start(s * 0 + 1)
+        c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, zero, history, [])
         if self.saving and float(self.save[0]) == self.start:
             self.pieces.append((self.next_save, torch.arange(len(x), device=x.device), x))
             self.next_save = self.next_save + 1
@@ -141,7 +143,7 @@ class Loop:
         t = stepper.time(s)
         c.first = stepper.rate(t, x)
         stepper.prepare(x, c.first)
-        self.reserve += self.cost * (stepper.graph and stepper.groups > 1)
+        self.reserve += stepper.most * (stepper.graph and stepper.groups > 1)
         span = s * 0 + min(limits.max_step, self.end - self.start)
         if limits.first_step:
             c.h = torch.fmin(s * 0 + limits.first_step, span)
@@ -154,7 +156,7 @@ class Loop:
                     lambda f: stepper.size(x, f),
                     x,
                     c.first,
-                    stepper.pair.order,
+                    stepper.order,
                     span,
                 )
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
@@ -182,9 +184,9 @@ class Loop:
                 step = step.clamp(max=longest)
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
-            factor, accept, c.history = self.controller.control(ratio, c.history, stepper.pair.shrinks)
+            factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
             h, s1, plain = step * factor, c.s + step, accept & (step < left)
-            c.n += 1
+            c.n, c.spent = c.n + 1, c.spent + trial.evaluations
             values = [event.value(stepper.time(s1), trial.x1) for event in self.events]
             for event, before, after in zip(self.events, c.values, values, strict=True):
                 plain = plain & ~event.crossed(before, after)
@@ -194,14 +196,15 @@ class Loop:
                 c.h = torch.where(accept & (step < c.h), torch.fmax(c.h, h), h)
                 return trial, ratio, accept, values
             if self.saving:
-                c.extra = c.extra + self.dense * self._emit(trial, s1, plain)
+                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, plain)
             c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
 
     def _spent(self, c: Carry) -> Tensor:
         """[G]: whether one more step may cost more than there is."""
         if self.limits.nfe is None:
             return torch.zeros_like(c.extra, dtype=torch.bool)
-        return self.base + (c.n + 1) * self.cost + c.extra + self.reserve > self.limits.nfe
+        at_most = c.spent + self.stepper.most + self.base + self.reserve
+        return c.extra + at_most > self.limits.nfe
 
     def _settle(self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, values: list[Tensor]) -> None:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
@@ -221,7 +224,7 @@ class Loop:
         c.x = torch.where(wide, x1, c.x)
         c.first = torch.where(wide, trial.last, c.first)
         c.s = torch.where(ok, s1, c.s)
-        c.extra = c.extra + self.dense * need
+        c.extra = c.extra + stepper.between_costs * need
         refused = active & ~accept
         c.rejected = c.rejected + refused
         least = 4 * torch.finfo(stepper.real).eps * c.s.abs() + 1e-26 * (self.end - self.start)
@@ -233,7 +236,8 @@ class Loop:
         limit = STEP_LIMIT if c.n >= self.limits.max_steps else NFE_LIMIT
         out = (c.code == RUNNING) & (self._spent(c) | (limit == STEP_LIMIT))
         c.code = torch.where(out, limit, c.code)
-        c.tries = torch.where(active & (c.code != RUNNING), c.n, c.tries)
+        stopped = active & (c.code != RUNNING)
+        c.tries, c.bill = torch.where(stopped, c.n, c.tries), torch.where(stopped, c.spent, c.bill)
 
     def _sound(self, c: Carry, trial: Trial, ok: Tensor) -> Trial:
         """The trial without what would make NaN of a gradient: a weight of 0 on what failed is not enough."""
@@ -241,8 +245,9 @@ class Loop:
             return replace(trial, x1=c.x, last=c.first)
         if bool(trial.K.isfinite().all()):
             return trial
-        c.extra = c.extra + self.cost * (c.code == RUNNING)
-        return self.stepper.trial(c.s, torch.where(ok, trial.h, 0.0), c.x, c.first)
+        again = self.stepper.trial(c.s, torch.where(ok, trial.h, 0.0), c.x, c.first)
+        c.extra = c.extra + again.evaluations * (c.code == RUNNING)
+        return again
 
     def _jump(self, c: Carry, jumped: Tensor) -> None:
         """f anew behind a jump, for those that landed on one."""
@@ -295,14 +300,12 @@ class Loop:
         mark = torch.arange(len(sample), device=count.device) - (count.cumsum(0) - count - begin)[sample]
         group = sample if len(s1) > 1 else torch.zeros_like(sample)
         theta = (self.save[mark] - trial.s[group]) / trial.h[group]
-        K = self.stepper.complete(trial)[:, sample]
-        x = self.stepper.between(trial.x[sample], K, theta.clamp(max=1.0))
-        self.pieces.append((mark, sample, x))
+        self.pieces.append((mark, sample, self.stepper.at(trial, sample, theta.clamp(max=1.0))))
         return (count > 0)[: len(s1)]
 
     def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
         stepper, batch = self.stepper, len(x0)
-        nfe = self.base + c.tries * self.cost + c.extra
+        nfe = self.base + c.bill + c.extra
         grown = (stepper.norms(c.x) / stepper.norms(x0).clamp_min(1.0)).expand(batch).tolist()
         stiff = (stepper.stiffness(trial) if trial else 0 * c.s).expand(batch).tolist()
         code, s, h, tries, rejected = (

@@ -25,6 +25,7 @@ class Trial:
     """From (s, x) to (s + h, x1), where f is `last`.
 
     K [S, *shape]: h times the evaluations; the next trial may write over them.
+    evaluations: of f, that this trial took from every sample.
     full: K with the evaluations that the interpolant alone needs, once they are made.
     """
 
@@ -34,53 +35,59 @@ class Trial:
     x1: Tensor
     last: Tensor
     K: Tensor
+    evaluations: int = 0
     full: Tensor | None = None
 
 
 class Stepper:
-    """A pair bound to a problem: weights as tensors beside the state, and memory that every step uses again.
+    """A method bound to a problem, for the loop: the clocks, the norms, and what a kind of method fills in.
 
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
+    most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
+    order: of the method.  shrinks: the power of h that the error estimate goes down with.
     """
 
+    most: int
+    between_costs: int
+    order: int
+    shrinks: int
+
     def __init__(
-        self,
-        pair: Pair,
-        rate: Rate,
-        x0: Tensor,
-        sign: float,
-        shared: bool,
-        graph: bool,
-        rtol: Tensor,
-        atol: Tensor,
+        self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
     ) -> None:
-        self.pair, self.rate, self.sign, self.shared, self.graph = pair, rate, sign, shared, graph
+        self.rate, self.sign, self.shared, self.graph = rate, sign, shared, graph
         self.rtol, self.atol = rtol, atol
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
         self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
         self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
-        root = math.sqrt(x0.numel() / self.groups)
-        self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
-        self.judges = [x0.new_tensor(row)[None] / root for row in pair.error]
-        self.root, self.cost = root, pair.evaluations - 1
-        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
-        self.c = torch.tensor(pair.c[1:], **clock)[:, None]
-        self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
-        self.dense = sign * torch.tensor(pair.dense, **clock)
-        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+        self.root = math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
-        """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
+        """Before the first step: first is f at x."""
         self.graph = self.graph and (x.requires_grad or first.requires_grad)
-        if not self.graph:
-            self.K = x.new_empty(self.pair.evaluations, *x.shape)
-            self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
-            self.known = [flat[: len(row)] for row in self.rows[: self.cost]]
-            self.wide = [row[None] for row in self.rows]
-            self.seen = [flat[: row.shape[1]] for row in self.judges]
+
+    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        """A step of h from (s, x), where f is first."""
+        raise NotImplementedError
+
+    def ratio(self, trial: Trial) -> Tensor:
+        """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
+        raise NotImplementedError
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        """The solution at theta [B] of every sample."""
+        raise NotImplementedError
+
+    def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along the steps of samples [P], which may come several times."""
+        raise NotImplementedError
+
+    def stiffness(self, trial: Trial) -> Tensor:
+        """h |lambda| of a step [G] where the method can tell, else 0."""
+        return 0 * trial.h
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
@@ -101,43 +108,6 @@ class Stepper:
         t = (self.sign * s).to(self.real)
         return t[0] if self.shared else t
 
-    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
-        times, by = self.times(s, h, self.c), self.spread(h)
-        if self.graph:
-            ks, at, f = [by * first], x, first
-            for row, t in zip(self.rows, times, strict=False):
-                at = x + self._mix(row, ks)
-                f = self.rate(t, at)
-                ks.append(by * f)
-            return Trial(s, h, x, at, f, torch.stack(ks))
-        flat, at, f = x if self.row else x.view(1, -1), x, first
-        torch.mul(by, first, out=self.slots[0])
-        for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
-            at = torch.addmm(flat, row, known)
-            if not self.row:
-                at = at.view(self.shape)
-            f = self.rate(t, at)
-            torch.mul(by, f, out=slot)
-        return Trial(s, h, x, at, f.clone(), self.K)
-
-    def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
-        return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
-
-    def ratio(self, trial: Trial) -> Tensor:
-        """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
-        K, x, x1 = trial.K, trial.x, trial.x1
-        if self.graph:
-            K, x, x1 = K.detach(), x.detach(), x1.detach()
-            flat = K.view(self.cost + 1, -1)
-            self.seen = [flat[: row.shape[1]] for row in self.judges]
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
-        e, *other = [
-            self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
-            for k, row in zip(self.seen, self.judges, strict=True)
-        ]
-        # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
-        return e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
-
     def _norm(self, v: Tensor) -> Tensor:
         v = v if self.flat else v.reshape(self.groups, -1)
         return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
@@ -151,12 +121,75 @@ class Stepper:
         """Euclidean norms [G]."""
         return self._norm(x)
 
+
+class Explicit(Stepper):
+    """An embedded Runge-Kutta pair: weights as tensors beside the state, and memory that all steps share."""
+
+    def __init__(self, pair: Pair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
+        super().__init__(rate, x0, sign, *bound)
+        self.pair = pair
+        self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
+        self.judges = [x0.new_tensor(row)[None] / self.root for row in pair.error]
+        self.most, self.between_costs = pair.evaluations - 1, len(pair.extra_c)
+        self.order, self.shrinks = pair.order, pair.shrinks
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
+        self.c = torch.tensor(pair.c[1:], **clock)[:, None]
+        self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
+        self.dense = sign * torch.tensor(pair.dense, **clock)
+        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
+        super().prepare(x, first)
+        if not self.graph:
+            self.K = x.new_empty(self.pair.evaluations, *x.shape)
+            self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
+            self.known = [flat[: len(row)] for row in self.rows[: self.most]]
+            self.wide = [row[None] for row in self.rows]
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
+
+    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        times, by = self.times(s, h, self.c), self.spread(h)
+        if self.graph:
+            ks, at, f = [by * first], x, first
+            for row, t in zip(self.rows, times, strict=False):
+                at = x + self._mix(row, ks)
+                f = self.rate(t, at)
+                ks.append(by * f)
+            return Trial(s, h, x, at, f, torch.stack(ks), self.most)
+        flat, at, f = x if self.row else x.view(1, -1), x, first
+        torch.mul(by, first, out=self.slots[0])
+        for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
+            at = torch.addmm(flat, row, known)
+            if not self.row:
+                at = at.view(self.shape)
+            f = self.rate(t, at)
+            torch.mul(by, f, out=slot)
+        return Trial(s, h, x, at, f.clone(), self.K, self.most)
+
+    def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
+        return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
+
+    def ratio(self, trial: Trial) -> Tensor:
+        K, x, x1 = trial.K, trial.x, trial.x1
+        if self.graph:
+            K, x, x1 = K.detach(), x.detach(), x1.detach()
+            flat = K.view(self.most + 1, -1)
+            self.seen = [flat[: row.shape[1]] for row in self.judges]
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
+        e, *other = [
+            self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
+            for k, row in zip(self.seen, self.judges, strict=True)
+        ]
+        # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
+        return e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
+
     @torch.no_grad()
     def stiffness(self, trial: Trial) -> Tensor:
-        """h |lambda| as Hairer and Wanner estimate it, where the last two stages stand at the end; else 0."""
+        """As Hairer and Wanner estimate it, where the last two stages stand at the end; else 0."""
         if self.pair.c[-2] != 1.0:
             return 0 * trial.h
-        last, before = self.rows[self.cost - 1].clone(), self.rows[self.cost - 2]
+        last, before = self.rows[self.most - 1].clone(), self.rows[self.most - 2]
         last[: len(before)] -= before
         K = trial.K.view(len(trial.K), -1)
         apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
@@ -180,6 +213,8 @@ class Stepper:
         weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
         return x + (weights * K).sum(0)
 
+    def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
+        return self.between(trial.x[sample], self.complete(trial)[:, sample], theta)
+
     def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        """The solution at theta [B] of every sample."""
         return self.between(trial.x, self.complete(trial), theta)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import ArgumentError, unknown
+from ..errors import ArgumentError
 from .runge_kutta import DOPRI5, RALSTON_3, TSIT5, Entry, Tableau
 
 Rows = tuple[tuple[float, ...], ...]
@@ -267,18 +267,3 @@ PAIRS = {
         reference="Hairer, Norsett and Wanner 1993 (DOP853, 8(5,3))",
     ),
 }  # fmt: skip
-
-
-def pair(name: object) -> Pair:
-    """The pair of a name.
-
-    Raises:
-        ArgumentError: there is none, with the names there are.
-    """
-    if not isinstance(name, str) or name not in PAIRS:
-        if isinstance(name, str) and PAIRS:
-            raise ArgumentError(
-                f"method {name!r} has no error estimate: give dt= or steps=, or one of {', '.join(PAIRS)}"
-            )
-        raise unknown("method", name, PAIRS)
-    return PAIRS[name]

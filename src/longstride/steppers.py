@@ -1,0 +1,31 @@
+"""Which stepper takes the steps of a method: a table of methods for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from .errors import ArgumentError, unknown
+from .methods import REGISTRY
+from .methods.embedded import PAIRS
+from .trial import Explicit, Stepper
+
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit),)
+
+
+def stepper(name: Any) -> Callable[..., Stepper]:
+    """The stepper of a method; it takes what `trial.Stepper` does.
+
+    Raises:
+        ArgumentError: there is none, with the names there are.
+    """
+    names = [known for table, _ in KINDS for known in table]
+    for table, kind in KINDS:
+        if name in table:
+            return partial(kind, table[name])
+    if name in REGISTRY:
+        raise ArgumentError(
+            f"method {name!r} has no error estimate: give dt= or steps=, or one of {', '.join(names)}"
+        )
+    raise unknown("method", name, names)
