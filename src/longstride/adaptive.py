@@ -16,7 +16,7 @@ from .control import Controller, I
 from .errors import ArgumentError, SolveError, finite, unknown
 from .events import Event
 from .failure import EVENT, REACHED, STATUSES
-from .integrate import Solution, Stats, check_state, said
+from .integrate import Solution, Stats, at_once, check_state, said
 from .problem import ODE
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
@@ -89,7 +89,7 @@ def adaptive(
         raise ArgumentError("events stop samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start)
+        return at_once(x0, times)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
     steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
@@ -164,15 +164,6 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
         raise ArgumentError("rtol and atol are both 0: no step is that exact; give one of them")
     # With atol = 0 an element that is and stays 0 is 0/tiny and not 0/0.
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
-
-
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
-    """An interval of length 0: the start."""
-    ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
-    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-    stats = Stats(accepted=none, rejected=none, nfe_each=none)
-    status, said = ("reached",) * len(x0), ("",) * len(x0)
-    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said)
 
 
 def _solution(

@@ -19,6 +19,7 @@ from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE
+from .tree import Tree
 
 Callback = Callable[[int, float, Tensor], Any]
 
@@ -196,7 +197,7 @@ def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
 
 def solve(
     problem: ODE,
-    x0: Tensor,
+    x0: Any,
     *,
     t: tuple[float, float] | None = None,
     method: str | None = None,
@@ -215,7 +216,9 @@ def solve(
     those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
 
     Args:
-        x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
+        x0: [B, ...], or a tree of such: tuples, lists and dicts, nested. f and all else that is called with a
+            state then see the tree, and so do the states of the solution; rtol and atol may be trees.
+        dt or steps: how far a step goes, or how many there are between two saved times; dt
             is shortened so that the saved times are hit exactly.
         save_at: monotone times inside t at which the state is kept; default the end alone.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
@@ -224,6 +227,13 @@ def solve(
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if not isinstance(x0, Tensor):
+        tree = Tree(x0)
+        flat = solve(
+            problem.flattened(tree), tree.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at,
+            plan=plan, callback=callback and tree.reader(callback), grad=grad, **tree.options(options),
+        )  # fmt: skip
+        return tree.solution(flat)
     if plan is not None:
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
@@ -250,19 +260,32 @@ def solve(
         stops[-1] > end if forward else stops[-1] < end
     ):
         raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+    if len(stops) == 1:
+        return at_once(x0, marks)
     times = [start]
     for a, b in pairwise(stops):
         n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
         times += [a + (b - a) * i / n for i in range(1, n)] + [b]
-    if len(times) == 1:
-        raise ArgumentError(f"nothing to integrate: t = {t}")
     plan = plan_problem(problem, times, method, **options)
     wanted = {times.index(stop) - 1 for stop in stops[1:]}
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
     if marks[0] == start:
         found = [x0, *found]
-    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+    return ended(torch.stack(found), marks, stats)
+
+
+def ended(x: Tensor, times: Sequence[float], stats: Stats) -> Solution:
+    """Of a run all of whose samples came to the last of the times."""
+    t_end = torch.full(x.shape[1:2], times[-1], dtype=torch.float64, device=x.device)
+    status, message = ("reached",) * x.shape[1], ("",) * x.shape[1]
+    return Solution(x, tuple(times), status, stats, t_end, x[-1], message=message)
+
+
+def at_once(x0: Tensor, times: Sequence[float]) -> Solution:
+    """An interval of length 0: the start."""
+    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+    return ended(torch.stack([x0] * len(times)), times, Stats(accepted=none, rejected=none, nfe_each=none))
 
 
 def check_state(x0: Tensor) -> None:
@@ -281,4 +304,4 @@ def _planned(
     check_state(x0)
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
-    return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)
+    return ended(torch.stack(found), plan.times[-1:], stats)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from .core import Field, Weight
 from .errors import SolveError
 from .operator import Linear
+from .tree import Tree
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class ODE:
 
     f: Callable[[Tensor, Tensor], Tensor]
     L: Weight = 0.0
+
+    def flattened(self, tree: Tree) -> ODE:
+        """The same on states that are laid out flat; L may be a tree as well."""
+        return replace(self, f=tree.rate(self.f), L=tree.weight(self.L, tree.dtype))
 
     def operator(self, exponential: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
