@@ -171,3 +171,221 @@ def test_the_end_of_an_interval_and_of_one_of_length_zero(way: dict) -> None:
         none = ls.solve(ls.ODE(lambda t, x: x), x0, t=(3, 3), save_at=marks, **way)
         assert (none.status, none.stats.nfe, none.t) == (("reached",) * 2, 0, (3.0,))
         assert torch.equal(none.x, x0[None])
+
+
+# Output
+
+
+def circle(t: Tensor, x: Tensor) -> Tensor:
+    return torch.stack([x[..., 1], -x[..., 0]], -1)
+
+
+def along(x0: Tensor, t: Tensor) -> Tensor:
+    """The circle through x0 [B, 2] at times [n] or [n, B]."""
+    c, s = (w if t.ndim == 2 else w[:, None] for w in (torch.cos(t), torch.sin(t)))
+    return torch.stack([x0[:, 0] * c + x0[:, 1] * s, x0[:, 1] * c - x0[:, 0] * s], -1)
+
+
+class Counted:
+    def __init__(self, f):
+        self.f, self.calls = f, 0
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.f(t, x)
+
+
+PAIR_OF_STARTS = torch.tensor([[1.0, 0.0], [3.0, 40.0]], dtype=F64)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_interpolant_is_what_save_at_reads(name: str) -> None:
+    """At times [n], at times of each sample [n, B], and at one; the two samples have steps of their own."""
+    options = {"t": (0, 3), "method": name, "rtol": 1e-5, "atol": 1e-7}
+    ts = torch.linspace(0, 3, 31, dtype=F64)
+    run = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, dense=True, **options)
+    saved = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, save_at=ts, **options)
+    digits = 1e-12 if PAIRS[name].order < 7 else 2e-10  # thousands of Verner's coefficients cancel
+    assert torch.allclose(run.interpolant(ts), saved.x, rtol=digits, atol=digits)
+    each = torch.stack([ts, ts.flip(0)], 1)
+    assert torch.equal(run.interpolant(each)[:, 1], run.interpolant(ts).flip(0)[:, 1])
+    assert torch.equal(run.interpolant(3.0), run.x_end)
+    assert torch.equal(run.interpolant([0.0, 3.0]), torch.stack([PAIR_OF_STARTS, run.x[-1]]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_interpolant_errs_by_its_order(name: str) -> None:
+    """Steps of a given size, halved: the error between the ends falls as h^order, the lesser of the two."""
+    pair, ts = PAIRS[name], torch.linspace(0, 8, 101, dtype=F64)
+    h = {3: 0.1, 5: 0.2, 7: 0.5, 8: 0.8, 9: 1.0}[pair.order]
+    errors = []
+    for step in (h, h / 2):
+        run = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 8), method=name, rtol=0.0, atol=1e6,
+                       first_step=step, max_step=step, dense=True)  # fmt: skip
+        errors.append(float((run.interpolant(ts) - along(PAIR_OF_STARTS, ts)).norm()))
+    assert math.log2(errors[0] / errors[1]) > min(pair.order, pair.dense_order) - 0.25
+
+
+def test_the_interpolant_is_differentiable_in_time_and_start() -> None:
+    x0 = PAIR_OF_STARTS.clone().requires_grad_()
+    ts = torch.tensor([0.3, 1.7, 2.9], dtype=F64, requires_grad=True)
+    run = ls.solve(ls.ODE(circle), x0, t=(0, 3), method="dopri8", rtol=1e-9, dense=True)
+    x = run.interpolant(ts)
+    by_t, by_x0 = torch.autograd.grad(x[:, 0, 0].sum(), (ts, x0))
+    assert torch.allclose(by_t, x[:, 0, 1], atol=1e-5)  # x' = v
+    assert torch.allclose(by_x0[0], torch.stack([torch.cos(ts), torch.sin(ts)], -1).sum(0), atol=1e-6)
+    assert not by_x0[1].any()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_backward_dense_output_of_a_complex_tree(shared: bool) -> None:
+    one = torch.ones(2, dtype=torch.complex128)
+    problem = ls.ODE(lambda t, z: {"z": 1j * z["z"], "r": -z["r"]})
+    run = ls.solve(problem, {"z": one, "r": one.real}, t=(2, 0), dense=True, rtol=1e-8, shared_step=shared)
+    ts = torch.tensor([2.0, 1.1, 0.0], dtype=F64)
+    assert torch.allclose(run.interpolant(ts)["z"], torch.exp(1j * (ts - 2))[:, None] * one, atol=1e-6)
+    assert torch.allclose(run.interpolant(ts)["r"], torch.exp(2 - ts)[:, None] * one.real, atol=1e-6)
+
+
+def test_the_interpolant_ends_where_a_sample_does_and_refuses_what_lies_outside() -> None:
+    fall = ls.ODE(lambda t, x: -torch.ones_like(x))
+    x0 = torch.tensor([[0.5], [2.0]], dtype=F64)
+    run = ls.solve(fall, x0, t=(0, 1), events=[ls.Event(lambda t, x: x[:, 0])], dense=True, save_at="steps")
+    assert torch.allclose(run.interpolant([0.4])[0], x0 - 0.4)
+    assert run.interpolant([0.6]).isnan().flatten().tolist() == [True, False]
+    assert torch.allclose(run.t.nan_to_num(-1).amax(0), torch.tensor([0.5, 1.0], dtype=F64))
+    for t, word in ((1.1, "beyond"), ([-0.1], "beyond"), (torch.zeros(3, 5), "shape")):
+        with pytest.raises(ls.ArgumentError, match=word):
+            run.interpolant(t)
+    still = ls.solve(fall, x0, t=(1, 1), dense=True, save_at="steps", reduce=ls.Integral(lambda t, x: x))
+    assert torch.equal(still.interpolant(1.0), x0)
+    assert torch.equal(still.x, x0[None])
+    assert not still.reduced.any()
+
+
+@pytest.mark.parametrize("way", [{}, {"shared_step": True}, {"method": "vern7"}])
+def test_every_step_has_its_times_and_states_and_nan_behind_the_last(way: dict) -> None:
+    run = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 3), save_at="steps", **way)
+    taken = (~run.t.isnan()).sum(0)
+    assert torch.equal(taken - 1, run.stats.accepted)
+    assert torch.equal(run.x[0], PAIR_OF_STARTS)
+    assert (run.x - along(PAIR_OF_STARTS, run.t)).nan_to_num().abs().max() < 1e-3
+    assert torch.equal(run.t.isnan(), run.x[..., 0].isnan())
+    assert torch.equal(run.x[taken - 1, torch.arange(2)], run.x_end)
+    fixed = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 3), save_at="steps", steps=4)
+    assert fixed.t == (0.0, 0.75, 1.5, 2.25, 3.0)
+    assert torch.allclose(fixed.x[-1], fixed.x_end)
+
+
+@pytest.mark.parametrize("span", [(0.0, 3.0), (3.0, 0.0)])
+@pytest.mark.parametrize("name", ["bosh3", "tsit5", "dopri8", "vern9"])
+def test_integrals_and_running_maxima_without_the_states(name: str, span: tuple[float, float]) -> None:
+    """int x dt and int v^2 dt of the circle; the largest x at the times of a grid."""
+    grid = torch.linspace(*span, 40, dtype=F64)
+    reductions = [
+        ls.Integral(lambda t, x: x[:, 0]),
+        ls.Integral(lambda t, x: (x[:, 1] * t[:, None].cos()[:, 0]) ** 2, points=6),
+        ls.Fold(lambda most, t, x: torch.maximum(most, x), PAIR_OF_STARTS, at=grid),
+        ls.Fold(lambda n, t, x: {"steps": n["steps"] + 1}, {"steps": torch.zeros(2)}),
+    ]
+    f = Counted(circle)
+    run = ls.solve(ls.ODE(f), PAIR_OF_STARTS, t=span, method=name, rtol=1e-8, atol=1e-8, reduce=reductions)
+    assert run.stats.nfe == f.calls
+    fine = torch.linspace(*span, 20001, dtype=F64)
+    way = along(PAIR_OF_STARTS, fine - span[0])
+    squares = (way[..., 1] * fine.cos()[:, None]) ** 2
+    for found, values in zip(run.reduced, (way[..., 0], squares), strict=False):
+        assert torch.allclose(found, torch.trapezoid(values, fine, dim=0), rtol=1e-5, atol=1e-5)
+    largest = along(PAIR_OF_STARTS, grid - span[0]).amax(0)
+    assert torch.allclose(run.reduced[2], largest, atol=1e-5)
+    assert torch.equal(run.reduced[3]["steps"].long(), run.stats.accepted)
+    alone = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=span, method=name, rtol=1e-8, reduce=reductions[0])
+    assert torch.allclose(alone.reduced, run.reduced[0], atol=1e-4)
+
+
+def test_an_integral_has_a_gradient() -> None:
+    """d/dk of int_0^1 exp(-k t) dt."""
+    k = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    run = ls.solve(ls.ODE(lambda t, x: -k * x), torch.ones(1, 1, dtype=F64), t=(0, 1), rtol=1e-10,
+                   reduce=ls.Integral(lambda t, x: x[:, 0]))  # fmt: skip
+    (found,) = torch.autograd.grad(run.reduced.sum(), k)
+    exact = (math.exp(-0.7) * 1.7 - 1) / 0.49
+    assert abs(found - exact) < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"save_at": "every"}, "steps"),
+        ({"reduce": 3}, "Fold"),
+        ({"reduce": [lambda c, t, x: c]}, "Fold or an Integral"),
+        ({"reduce": ls.Fold(lambda c, t, x: c, torch.zeros(2), at=[0.5, 0.2])}, "one way"),
+        ({"reduce": ls.Fold(lambda c, t, x: c, torch.zeros(2), at=[-0.5])}, "before"),
+        ({"reduce": ls.Fold(lambda c, t, x: c[:1], torch.zeros(2))}, "became"),
+        ({"on_budget": "reach"}, "nfe="),
+        ({"on_budget": "hurry", "nfe": 5}, "reach"),
+    ],
+)
+def test_bad_requests_for_output_are_refused(arguments: dict, word: str) -> None:
+    with pytest.raises(ls.SolveError, match=word):
+        ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 1), **arguments)
+
+
+# A budget that reaches the end
+
+RACES = {
+    "circle": (circle, torch.tensor([[1.0, 0.0], [3.0, 1.0]], dtype=F64), 10.0),
+    "decay": (lambda t, x: -50 * x**3, torch.tensor([[1.0], [0.3]], dtype=F64), 10.0),
+    "relaxation": (
+        lambda t, x: torch.stack([x[:, 1], 5 * (1 - x[:, 0] ** 2) * x[:, 1] - x[:, 0]], 1),
+        torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=F64),
+        10.0,
+    ),
+    "transient": (
+        lambda t, x: -200 * (x - torch.cos(t)[:, None]) - torch.sin(t)[:, None],
+        torch.tensor([[3.0], [1.5]], dtype=F64),
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["bosh3", "tsit5", "dopri8"])
+@pytest.mark.parametrize("race", sorted(RACES))
+def test_a_budget_reaches_the_end_and_says_how_well(race: str, name: str) -> None:
+    """More evaluations err less; the estimate bounds the error, and the budget holds for every call."""
+    f, x0, end = RACES[race]
+    exact = ls.solve(ls.ODE(f), x0, t=(0, end), method="vern9", rtol=1e-11, atol=1e-12).x_end
+    errors = []
+    for budget in (1200, 2400):
+        counted = Counted(f)
+        run = ls.solve(ls.ODE(counted), x0, t=(0, end), method=name, rtol=1e-10, atol=1e-10,
+                       nfe=budget, on_budget="reach")  # fmt: skip
+        assert counted.calls == run.stats.nfe <= budget
+        assert set(run.status) <= {"stretched", "reached"}
+        assert run.t_end.tolist() == [end] * 2
+        error = (run.x_end - exact).square().mean(1).sqrt()
+        assert bool((error < 3 * run.error).all())
+        errors.append(float(error.max()))
+    assert errors[1] < 1.1 * errors[0] < 1e-2
+    assert errors[1] < errors[0] / 4 or set(run.status) == {"reached"}
+
+
+def test_a_budget_that_suffices_is_kept_to_the_tolerances() -> None:
+    x0, options = PAIR_OF_STARTS, {"t": (0, 3), "rtol": 1e-7, "atol": 1e-7}
+    free = ls.solve(ls.ODE(circle), x0, **options)
+    run = ls.solve(ls.ODE(circle), x0, nfe=4 * free.stats.nfe, on_budget="reach", **options)
+    assert run.status == ("reached", "reached")
+    assert torch.allclose(run.x_end, free.x_end, atol=1e-5)
+    loose = ls.solve(ls.ODE(circle), x0, t=(0, 3), rtol=0.5, atol=0.5, nfe=500, on_budget="reach")
+    assert loose.status == ("reached", "reached")  # looser than the pilot would be
+
+
+def test_what_no_budget_could_do_is_said() -> None:
+    run = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 3000), nfe=100, on_budget="reach")
+    assert run.status == ("nfe_limit",) * 2
+    assert run.stats.nfe <= 100
+    run = ls.solve(ls.ODE(lambda t, x: x * x), torch.tensor([[0.5], [2.0]], dtype=F64), t=(0, 1), nfe=4000,
+                   on_budget="reach", dense=True, rtol=1e-12)  # fmt: skip
+    assert run.status[0] in ("stretched", "reached")
+    assert run.status[1] in ("step_underflow", "non_finite")
+    assert abs(run.interpolant([0.5])[0, 0] - 1 / 1.5) < 1e-6

@@ -14,6 +14,7 @@ from .invert import invert
 from .likelihood import log_likelihood
 from .methods import list_methods
 from .models import load
+from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
 from .problem import ODE
@@ -31,7 +32,9 @@ __all__ = [
     "ArgumentError",
     "Denoiser",
     "Event",
+    "Fold",
     "Guidance",
+    "Integral",
     "Parallel",
     "Plan",
     "PlanError",

@@ -1,14 +1,14 @@
 """States that are trees of tensors, tuples, lists and dicts in any nest, carried as one tensor [B, D].
 
 A run knows nothing of them. The leaves are laid side by side before it, f and all else that is called with a
-state see the tree, and what comes back is cut up again. `torch.utils._pytree` says what a tree is: torch.func,
-torch.export and torch.compile use it, so whoever registered a container for these has registered it here, and
-optree would be one more dependency for the same.
+state see the tree, and what comes back is cut up again. `torch.utils._pytree` says what a tree is: torch.func
+and torch.compile use it, so whoever registered a container for these has registered it here, and optree would
+be one more dependency for the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -18,6 +18,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from .errors import ArgumentError, SolveError
+
+
+def is_state(x: Any) -> bool:
+    """Whether it is a tensor of floating or complex numbers with a batch."""
+    return isinstance(x, Tensor) and x.ndim > 0 and (x.is_floating_point() or x.is_complex())
 
 
 class Tree:
@@ -33,17 +38,9 @@ class Tree:
     def __init__(self, x0: Any):
         leaves, self.spec = tree_flatten(x0)
         for leaf in leaves:
-            if (
-                not isinstance(leaf, Tensor)
-                or not leaf.ndim
-                or not (leaf.is_floating_point() or leaf.is_complex())
-            ):
-                what = (
-                    f"{leaf.dtype}, {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
-                )
-                raise ArgumentError(
-                    f"x0 must be tensors of floating or complex numbers, [B, ...], not {what}"
-                )
+            if not is_state(leaf):
+                what = (leaf.dtype, tuple(leaf.shape)) if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise ArgumentError(f"x0 must be tensors of floating or complex numbers, [B, ...]: {what}")
         if not leaves or len({(len(leaf), leaf.device) for leaf in leaves}) > 1:
             raise ArgumentError(
                 f"the {len(leaves)} tensors of x0 must share their batch and device: "
@@ -114,9 +111,14 @@ class Tree:
             out[name] = self.weight(out[name], self.dtype.to_real())
         if "events" in out:
             out["events"] = [replace(event, g=self.reader(event.g)) for event in out["events"]]
+        if asked := out.get("reduce"):
+            several = isinstance(asked, Sequence)
+            out["reduce"] = [a.seen_by(self.reader) for a in asked] if several else asked.seen_by(self.reader)
         return out
 
     def solution(self, found: Any) -> Any:
         """A `Solution` whose states are trees."""
         events = tuple(replace(seen, x=self.nest(seen.x)) for seen in found.events)
-        return replace(found, x=self.nest(found.x), x_end=self.nest(found.x_end), events=events)
+        along = found.interpolant and replace(found.interpolant, nest=self.nest)
+        states = {"x": self.nest(found.x), "x_end": self.nest(found.x_end)}
+        return replace(found, **states, events=events, interpolant=along)
