@@ -288,19 +288,19 @@ def test_integrals_and_running_maxima_without_the_states(name: str, span: tuple[
         ls.Fold(lambda most, t, x: torch.maximum(most, x), PAIR_OF_STARTS, at=grid),
         ls.Fold(lambda n, t, x: {"steps": n["steps"] + 1}, {"steps": torch.zeros(2)}),
     ]
-    f = Counted(circle)
-    run = ls.solve(ls.ODE(f), PAIR_OF_STARTS, t=span, method=name, rtol=1e-8, atol=1e-8, reduce=reductions)
+    f, options = Counted(circle), {"t": span, "method": name, "rtol": 1e-6 if name == "bosh3" else 1e-9}
+    run = ls.solve(ls.ODE(f), PAIR_OF_STARTS, reduce=reductions, **options)
     assert run.stats.nfe == f.calls
     fine = torch.linspace(*span, 20001, dtype=F64)
     way = along(PAIR_OF_STARTS, fine - span[0])
     squares = (way[..., 1] * fine.cos()[:, None]) ** 2
     for found, values in zip(run.reduced, (way[..., 0], squares), strict=False):
-        assert torch.allclose(found, torch.trapezoid(values, fine, dim=0), rtol=1e-5, atol=1e-5)
+        assert torch.allclose(found, torch.trapezoid(values, fine, dim=0), rtol=1e-4, atol=1e-4)
     largest = along(PAIR_OF_STARTS, grid - span[0]).amax(0)
-    assert torch.allclose(run.reduced[2], largest, atol=1e-5)
+    assert torch.allclose(run.reduced[2], largest, atol=1e-3)
     assert torch.equal(run.reduced[3]["steps"].long(), run.stats.accepted)
-    alone = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=span, method=name, rtol=1e-8, reduce=reductions[0])
-    assert torch.allclose(alone.reduced, run.reduced[0], atol=1e-4)
+    alone = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, reduce=reductions[0], **options)
+    assert torch.equal(alone.reduced, run.reduced[0])
 
 
 def test_an_integral_has_a_gradient() -> None:
@@ -339,7 +339,7 @@ RACES = {
     "relaxation": (
         lambda t, x: torch.stack([x[:, 1], 5 * (1 - x[:, 0] ** 2) * x[:, 1] - x[:, 0]], 1),
         torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=F64),
-        10.0,
+        6.0,
     ),
     "transient": (
         lambda t, x: -200 * (x - torch.cos(t)[:, None]) - torch.sin(t)[:, None],
@@ -356,7 +356,7 @@ def test_a_budget_reaches_the_end_and_says_how_well(race: str, name: str) -> Non
     f, x0, end = RACES[race]
     exact = ls.solve(ls.ODE(f), x0, t=(0, end), method="vern9", rtol=1e-11, atol=1e-12).x_end
     errors = []
-    for budget in (1200, 2400):
+    for budget in (900, 1800):
         counted = Counted(f)
         run = ls.solve(ls.ODE(counted), x0, t=(0, end), method=name, rtol=1e-10, atol=1e-10,
                        nfe=budget, on_budget="reach")  # fmt: skip
@@ -389,3 +389,123 @@ def test_what_no_budget_could_do_is_said() -> None:
     assert run.status[0] in ("stretched", "reached")
     assert run.status[1] in ("step_underflow", "non_finite")
     assert abs(run.interpolant([0.5])[0, 0] - 1 / 1.5) < 1e-6
+
+
+# Problems
+
+
+@pytest.mark.parametrize("span", [(0.0, 2.0), (2.0, 0.0)])
+@pytest.mark.parametrize("way", [{"rtol": 1e-9, "atol": 1e-9}, {"dt": 0.01}])
+def test_second_order_systems_are_pairs(span: tuple[float, float], way: dict) -> None:
+    """x'' = -2 c x' - x from (1, 0) is e^(-c t)(cos wt + (c/w) sin wt) with w^2 = 1 - c^2."""
+    c = torch.tensor([0.0, 0.3, -0.2], dtype=F64)
+    one = torch.ones(3, dtype=F64)
+    run = ls.solve(ls.SecondOrder(lambda t, x, v: -2 * c * v - x), (one, 0 * one), t=span, **way)
+    t, w = span[1] - span[0], (1 - c**2).sqrt()
+    x = torch.exp(-c * t) * (torch.cos(w * t) + c / w * torch.sin(w * t))
+    assert torch.allclose(run.x[0][-1], x, atol=1e-7)
+    assert torch.allclose(run.x[1][-1], -torch.exp(-c * t) * torch.sin(w * t) / w, atol=1e-7)
+
+
+def test_a_split_field_is_one_field_to_explicit_methods() -> None:
+    x0 = torch.ones(2, 3, dtype=F64)
+    split = ls.ODE(lambda t, x: torch.sin(x), L=-0.5, stiff=lambda t, x: -2 * x)
+    whole = ls.ODE(lambda t, x: torch.sin(x) - 2.5 * x)
+    for way in ({}, {"dt": 0.1}):
+        runs = [ls.solve(problem, x0, t=(0, 1), **way).x for problem in (split, whole)]
+        assert torch.allclose(*runs, rtol=1e-12)
+    pair = ls.ODE(lambda t, x: {"a": torch.sin(x["a"])}, L={"a": -0.5}, stiff=lambda t, x: {"a": -2 * x["a"]})
+    assert torch.allclose(ls.solve(pair, {"a": x0}, t=(0, 1)).x["a"], ls.solve(whole, x0, t=(0, 1)).x)
+
+
+def test_jump_times_of_a_problem_are_those_of_the_run() -> None:
+    f = lambda t, x: torch.where(t < 0.3, 1.0, 1000.0)[:, None].to(x)  # noqa: E731
+    run = ls.solve(ls.ODE(f, jump_times=(0.3,)), torch.zeros(1, 1, dtype=F64), t=(0, 1))
+    assert run.stats.rejected.tolist() == [0]
+    assert abs(run.x[-1, 0, 0] - 700.3) < 1e-9
+
+
+TIMES = torch.tensor([0.0, 0.5, 0.7, 1.6, 2.0, 3.0], dtype=F64)
+DATA = torch.sin(torch.arange(36, dtype=F64) ** 2).view(2, 6, 3)
+PATHS = {"linear": ls.interpolation.linear, "hermite": ls.interpolation.hermite,
+         "natural_cubic": ls.interpolation.natural_cubic}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(PATHS))
+def test_paths_go_through_the_data_and_have_the_derivative_they_say(name: str) -> None:
+    path = PATHS[name](TIMES, DATA)
+    assert torch.allclose(torch.stack([path(t) for t in TIMES], 1), DATA, atol=1e-14)
+    for t in (0.1, 0.6, 1.59, 2.7):
+        slope = (path(t + 1e-6) - path(t - 1e-6)) / 2e-6
+        assert torch.allclose(path.derivative(t), slope, atol=1e-8)
+    each = torch.tensor([0.6, 2.7], dtype=F64)
+    assert torch.equal(path(each), torch.stack([path(0.6)[0], path(2.7)[1]]))
+    lines = (2 * TIMES - 1)[None, :, None].expand(1, -1, 1)
+    assert torch.allclose(PATHS[name](TIMES, lines)(1.234), torch.full((1, 1), 1.468, dtype=F64))
+    assert path.jump_times == (tuple(TIMES[1:-1].tolist()) if name == "linear" else ())
+
+
+def test_cubics_are_smooth_and_hermites_know_nothing_of_what_comes() -> None:
+    """Slopes agree from both sides; that of a natural spline twice, and its ends do not bend; as scipy's."""
+    spline = pytest.importorskip("scipy.interpolate").CubicSpline(TIMES, DATA, axis=1, bc_type="natural")
+    natural, hermite = (PATHS[name](TIMES, DATA) for name in ("natural_cubic", "hermite"))
+    for t in torch.linspace(0, 3, 50, dtype=F64).tolist():
+        assert np.allclose(natural(t), spline(t), atol=1e-12)
+        assert np.allclose(natural.derivative(t), spline(t, 1), atol=1e-11)
+    for t in TIMES[1:-1].tolist():
+        assert torch.allclose(hermite.derivative(t - 1e-9), hermite.derivative(t), atol=1e-6)
+    later = DATA.clone()
+    later[:, 4:] += 1
+    for t in (0.3, 1.0, 1.6):
+        assert torch.equal(PATHS["hermite"](TIMES, later)(t), hermite(t))
+
+
+def test_a_rectilinear_path_moves_time_and_data_in_turn() -> None:
+    path = ls.interpolation.rectilinear(TIMES, DATA)
+    assert path.span == (0.0, 10.0)
+    for i in range(6):
+        assert torch.allclose(path(2.0 * i), torch.cat([TIMES[i].expand(2, 1), DATA[:, i]], 1), rtol=1e-14)
+    assert not path.derivative(2.5)[:, 1:].any()  # time goes on
+    assert not path.derivative(3.5)[:, 0].any()  # the data change
+    assert torch.allclose(path.derivative(3.5)[:, 1:], DATA[:, 2] - DATA[:, 1])
+
+
+@pytest.mark.parametrize("name", [*sorted(PATHS), "rectilinear"])
+@pytest.mark.parametrize("way", [{"atol": 1e-8}, {"atol": 1e-8, "shared_step": True}, {"steps": 120}])
+def test_a_controlled_exponential_ends_where_its_path_does(name: str, way: dict) -> None:
+    """dz = z k . dX has z exp(k . (X(T) - X(0))), whatever way X takes in between, and goes back again."""
+    path = getattr(ls.interpolation, name)(TIMES, DATA)
+    rise = DATA[:, -1] - DATA[:, 0]
+    if name == "rectilinear":
+        rise = torch.cat([torch.full((2, 1), 3.0, dtype=F64), rise], 1)
+    k = torch.tensor([0.3, -0.2, 0.5, 0.4], dtype=F64)[: rise.shape[1]]
+    problem = ls.CDE(lambda t, z: (z[0][:, None] * k, 1j * z[1][..., None] * k), path)
+    z0 = (torch.ones(2, dtype=F64), torch.ones(2, 3, dtype=torch.complex128))
+    there = ls.solve(problem, z0, t=path.span, **way)
+    atol = 5e-2 if "steps" in way else 1e-3  # equal steps do not end at the knots
+    assert torch.allclose(there.x_end[0], torch.exp(rise @ k), atol=atol)
+    assert torch.allclose(there.x_end[1], torch.exp(1j * (rise @ k))[:, None].expand(2, 3), atol=atol)
+    back = ls.solve(problem, there.x_end, t=path.span[::-1], **way)
+    assert torch.allclose(back.x_end[0], z0[0], atol=2 * atol)
+
+
+def test_a_path_of_lines_costs_no_rejected_step_at_its_corners() -> None:
+    path = ls.interpolation.linear(TIMES, 20 * DATA)
+    slope = ls.CDE(lambda t, z: torch.eye(3, dtype=F64).expand(len(z), 3, 3), path)
+    run = ls.solve(slope, path(0.0), t=path.span, rtol=1e-10)
+    assert torch.allclose(run.x_end, path(3.0), rtol=1e-12)
+    assert run.stats.rejected.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("times", "data", "word"),
+    [
+        ([0.0, 1.0], DATA, "6 of them, two at least"),
+        (TIMES.flip(0), DATA, "rising"),
+        (TIMES, DATA[0], "B, n, C"),
+        (TIMES, DATA / 0, "NaN or infinite"),
+    ],
+)
+def test_data_that_make_no_path_are_refused(times, data, word: str) -> None:
+    with pytest.raises(ls.ArgumentError, match=word):
+        ls.interpolation.natural_cubic(times, data)

@@ -94,7 +94,7 @@ def adaptive(
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = _floats("jump_times", jump_times)
+    jumps = _floats("jump_times", (*jump_times, *problem.jump_times))
     jumps = tuple(
         s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
     )
