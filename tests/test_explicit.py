@@ -303,6 +303,19 @@ def test_integrals_and_running_maxima_without_the_states(name: str, span: tuple[
     assert torch.equal(alone.reduced, run.reduced[0])
 
 
+@pytest.mark.parametrize("name", ["tsit5", "dopri8", "vern9"])
+def test_what_is_read_between_the_ends_of_steps_is_counted(name: str) -> None:
+    """Every step with dense output, those alone that a time of a fold falls into, none at their ends."""
+    x0, extra = PAIR_OF_STARTS[:1], len(PAIRS[name].extra_c)
+    fold = ls.Fold(lambda c, t, x: c, 0 * x0, at=[0.0, 1e-9, 2e-9])
+    plain = ls.solve(ls.ODE(circle), x0, t=(0, 3), method=name).stats
+    for options, steps in (({"dense": True}, int(plain.accepted[0])), ({"reduce": fold}, 1),
+                           ({"save_at": "steps"}, 0)):  # fmt: skip
+        f = Counted(circle)
+        run = ls.solve(ls.ODE(f), x0, t=(0, 3), method=name, **options)
+        assert run.stats.nfe == f.calls == plain.nfe + extra * steps
+
+
 def test_an_integral_has_a_gradient() -> None:
     """d/dk of int_0^1 exp(-k t) dt."""
     k = torch.tensor(0.7, dtype=F64, requires_grad=True)
@@ -366,7 +379,7 @@ def test_a_budget_reaches_the_end_and_says_how_well(race: str, name: str) -> Non
         error = (run.x_end - exact).square().mean(1).sqrt()
         assert bool((error < 3 * run.error).all())
         errors.append(float(error.max()))
-    assert errors[1] < 1.1 * errors[0] < 1e-2
+    assert errors[0] < 1e-2
     assert errors[1] < errors[0] / 4 or set(run.status) == {"reached"}
 
 

@@ -21,15 +21,15 @@ from .trial import Stepper, Trial
 
 
 class Output(Protocol):
-    """between: whether it reads every step between its ends, which may cost evaluations."""
+    """between: whether it reads steps between their ends, which may cost evaluations."""
 
     between: bool
 
     def begin(self, s: Tensor, x: Tensor) -> None:
         """A run begins: s [B], in the clock that rises."""
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
-        """A step was taken: s1, ok [G]."""
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
+        """A step was taken: s1, ok [G]. Returns whose was read between its ends [G]."""
 
 
 def reached(stepper: Stepper, trial: Trial, s1: Tensor) -> Tensor:
@@ -51,12 +51,13 @@ class Steps:
         self.count = torch.ones_like(everybody)
         self.kept = [(torch.zeros_like(everybody), everybody, s, x)]
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
-        ok = ok.expand(len(self.count))
-        who = ok.nonzero()[:, 0]
-        s1_each, x1 = s1.expand(len(ok)), reached(stepper, trial, s1)
-        self.kept.append((self.count[who], who, s1_each[who], x1[who]))
-        self.count = self.count + ok
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
+        each = ok.expand(len(self.count))
+        who = each.nonzero()[:, 0]
+        x1 = reached(stepper, trial, s1)
+        self.kept.append((self.count[who], who, s1.expand(len(each))[who], x1[who]))
+        self.count = self.count + each
+        return torch.zeros_like(ok)
 
     def table(self, sign: float) -> tuple[Tensor, Tensor]:
         """Times [n, B] and states [n, B, ...], NaN behind the last step of each sample."""
@@ -144,7 +145,7 @@ class Dense:
         still = x.expand(len(self.nodes), *x.shape)
         self.pieces = [(self.batch, s, torch.ones_like(s), still)]  # a point, for who takes no step
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         size = len(self.batch)
         who = ok.expand(size).nonzero()[:, 0]
         inner = self.nodes[1:-1]
@@ -155,6 +156,7 @@ class Dense:
         values = torch.cat([trial.x[who][None], middle, trial.x1[who][None]])
         self.pieces.append((who, trial.s.expand(size)[who], trial.h.expand(size)[who], values))
         self.ends = torch.where(ok, s1, self.ends)
+        return ok
 
     def interpolant(self, sign: float, span: tuple[float, float]) -> Interpolant:
         """All that was kept, as a function."""
@@ -213,15 +215,17 @@ class Folding:
             if bool((self.marks[0] < s).any()):
                 raise ArgumentError("a Fold is at a time before the run begins")
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         if self.at is None:
             self._take(ok, s1, reached(stepper, trial, s1))
-            return
+            return torch.zeros_like(ok)
+        read = torch.zeros_like(ok)
         while bool((due := ok & (self.marks[self.next] <= s1)).any()):
             s = torch.where(due, self.marks[self.next], trial.s)
             x = stepper.along(trial, ((s - trial.s) / trial.h.clamp_min(1e-300)).clamp(0.0, 1.0))
             self._take(due, s, x)
-            self.next = self.next + due
+            self.next, read = self.next + due, read | due[: len(read)]
+        return read
 
     def _take(self, who: Tensor, s: Tensor, x: Tensor) -> None:
         t = (self.sign * s).to(x.dtype.to_real()).expand(len(x))
@@ -268,7 +272,7 @@ class Integrating:
     def begin(self, s: Tensor, x: Tensor) -> None:
         self.carry = torch.zeros_like(self.integral.g((self.sign * s).to(x.dtype.to_real()), x))
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         points = self.integral.points or (stepper.order + 2) // 2
         h, total = s1 - trial.s, torch.zeros_like(self.carry)
         wide = (-1, *(1,) * (total.ndim - 1))
@@ -279,6 +283,7 @@ class Integrating:
             total = total + float(weight) / 2 * self.integral.g(t, x)
         step = (self.sign * h).to(total.dtype.to_real()).expand(len(total)).view(wide)
         self.carry = torch.where(ok.expand(len(total)).view(wide), self.carry + step * total, self.carry)
+        return ok
 
 
 Reduction = Fold | Integral

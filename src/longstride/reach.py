@@ -69,10 +69,11 @@ class Estimating:
     def begin(self, s: Tensor, x: Tensor) -> None:
         self.error = torch.zeros_like(s)
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
+        return torch.zeros_like(ok)
 
 
 class Reach(Estimating):

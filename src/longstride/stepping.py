@@ -316,8 +316,7 @@ class Loop:
         """Output of a step up to s1; returns who was read between its ends [G]."""
         need = torch.zeros_like(ok)
         for output in self.outputs:
-            output.note(self.stepper, trial, s1, ok)
-            need = need | (ok & output.between)
+            need = need | output.note(self.stepper, trial, s1, ok)
         return need | self._marks(trial, s1, ok) if len(self.save) else need
 
     def _marks(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
