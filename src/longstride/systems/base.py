@@ -21,15 +21,14 @@ STIFF = ("rodas5p", "kvaerno5", "radau", "bdf", "tsit5")
 
 @dataclass(frozen=True)
 class Series:
-    """Drawn as components against time, the steps below.
+    """Drawn as components against time, the size of the steps below.
 
-    scale: each component is drawn this many times as large.  shown: some components alone.
+    shown: these components alone.  log_from: where a logarithmic axis of time begins.
     """
 
-    log_time: bool = False
-    log_values: bool = False
-    scale: tuple[float, ...] = ()
     shown: tuple[int, ...] = ()
+    log_from: float = 0.0
+    log_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,13 @@ class Plane:
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """Drawn as an image: row takes x [..., *shape] to [..., N], one colour each."""
+    """Drawn as an image: row takes x [..., *shape] to [..., N], which stand from first to last on an axis."""
 
     row: Callable[[Tensor], Tensor]
     axis: str
     colour: str
+    first: float
+    last: float
 
 
 @dataclass(frozen=True, kw_only=True)

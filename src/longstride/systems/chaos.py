@@ -52,7 +52,7 @@ def lorenz96(n: int = 40, F: Number = 8.0) -> System:
         x0=start,
         t=(0.0, 30.0),
         labels=tuple(f"x_{i}" for i in range(1, n + 1)),
-        view=SpaceTime(lambda x: x, "place i", "x_i"),
+        view=SpaceTime(lambda x: x, "i", "x_i", 1, n),
     )
 
 

@@ -32,7 +32,7 @@ def robertson(k1: Number = 0.04, k2: Number = 3e7, k3: Number = 1e4) -> System:
         invariants={"mass": lambda x: x.sum(-1)},
         methods=STIFF,
         atol=1e-14,
-        view=Series(log_time=True, scale=(1.0, 1e4, 1.0)),
+        view=Series(log_from=1e-6),
     )
 
 
@@ -61,7 +61,7 @@ def hires() -> System:
         labels=tuple(f"y{i}" for i in range(1, 9)),
         invariants={"y7 + y8": lambda x: x[..., 6] + x[..., 7]},
         methods=STIFF,
-        view=Series(log_time=True, scale=(1.0, 5.0, 10.0, 5.0, 5.0, 1.0, 100.0, 100.0)),
+        view=Series(shown=(0, 1, 5, 6), log_from=1e-3),
     )
 
 
@@ -124,11 +124,12 @@ def brusselator_1d(n: int = 128, a: Number = 1.0, b: Number = 3.0, alpha: Number
     start[..., 0] += torch.sin(2 * math.pi * x).to(start)
     return System(
         rate,
+        jacobian=(2, 2),
         x0=start,
         t=(0.0, 10.0),
         labels=tuple(f"{name}_{i}" for i in range(1, n + 1) for name in "uv"),
         methods=STIFF,
-        view=SpaceTime(lambda x: x[..., 0], "x", "u"),
+        view=SpaceTime(lambda x: x[..., 0], "x", "u", 1 / (n + 1), n / (n + 1)),
     )
 
 
