@@ -10,7 +10,7 @@ from torch import Tensor
 from .base import Number, Plane, System, stacked, state, system, wide
 
 
-@system("the test equation of Dahlquist 1963", above_zero=("rate",))
+@system("Dahlquist 1963", above_zero=("rate",))
 def exponential_decay(rate: Number = 1.0) -> System:
     """x' = -rate x, so x = e^(-rate t) x0.
 
@@ -25,7 +25,7 @@ def exponential_decay(rate: Number = 1.0) -> System:
     )
 
 
-@system("Hairer, Lubich and Wanner 2006, I.1", above_zero=("omega",))
+@system("Hairer, Lubich and Wanner 2006", above_zero=("omega",))
 def harmonic_oscillator(omega: Number = 1.0) -> System:
     """q' = p, p' = -omega^2 q: an ellipse of energy (p^2 + omega^2 q^2)/2."""
 
@@ -52,7 +52,7 @@ def harmonic_oscillator(omega: Number = 1.0) -> System:
     )
 
 
-@system("Hairer, Lubich and Wanner 2006, I.1", above_zero=("omega",))
+@system("Hairer, Lubich and Wanner 2006", above_zero=("omega",))
 def pendulum(omega: Number = 1.0) -> System:
     """theta'' = -omega^2 sin theta, as (theta, theta').
 
@@ -73,7 +73,7 @@ def pendulum(omega: Number = 1.0) -> System:
     )
 
 
-@system("Shinbrot, Grebogi, Wisdom and Yorke 1992", above_zero=("m1", "m2", "l1", "l2"))
+@system("Shinbrot et al. 1992", above_zero=("m1", "m2", "l1", "l2"))
 def double_pendulum(
     m1: Number = 1.0, m2: Number = 1.0, l1: Number = 1.0, l2: Number = 1.0, g: Number = 9.81
 ) -> System:
@@ -142,7 +142,7 @@ def henon_heiles(coupling: Number = 1.0) -> System:
     )
 
 
-@system("Euler 1765; Hairer, Norsett and Wanner 1993", above_zero=("I1", "I2", "I3"))
+@system("Euler 1765", above_zero=("I1", "I2", "I3"))
 def rigid_body(I1: Number = 0.5, I2: Number = 2.0, I3: Number = 3.0) -> System:
     """A free top: I1 w1' = (I2 - I3) w2 w3 and so in turn, w its angular velocity along its own axes.
 

@@ -16,7 +16,7 @@ HIGH = ("vern9", "dopri8")
 ITERATIONS = 30  # of Newton's on Kepler's equation; it converges from pi for every e < 1, in a few
 
 
-@system("Hairer, Lubich and Wanner 2006, I.2")
+@system("Hairer, Lubich and Wanner 2006")
 def kepler(e: Number = 0.6) -> System:
     """Two bodies: q'' = -q/|q|^3, as (x, y, x', y'). The start is the pericentre of an ellipse of axis 1.
 
@@ -94,7 +94,7 @@ def _ellipse(t: float, x0: Tensor) -> Tensor:
     return torch.cat([place, speed[..., None] * (-s[..., None] * P + (flat * c)[..., None] * Q)], -1)
 
 
-@system("Arenstorf 1963; Hairer, Norsett and Wanner 1993, II.0")
+@system("Arenstorf 1963; Hairer et al. 1993, II.0")
 def arenstorf(mu: Number = 0.012277471) -> System:
     """A satellite in the turning frame of earth (1 - mu, at -mu) and moon (mu, at 1 - mu): (x, y, x', y').
 
@@ -146,7 +146,7 @@ def three_body() -> System:
     return _bodies((1.0, 1.0, 1.0), start, 6.32591398)
 
 
-@system("Hairer, Norsett and Wanner 1993, II.10; Bari test set")
+@system("Hairer et al. 1993, II.10; Bari test set")
 def pleiades() -> System:
     """Seven stars in a plane, of masses 1 to 7: x_i'' = sum_j m_j (x_j - x_i)/r_ij^3.
 

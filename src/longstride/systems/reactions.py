@@ -86,7 +86,7 @@ def oregonator(s: Number = 77.27, q: Number = 8.375e-6, w: Number = 0.161) -> Sy
     )
 
 
-@system("Prigogine and Lefever 1968; Hairer, Norsett and Wanner 1993, I.16", above_zero=("a", "b"))
+@system("Prigogine and Lefever 1968", above_zero=("a", "b"))
 def brusselator(a: Number = 1.0, b: Number = 3.0) -> System:
     """u' = a + u^2 v - (b + 1) u, v' = b u - u^2 v: rests at (a, b/a), and circles it for b > 1 + a^2."""
 
