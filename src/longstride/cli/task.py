@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..systems import System
 
 WIDE = 8  # components of a state that the table still shows
-MARKS = 4000  # times along the curves of a picture
+MARKS = 10_000  # times along the curves of a picture
 
 
 @dataclass

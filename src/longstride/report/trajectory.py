@@ -102,11 +102,7 @@ class _Sheet:
 
         buffer = io.BytesIO()
         self.figure.savefig(buffer, dpi=DPI)
-        sheet = (
-            Image.open(buffer)
-            .convert("RGB")
-            .quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        )
+        sheet = Image.open(buffer).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
         sheet.save(path, format="png", optimize=True)
 
 

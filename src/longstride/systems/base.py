@@ -63,6 +63,7 @@ class System(ODE):
     invariants: functions of x [..., *shape], [...], that stay what they are along every solution.
     exact: exact(t, x0), the solution from x0 at 0, where it is known.
     methods: adaptive ones that suit it, the best first.  rtol, atol: good tolerances.
+    jacobian: its structure, as implicit methods take it; (lower, upper) are the widths of its bands.
     view: how a picture shows it.  name, reference: of the registry.
     """
 
@@ -75,13 +76,10 @@ class System(ODE):
     methods: tuple[str, ...] = ("tsit5",)
     rtol: float = 1e-6
     atol: float = 1e-9
+    jacobian: Any = None
     view: Series | Plane | SpaceTime = Series()
     name: str = ""
     reference: str = ""
-
-    @property
-    def stiff(self) -> bool:
-        return self.methods is STIFF
 
     @property
     def method(self) -> str:
