@@ -146,9 +146,9 @@ def test_equal_steps_that_fail_are_drawn_too():
     assert matplotlib.image.imread("x.png").shape[2] >= 3
 
 
-@pytest.mark.parametrize("name", ["arenstorf", "brusselator", "harmonic_oscillator", "lorenz96"])
+@pytest.mark.parametrize("name", ["arenstorf", "brusselator", "harmonic_oscillator", "brusselator_1d"])
 def test_pictures_of_each_kind_are_small_and_not_blank(name):
-    assert run("solve", name, "--until", 3, "--out", "deep/x.png").exit_code == 0
+    assert run("solve", name, "--until", 0.5, "--out", "deep/x.png").exit_code == 0
     assert os.listdir("deep") == ["x.png"]
     assert os.path.getsize("deep/x.png") < 200_000
     grey = matplotlib.image.imread("deep/x.png")[..., :3].mean(2)

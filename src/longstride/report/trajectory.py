@@ -47,7 +47,7 @@ def trajectory_picture(
     t, x: [T], [T, B, *shape] along the solutions, NaN where they did not come.  steps: of the first sample.
     warning: what went wrong, written below.
     """
-    from ..systems import Plane, Series  # they need nothing of this, and are not always loaded
+    from ..systems import Plane, Series, SpaceTime  # they need nothing of this, and are not always loaded
 
     x, view = x.detach().cpu()[:, :SAMPLES], system.view
     sheet = _Sheet(system.name, subtitle, warning)
@@ -57,7 +57,7 @@ def trajectory_picture(
         _plane(sheet, view, t, view.points(x).numpy())
     else:
         _space_time(sheet, view, t, view.row(x[:, 0]).numpy())
-    sheet.save(path)
+    sheet.save(path, lines=not isinstance(view, SpaceTime))
 
 
 class _Sheet:
@@ -96,13 +96,15 @@ class _Sheet:
         bar.set_label(label, size=9, color=INK)
         bar.outline.set_visible(False)
 
-    def save(self, path: Path) -> None:
-        """In 256 colours: a third of the bytes."""
+    def save(self, path: Path, lines: bool) -> None:
+        """Lines in 256 colours: a third of the bytes."""
         from PIL import Image
 
         buffer = io.BytesIO()
         self.figure.savefig(buffer, dpi=DPI)
-        sheet = Image.open(buffer).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
+        sheet = Image.open(buffer).convert("RGB")
+        if lines:
+            sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.NONE)
         sheet.save(path, format="png", optimize=True)
 
 
