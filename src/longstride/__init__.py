@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import control, fields, gradients, grid, metrics, models, process
+from . import control, fields, gradients, grid, interpolation, metrics, models, process
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -14,9 +14,10 @@ from .invert import invert
 from .likelihood import log_likelihood
 from .methods import list_methods
 from .models import load
+from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
-from .problem import ODE
+from .problem import CDE, ODE, SecondOrder
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "CDE",
     "ODE",
     "ArgumentError",
     "Denoiser",
     "Event",
+    "Fold",
     "Guidance",
+    "Integral",
     "Parallel",
     "Plan",
     "PlanError",
+    "SecondOrder",
     "Solution",
     "SolveError",
     "Stage",
@@ -46,6 +51,7 @@ __all__ = [
     "fields",
     "gradients",
     "grid",
+    "interpolation",
     "invert",
     "learn",
     "list_methods",
