@@ -200,6 +200,7 @@ class Tuning:
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self.kept = Journal(None if cache is None else Path(cache) / digest, about)
         started = time.perf_counter()
+        self.say(f"solving from {sum(sizes)} starts, in {reference_nfe} evaluations each")
         self.paths = self._paths()
         self.select, self.report = (
             self.kept.tensor(name, partial(subject.reference, rows, reference_nfe)).to(subject.x.device)
@@ -210,7 +211,7 @@ class Tuning:
         self.minimized = f"{judge.identity(self.select[:CHECKED])}, through {through}"
         self.seconds = time.perf_counter() - started
         self.say(
-            f"solutions from {sum(sizes)} starts; halving their evaluations moves them by {self.halved:.2g}"
+            f"solved; half the evaluations move what they come to by {self.halved:.2g}"
         )
 
     def _paths(self) -> Trajectories:
