@@ -22,7 +22,7 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers
+    from . import learn, samplers, systems
     from .learn import tune
 
 __version__ = "0.1.0"
@@ -67,13 +67,14 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "systems",
     "tune",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`learn` and `samplers` come when they are asked for: they are half of what there is to import."""
-    if name in ("learn", "samplers"):
+    """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
+    if name in ("learn", "samplers", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
