@@ -395,6 +395,24 @@ def test_a_budget_that_suffices_is_kept_to_the_tolerances() -> None:
     assert loose.status == ("reached", "reached")  # looser than the pilot would be
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64, torch.complex128])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("span", [(0.0, 3.0), (3.0, 0.0)])
+def test_a_budget_with_jumps_and_output_of_every_type(dtype, shared: bool, span: tuple[float, float]) -> None:
+    """x' = -x to t = 1, -3x behind it: e^(-7) over the whole, and back."""
+    x0 = torch.tensor([1.0, 2.0, 3.0]).to(dtype)
+    f = Counted(lambda t, x: -x * torch.where(t < 1.0, 1.0, 3.0).to(dtype))
+    run = ls.solve(ls.ODE(f), x0, t=span, jump_times=[1.0], nfe=150, on_budget="reach", rtol=1e-6, atol=1e-12,
+                   shared_step=shared, dense=True, reduce=ls.Integral(lambda t, x: -f.f(t, x)))  # fmt: skip
+    assert f.calls <= 150
+    end = x0 * math.exp(-7 if span[0] == 0 else 7)
+    error = (run.x_end - end).abs()
+    assert bool((run.error / error > 0.02).all())
+    assert bool((error < 1e-2 * (end.abs() + x0.abs())).all())
+    assert torch.allclose(run.reduced.abs(), (x0 - run.x_end).abs(), rtol=1e-3)  # int -x' dt
+    assert torch.equal(run.interpolant(span[1]), run.x_end)
+
+
 def test_what_no_budget_could_do_is_said() -> None:
     run = ls.solve(ls.ODE(circle), PAIR_OF_STARTS, t=(0, 3000), nfe=100, on_budget="reach")
     assert run.status == ("nfe_limit",) * 2

@@ -30,8 +30,9 @@ MEMORY = 0.7  # of how the steps wanted compare with the pilot's
 
 def looseness(x0: Tensor, rtol: Tensor, atol: Tensor) -> float:
     """How many times the tolerances the pilot's are."""
-    size = float(x0.abs().square().mean().sqrt()) or 1.0
-    return max(1.0, PILOT * size / float((atol + rtol * x0.abs()).mean()))
+    x0 = x0.detach().abs()
+    size = float(x0.square().mean().sqrt()) or 1.0
+    return max(1.0, PILOT * size / float((atol + rtol * x0).mean()))
 
 
 class Pilot:
@@ -133,12 +134,12 @@ def reach(run: Callable[..., Solution], looser: float, rule: Controller, limits:
         second = Reach(rule, Pilot(s), looser)
         found = run(1.0, second, replace(limits, nfe=left), second)
         if "nfe_limit" not in found.status:
-            apart = (found.x_end - pilot.x_end).detach().flatten(1).abs().square().mean(1).sqrt()
+            apart = (found.x_end - pilot.x_end).detach().reshape(len(first.error), -1)
+            apart = apart.abs().square().mean(1).sqrt()
             error = apart * (second.error / first.error.clamp_min(1e-300)) ** second.power
-            both = torch.tensor(
-                [a == b == "reached" for a, b in zip(found.status, pilot.status, strict=True)]
-            )
-            error = torch.where(both.to(error.device), error, second.error)
+            came = zip(found.status, pilot.status, strict=True)
+            both = torch.tensor([a == b == "reached" for a, b in came], device=error.device)
+            error = torch.where(both, error, second.error)
             return _told(found, error, second.stretched.expand(len(error)).tolist(), pilot.stats.nfe)
     return _told(pilot, first.error, [looser > 1] * len(pilot.status), 0)
 
