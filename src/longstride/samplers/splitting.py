@@ -81,7 +81,7 @@ def noises(word: Word) -> int:
 def write(word: Word, h: float, gamma: float = 0.0, like: Tensor | None = None) -> Step:
     """The rows of a step from states (x, v), and F(x) if the word begins with B, to the same.
 
-    like: a state; needed where shares are of each sample.
+    like: a state, to which shares of each sample go as weights.
     """
     x, v, stages = Row({("x", 0): 1.0}), Row({("x", 1): 1.0}), list[Stage]()
     begins = word[0][0] == "B"
@@ -110,11 +110,7 @@ def write(word: Word, h: float, gamma: float = 0.0, like: Tensor | None = None) 
             z, other, drawn = Row({("z", drawn): 1.0}), Row({("z", drawn + 1): 1.0}), drawn + 2
             x = _plus(_plus(_plus(x, move, v), to_x, z), own, other)
             v = _plus(_times(e, v), to_v, z)
-            if part == "P":
-                assert newest is not None  # a word asks before it predicts
-                newest = ask(_plus(x, (t - move) / gamma, {("f", newest): 1.0}))
-            else:
-                newest = None
+            newest = ask(_plus(x, (t - move) / gamma, {("f", asked - 1): 1.0})) if part == "P" else None
     ends = begins and newest is not None  # the last evaluation is where the next step begins
     stages += [_stage(x, like), _stage(v, like)]
     return Step(tuple(stages), keep_x=(-2, -1), keep_f=(-1,) if ends else ())
@@ -141,5 +137,5 @@ def _stage(row: Row, like: Tensor | None, at: float | None = None) -> Stage:
 def _weight(w: Share, like: Tensor | None) -> Weight:
     if np.ndim(w) == 0:
         return float(w)
-    assert like is not None
-    return torch.as_tensor(w).to(like).view(-1, *(1,) * (like.ndim - 1))
+    weight = torch.as_tensor(w)
+    return weight if like is None else weight.to(like).view(-1, *(1,) * (like.ndim - 1))
