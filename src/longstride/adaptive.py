@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from .control import Controller, I
 from .errors import ArgumentError, SolveError, finite, unknown
-from .events import Event
+from .differentiable import WAYS, Flow, Time, Way, gone_through, moves
+from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
+from .gradients import way_of
 from .integrate import Solution, Stats, check_state, said
 from .problem import ODE
 from .steppers import stepper
@@ -29,17 +31,17 @@ def adaptive(
     problem: ODE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None,
+    t: tuple[Time, Time] | None,
     method: str = DEFAULT,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[Time] | Tensor | None = None,
     controller: Controller | None = None,
     shared_step: bool = False,
     jump_times: Sequence[float] = (),
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
-    grad: bool = True,
+    grad: bool | str | Way = True,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -64,18 +66,21 @@ def adaptive(
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
         message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
 
-    Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
-    go back to is seen from x0 and the first value of f.
+    Times that are tensors are differentiated by, and so are x0, what f and g close over, and in the result
+    states and times of events.
+
+        grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
+            given; or one of the ways of `recorded.WAYS`, which remember little. False: not at all.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.
     """
     began = time.perf_counter()
     check_state(x0)
-    bound, bounds = stepper(method), Limits(**_known(limits))
+    bound, bounds, way = stepper(method), Limits(**_known(limits)), way_of(grad, WAYS)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
+    start, end = _floats("t", t)
     sign = 1.0 if end >= start else -1.0
     times = (end,) if save_at is None else _floats("save_at", save_at)
     if not times:
@@ -85,24 +90,39 @@ def adaptive(
     jumps = tuple(
         s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
     )
-    if shared_step and events and len(x0) > 1:
-        raise ArgumentError("events stop samples one by one: leave out shared_step")
+    if shared_step and any(event.terminal for event in events) and len(x0) > 1:
+        raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
     if start == end or not x0.numel():
         return _at_once(x0, times, start)
 
-    x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
-    span, saved = (sign * start, sign * end), [sign * s for s in times]
-    saved = [] if save_at is None else saved
-    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
-    ended = loop.run(x0, method)
-    if save_at is None:
-        reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
-        x = torch.where(reached, ended.x, math.nan)[None]
-    else:
-        x = ended.saved(len(times), x0.shape)
-    return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        rate = _checked(problem, method, x0)
+        flow = Flow(rate, shared_step)
+        x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
+        steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *tolerances)
+        span, saved = (sign * start, sign * end), [sign * s for s in times]
+        saved = [] if save_at is None else saved
+        loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+        known = problem.f.parameters() if isinstance(problem.f, torch.nn.Module) else ()
+        ended = gone_through(loop, x0, method, way, known)
+        reached = ended.code == REACHED
+        x_end, t_end = flow.moved(ended.x, t[1], reached), ended.t
+        if moves(t[1]):
+            t_end = torch.where(reached, t[1], t_end)
+        crossings = []
+        for event, seen in zip(events, ended.crossings(), strict=True):
+            seen = flow.crossings(event, seen, ended.t, ended.x)
+            if event.terminal:  # whoever it happened to stopped there
+                x_end = x_end.index_put((seen.sample,), seen.x)
+                t_end = t_end.index_put((seen.sample,), seen.t)
+            crossings.append(seen)
+        if save_at is None:
+            x = torch.where(reached.view(-1, *(1,) * (x0.ndim - 1)), x_end, math.nan)[None]
+        else:
+            x = flow.saved(ended.saved(len(times)), save_at, x_end)
+    ended = replace(ended, x=x_end, t=t_end, nfe=ended.nfe + flow.evaluations)
+    return _solution(x, times, ended, tuple(crossings), time.perf_counter() - began, raise_on_failure)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -142,8 +162,7 @@ def _within(what: str, times: Sequence[float], start: float, end: float, sign: f
 
 
 def _floats(what: str, values: Any) -> tuple[float, ...]:
-    values = values.tolist() if isinstance(values, Tensor) else values
-    return tuple(finite(what, value) for value in values)
+    return tuple(finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values)
 
 
 def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
@@ -176,11 +195,11 @@ def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
 
 
 def _solution(
-    x: Tensor, times: tuple[float, ...], ended: Ended, seconds: float, raise_on_failure: bool
+    x: Tensor, times: tuple[float, ...], ended: Ended, seen: tuple[Crossings, ...], seconds: float, loud: bool
 ) -> Solution:
     codes = ended.code.tolist()
     failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
-    if raise_on_failure and failed:
+    if loud and failed:
         raise SolveError(f"{len(failed)} of {len(codes)} samples failed; sample {failed[0]}: "
                          + ended.message[failed[0]])  # fmt: skip
     nfe = int(ended.nfe.max())
@@ -195,4 +214,4 @@ def _solution(
         nfe_each=ended.nfe,
     )
     status = tuple(STATUSES[code] for code in codes)
-    return Solution(x, times, status, stats, ended.t, ended.x, ended.crossings, ended.message)
+    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)

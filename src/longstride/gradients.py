@@ -51,15 +51,13 @@ Way = Checkpoint | Reverse | Adjoint
 WAYS: dict[str, Way] = {"checkpoint": Checkpoint(), "reverse": Reverse(), "adjoint": Adjoint()}
 
 
-def way_of(grad: bool | str | Way) -> Way | None:
-    """What `grad=` of `sample` asks for; None where torch does it all or nothing is differentiated."""
-    if isinstance(grad, Way):
-        return grad
-    if grad is True or grad is False:
-        return None
-    if not isinstance(grad, str) or grad not in WAYS:
-        raise unknown("way of differentiating", grad, WAYS)
-    return WAYS[grad]
+def way_of(grad: Any, ways: Mapping[str, Any] = WAYS) -> Any:
+    """Which of the ways `grad=` asks for; None where torch does it all or nothing is differentiated."""
+    if grad is True or grad is False or isinstance(grad, tuple(map(type, ways.values()))):
+        return None if isinstance(grad, bool) else grad
+    if not isinstance(grad, str) or grad not in ways:
+        raise unknown("way of differentiating", grad, ways)
+    return ways[grad]
 
 
 def differentiable(
@@ -115,7 +113,12 @@ def _memory(way: Way, chain: Chain, process: Process) -> Memory:
     return Memory(
         frozenset({middle.last, *range(middle.first)}),
         lambda states, g, wanted: adjoint(
-            way, middle, chain.fields, {n: xs[-1] for n, (xs, _) in states.items()},
-            g[steps - 1][0], wanted, chain.noise,
+            way,
+            middle,
+            chain.fields,
+            {n: xs[-1] for n, (xs, _) in states.items()},
+            g[steps - 1][0],
+            wanted,
+            chain.noise,
         ),
     )

@@ -69,9 +69,19 @@ class Stepper:
         """Before the first step: first is f at x."""
         self.graph = self.graph and (x.requires_grad or first.requires_grad)
 
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        """What the first step gets for `first`, where f at x is first: that, unless a method carries more."""
+        return first
+
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         """A step of h from (s, x), where f is first."""
         raise NotImplementedError
+
+    def afresh(self, s: Tensor, x: Tensor, first: Tensor, jumped: Tensor) -> Tensor:
+        """first, where f has jumped at s made anew just behind it. One evaluation."""
+        real = s.to(self.real)
+        behind = torch.where(jumped, torch.nextafter(real, torch.full_like(real, math.inf)), real)
+        return torch.where(jumped.view(self.lead), self.rate(self.time(behind), x), first)
 
     def ratio(self, trial: Trial) -> Tensor:
         """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""

@@ -1,0 +1,82 @@
+"""An adaptive run as a differentiable function: of its state, of what f closes over, of its times.
+
+How the steps are gone back through is a way (`gradients.py`): torch's own graph, `recorded.py`, `reversible.py`,
+`backsolve.py`. What is here is the same for all of them. The solution moves along the flow, so with times
+t_0, T and events t* given or found
+
+    dx(T) = f(T, x(T)) dT,        dx(T) = -(dx(T)/dx_0) f(t_0, x_0) dt_0,        dx* = dx + f dt*
+
+which takes an evaluation of f where such a derivative is wanted, and knows nothing of the steps. These hold
+to the run's own tolerance, and once: not for second derivatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from .backsolve import Backsolve, backsolved
+from .events import Crossings, Event, implicit
+from .gradients import Checkpoint, Reverse
+from .recorded import recorded
+from .stepping import Ended, Loop
+from .trial import Rate
+
+Time = float | Tensor
+Way = Checkpoint | Reverse | Backsolve
+WAYS: dict[str, Way] = {"checkpoint": Checkpoint(), "adjoint": Backsolve()}
+
+
+def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, known: Iterable[Tensor]) -> Ended:
+    """The run, whose states know their gradients in the way that is asked for."""
+    if not torch.is_grad_enabled() or way is None:
+        return loop.run(x0, method)
+    if isinstance(way, Checkpoint):
+        return recorded(loop, x0, method, way.memory, known)
+    return backsolved(loop, x0, method, way, known)
+
+
+def moves(t: object) -> bool:
+    """Whether a time is a tensor that is differentiated by."""
+    return isinstance(t, Tensor) and t.requires_grad and torch.is_grad_enabled()
+
+
+class Flow:
+    """What moves with times.  f takes one time of all samples if `shared`, else one of each.
+
+    evaluations: of f that were made.
+    """
+
+    def __init__(self, rate: Rate, shared: bool) -> None:
+        self.rate, self.shared, self.evaluations = rate, shared, 0
+
+    @torch.no_grad()
+    def f(self, t: Tensor, x: Tensor) -> Tensor:
+        self.evaluations += 1
+        t = t.to(x.dtype.to_real())
+        return self.rate(t[0] if self.shared else t, x)
+
+    def moved(self, x: Tensor, t: Time, who: Tensor | None = None, ahead: float = 1.0) -> Tensor:
+        """x [B, ...], which is at t, and with t goes along f, or against it; `who`: alone."""
+        if not isinstance(t, Tensor) or not moves(t):
+            return x
+        f = ahead * self.f(t.detach().expand(len(x)), x.detach())
+        if who is not None:
+            f = torch.where(who.view(-1, *(1,) * (x.ndim - 1)), f, 0.0)
+        return x + (t - t.detach()).to(x.dtype) * f
+
+    def saved(self, x: Tensor, times: Sequence[Time] | Tensor, instead: Tensor) -> Tensor:
+        """x [T, B, ...] at the times; f is asked at `instead` where x is NaN as nobody came."""
+        if not any(map(moves, times)):
+            return x
+        came = ~x.isnan()
+        return torch.stack(
+            [torch.where(c, self.moved(torch.where(c, v, instead), t), v)
+             for v, c, t in zip(x, came, times, strict=True)]
+        )  # fmt: skip
+
+    def crossings(self, event: Event, seen: Crossings, t: Tensor, x: Tensor) -> Crossings:
+        """Crossings that move; t [B], x [B, ...]: where f may be asked besides."""
+        return implicit(event, seen, self.f, t, x, self.shared)
