@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from .control import Controller, I
-from .errors import ArgumentError, SolveError, finite, unknown
-from .differentiable import WAYS, Flow, Time, Way, gone_through, moves
+from .differentiable import WAYS, Flow, Way, gone_through, moves
+from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import way_of
-from .integrate import Solution, Stats, check_state, said
+from .integrate import Solution, Stats, Time, check_state, moments, said
 from .problem import ODE
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
@@ -80,16 +80,14 @@ def adaptive(
     bound, bounds, way = stepper(method), Limits(**_known(limits)), way_of(grad, WAYS)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = _floats("t", t)
+    start, end = moments("t", t)
     sign = 1.0 if end >= start else -1.0
-    times = (end,) if save_at is None else _floats("save_at", save_at)
+    times = (end,) if save_at is None else tuple(moments("save_at", save_at))
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = _floats("jump_times", jump_times)
-    jumps = tuple(
-        s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
-    )
+    jumps = moments("jump_times", jump_times)
+    jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
@@ -104,8 +102,7 @@ def adaptive(
         span, saved = (sign * start, sign * end), [sign * s for s in times]
         saved = [] if save_at is None else saved
         loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
-        known = problem.f.parameters() if isinstance(problem.f, torch.nn.Module) else ()
-        ended = gone_through(loop, x0, method, way, known)
+        ended = gone_through(loop, x0, method, way, problem)
         reached = ended.code == REACHED
         x_end, t_end = flow.moved(ended.x, t[1], reached), ended.t
         if moves(t[1]):
@@ -159,10 +156,6 @@ def _within(what: str, times: Sequence[float], start: float, end: float, sign: f
         sign * start <= sign * times[0] and sign * times[-1] <= sign * end
     ):
         raise ArgumentError(f"{what} must go from {start} to {end} without turning back")
-
-
-def _floats(what: str, values: Any) -> tuple[float, ...]:
-    return tuple(finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values)
 
 
 def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:

@@ -25,13 +25,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .errors import SolveError, positive
+from .errors import SolveError, positive, unknown
 from .failure import REACHED
-from .methods.embedded import PAIRS, Pair
+from .methods.embedded import PAIRS
 from .recorded import demand_known, looked_run
 from .stepping import Carry, Ended, Limits, Loop, Reading
-from .transpose import tied, vjp
+from .transpose import Given, Kept, tied, vjp
 from .trial import Explicit, Trial
+
+Place = tuple[Tensor, Tensor]  # samples [P], s [P]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Backsolve:
     atol: float | None = None
 
     def __post_init__(self) -> None:
+        if self.method is not None and self.method not in PAIRS:
+            raise unknown("explicit pair", self.method, PAIRS)
         for name in ("rtol", "atol"):
             if getattr(self, name) is not None:
                 positive(name, getattr(self, name))
@@ -88,24 +92,35 @@ def backsolved(loop: Loop, x0: Tensor, method: str, way: Backsolve, known: Itera
     before = len(ended.read) - len(times.seen)  # the start, if it was saved
     everybody = torch.arange(len(x0), device=x0.device)
     places = [(everybody, loop.stepper.sign * ended.t), *times.seen]
-    scheme = PAIRS[way.method or (method if method in PAIRS else "tsit5")]
+    x, *read = solved_back(loop, x0, method, way, places, [ended.x, *ended.read[before:]], leaf)
+    return replace(ended, x=x, read=[x0] * before + read)
 
-    def pull(states: dict, g: dict, wanted: Sequence[Tensor]) -> list[Tensor | None]:
-        given = [
-            (*place, x, c) for place, x, c in zip(places, states[0][0], g[0], strict=True) if c is not None
-        ]
-        back = Back(loop, way, scheme, wanted)
-        a = torch.zeros_like(x0)
+
+def solved_back(
+    loop: Loop,
+    x0: Tensor,
+    method: str,
+    way: Backsolve,
+    places: Sequence[Place],
+    values: Sequence[Tensor],
+    leaf: Sequence[Tensor],
+) -> list[Tensor]:
+    """Values [P, ...] that a run of a method gave out at places, with their gradients.
+
+    loop: the clock, the tolerances, the jumps and the control of the way back.
+    """
+
+    def pull(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+        given = [(*p, x, c) for p, x, c in zip(places, states[0][0], g[0], strict=True) if c is not None]
+        back, a = Back(loop, way, method, wanted), torch.zeros_like(x0)
         for leg in legs(given, loop, a):
             a = back.solve(leg, a + leg.g)
         return [a, *back.totals]
 
-    values = [ended.x, *ended.read[before:]]
-    x, *read = tied({0: values}, {0: (values, [])}, pull, leaf, [x0, *leaf])
-    return replace(ended, x=x, read=[x0] * before + read)
+    return tied({0: values}, {0: (values, [])}, pull, leaf, [x0, *leaf])
 
 
-def legs(given: Sequence[tuple[Tensor, ...]], loop: Loop, like: Tensor) -> Iterator[Leg]:
+def legs(given: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], loop: Loop, like: Tensor) -> Iterator[Leg]:
     """The ways back between all times at which something was given out, or f jumps, latest first.
 
     Where samples step on their own, each goes from its k-th time to the one after it.
@@ -134,10 +149,11 @@ def legs(given: Sequence[tuple[Tensor, ...]], loop: Loop, like: Tensor) -> Itera
 class Back:
     """The way back, leg after leg: what a turns into, and dL/dtheta as it adds up."""
 
-    def __init__(self, loop: Loop, way: Backsolve, pair: Pair, wanted: Sequence[Tensor]) -> None:
-        self.loop, self.way, self.pair, self.wanted = loop, way, pair, wanted
+    def __init__(self, loop: Loop, way: Backsolve, method: str, wanted: Sequence[Tensor]) -> None:
+        self.method = way.method or (method if method in PAIRS else "tsit5")
+        self.loop, self.way, self.pair, self.wanted = loop, way, PAIRS[self.method], wanted
         self.totals: list[Tensor | None] = [None] * len(wanted)
-        self.stages: deque[tuple[Tensor, Tensor]] = deque(maxlen=pair.evaluations - 1)
+        self.stages: deque[tuple[Tensor, Tensor]] = deque(maxlen=self.pair.evaluations - 1)
         self.x: Tensor | None = None
 
     def solve(self, leg: Leg, a: Tensor) -> Tensor:
@@ -159,7 +175,7 @@ class Back:
         stepper = Explicit(self.pair, self.rate, state, 1.0, forth.shared, False, *tolerances)
         limits = Limits(max_steps=self.loop.limits.max_steps)
         loop = Loop(stepper, self.loop.controller, limits, (0.0, 1.0), (), (), (), (self,))
-        ended = loop.run(state, "the adjoint's " + (self.way.method or "pair"))
+        ended = loop.run(state, f"the adjoint's {self.method}")
         if bool((ended.code != REACHED).any()):
             raise SolveError(next(filter(None, ended.message)) + "; take grad='checkpoint'")
         self.x, a = ended.x.unbind(1)

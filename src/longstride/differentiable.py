@@ -1,7 +1,7 @@
-"""An adaptive run as a differentiable function: of its state, of what f closes over, of its times.
+"""A solution as a differentiable function: of its state, of what f closes over, of its times.
 
-How the steps are gone back through is a way (`gradients.py`): torch's own graph, `recorded.py`, `reversible.py`,
-`backsolve.py`. What is here is the same for all of them. The solution moves along the flow, so with times
+How the steps are gone back through is a way: torch's own graph, `recorded.py`, `backsolve.py`, and for planned
+runs those of `gradients.py`. What is here is the same for all of them. The solution moves along the flow, so with times
 t_0, T and events t* given or found
 
     dx(T) = f(T, x(T)) dT,        dx(T) = -(dx(T)/dx_0) f(t_0, x_0) dt_0,        dx* = dx + f dt*
@@ -17,25 +17,58 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .backsolve import Backsolve, backsolved
+from .backsolve import Backsolve, backsolved, solved_back
+from .control import I
+from .errors import ArgumentError
 from .events import Crossings, Event, implicit
-from .gradients import Checkpoint, Reverse
-from .recorded import recorded
-from .stepping import Ended, Loop
-from .trial import Rate
+from .gradients import Checkpoint, Reverse, discrete
+from .integrate import Callback, Time, plan_fields, run
+from .methods.embedded import PAIRS
+from .plan import Plan
+from .problem import ODE
+from .recorded import Looked, recorded
+from .stepping import Ended, Limits, Loop
+from .transpose import Chain, attached
+from .trial import Explicit, Rate
 
-Time = float | Tensor
 Way = Checkpoint | Reverse | Backsolve
-WAYS: dict[str, Way] = {"checkpoint": Checkpoint(), "adjoint": Backsolve()}
+WAYS: dict[str, Way] = {"checkpoint": Checkpoint(), "reverse": Reverse(), "adjoint": Backsolve()}
 
 
-def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, known: Iterable[Tensor]) -> Ended:
+def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: ODE) -> Ended:
     """The run, whose states know their gradients in the way that is asked for."""
+    known = _parameters(problem)
     if not torch.is_grad_enabled() or way is None:
         return loop.run(x0, method)
     if isinstance(way, Checkpoint):
         return recorded(loop, x0, method, way.memory, known)
+    if isinstance(way, Reverse):
+        raise ArgumentError("grad='reverse' wants a reversible method")
     return backsolved(loop, x0, method, way, known)
+
+
+def planned(
+    problem: ODE, plan: Plan, x0: Tensor, save: set[int], way: Way, callback: Callback | None
+) -> list[Tensor]:
+    """What a plan gives out after the steps in `save`, from x0, with its gradient in the way asked for."""
+    chain = Chain(plan_fields(problem, plan), plan, save=frozenset(save))
+    if not isinstance(way, Backsolve):
+        return attached(chain, [x0], discrete(way, chain), callback=callback)
+    with torch.no_grad():
+        values, _ = run(chain.fields, plan, x0.detach(), callback=callback, save=save)
+    (start, *_, end), sign = plan.times, 1.0 if plan.times[-1] > plan.times[0] else -1.0
+    one = torch.ones((), dtype=x0.dtype.to_real(), device=x0.device)
+    look = Looked(problem.rate, False, _parameters(problem))
+    look(start * one, x0.detach())
+    stepper = Explicit(PAIRS["tsit5"], problem.rate, x0, sign, True, False, 1e-6 * one, 1e-9 * one)
+    loop = Loop(stepper, I(), Limits(), (sign * start, sign * end), (), (), ())
+    everybody, clock = torch.arange(len(x0), device=x0.device), torch.zeros(len(x0), dtype=torch.float64)
+    places = [(everybody, clock + sign * plan.times[n + 1]) for n in sorted(save)]
+    return solved_back(loop, x0, "tsit5", way, places, values, list(look.found.values()))
+
+
+def _parameters(problem: ODE) -> Iterable[Tensor]:
+    return problem.f.parameters() if isinstance(problem.f, torch.nn.Module) else ()
 
 
 def moves(t: object) -> bool:

@@ -108,11 +108,6 @@ def _moved(event: Event, rate: Rate, t: Tensor, x: Tensor, who: Tensor) -> tuple
     f = rate(t, x)
     at, state = t.detach().requires_grad_(), x.detach().requires_grad_()
     value = event.value(at, state)
-    slope, slopes = torch.zeros_like(t), (None, None)
-    if value.requires_grad:
-        slopes = torch.autograd.grad(value.sum(), (at, state), allow_unused=True)
-    if slopes[0] is not None:
-        slope = slope + slopes[0]
-    if slopes[1] is not None:
-        slope = slope + (slopes[1].conj() * f).real.flatten(1).sum(1)
+    g_t, g_x = torch.autograd.grad(value.sum(), (at, state), materialize_grads=True)
+    slope = g_t + (g_x.conj() * f).real.flatten(1).sum(1)
     return -(g - g.detach())[who] / slope[who], f[who]

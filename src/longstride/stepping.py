@@ -21,7 +21,6 @@ from .events import Crossings, Event, locate
 from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
 from .trial import Stepper, Trial
 
-
 Reading = tuple[Tensor, Tensor]  # samples [P], theta [P]: where a step was looked at between its ends
 
 
