@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from .control import Controller, I
-from .differentiable import WAYS, Flow, Way, gone_through, moves
+from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import way_of
 from .integrate import Solution, Stats, Time, check_state, moments, said
 from .problem import ODE
+from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
 from .trial import Rate
@@ -42,6 +43,7 @@ def adaptive(
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
     grad: bool | str | Way = True,
+    regularize: str | Regularize | None = None,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -59,6 +61,8 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
+            steps becomes `penalty` [B] of the solution, to be added to a loss.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
@@ -78,6 +82,7 @@ def adaptive(
     began = time.perf_counter()
     check_state(x0)
     bound, bounds, way = stepper(method), Limits(**_known(limits)), way_of(grad, WAYS)
+    penalty = Regularize.of(regularize)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = moments("t", t)
@@ -92,7 +97,7 @@ def adaptive(
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start)
+        return _at_once(x0, times, start, None if penalty is None else x0.new_zeros(len(x0)))
 
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         rate = _checked(problem, method, x0)
@@ -102,24 +107,19 @@ def adaptive(
         span, saved = (sign * start, sign * end), [sign * s for s in times]
         saved = [] if save_at is None else saved
         loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+        noted = penalty.observer(steps, span, x0) if penalty else None
+        loop.observers = [noted] if noted else []
         ended = gone_through(loop, x0, method, way, problem)
-        reached = ended.code == REACHED
-        x_end, t_end = flow.moved(ended.x, t[1], reached), ended.t
-        if moves(t[1]):
-            t_end = torch.where(reached, t[1], t_end)
-        crossings = []
-        for event, seen in zip(events, ended.crossings(), strict=True):
-            seen = flow.crossings(event, seen, ended.t, ended.x)
-            if event.terminal:  # whoever it happened to stopped there
-                x_end = x_end.index_put((seen.sample,), seen.x)
-                t_end = t_end.index_put((seen.sample,), seen.t)
-            crossings.append(seen)
+        ended, crossings = flow.ended(ended, t[1], events)
         if save_at is None:
-            x = torch.where(reached.view(-1, *(1,) * (x0.ndim - 1)), x_end, math.nan)[None]
+            reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+            x = torch.where(reached, ended.x, math.nan)[None]
         else:
-            x = flow.saved(ended.saved(len(times)), save_at, x_end)
-    ended = replace(ended, x=x_end, t=t_end, nfe=ended.nfe + flow.evaluations)
-    return _solution(x, times, ended, tuple(crossings), time.perf_counter() - began, raise_on_failure)
+            x = flow.saved(ended.saved(len(times)), save_at, ended.x)
+        value = noted.value(len(x0)) if noted else None
+    spent = flow.evaluations + (noted.evaluations if noted else 0)
+    ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
+    return _solution(x, times, ended, crossings, value, time.perf_counter() - began, raise_on_failure)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -178,17 +178,23 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
 
 
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
+def _at_once(x0: Tensor, times: tuple[float, ...], start: float, penalty: Tensor | None) -> Solution:
     """An interval of length 0: the start."""
     ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
     none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
     stats = Stats(accepted=none, rejected=none, nfe_each=none)
     status, said = ("reached",) * len(x0), ("",) * len(x0)
-    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said)
+    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said, penalty)
 
 
 def _solution(
-    x: Tensor, times: tuple[float, ...], ended: Ended, seen: tuple[Crossings, ...], seconds: float, loud: bool
+    x: Tensor,
+    times: tuple[float, ...],
+    ended: Ended,
+    seen: tuple[Crossings, ...],
+    penalty: Tensor | None,
+    seconds: float,
+    loud: bool,
 ) -> Solution:
     codes = ended.code.tolist()
     failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
@@ -207,4 +213,4 @@ def _solution(
         nfe_each=ended.nfe,
     )
     status = tuple(STATUSES[code] for code in codes)
-    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)
+    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message, penalty)

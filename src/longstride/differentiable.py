@@ -1,8 +1,8 @@
 """A solution as a differentiable function: of its state, of what f closes over, of its times.
 
-How the steps are gone back through is a way: torch's own graph, `recorded.py`, `backsolve.py`, and for planned
-runs those of `gradients.py`. What is here is the same for all of them. The solution moves along the flow, so with times
-t_0, T and events t* given or found
+How the steps are gone back through is a way: torch's own graph, `recorded.py`, `backsolve.py`, and for
+planned runs those of `gradients.py`. What is here is the same for all of them. The solution moves along the
+flow, so with times t_0, T and events t* given or found
 
     dx(T) = f(T, x(T)) dT,        dx(T) = -(dx(T)/dx_0) f(t_0, x_0) dt_0,        dx* = dx + f dt*
 
@@ -13,6 +13,7 @@ to the run's own tolerance, and once: not for second derivatives.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,12 +22,14 @@ from .backsolve import Backsolve, backsolved, solved_back
 from .control import I
 from .errors import ArgumentError
 from .events import Crossings, Event, implicit
+from .failure import REACHED
 from .gradients import Checkpoint, Reverse, discrete
 from .integrate import Callback, Time, plan_fields, run
 from .methods.embedded import PAIRS
 from .plan import Plan
 from .problem import ODE
 from .recorded import Looked, recorded
+from .regularize import Total
 from .stepping import Ended, Limits, Loop
 from .transpose import Chain, attached
 from .trial import Explicit, Rate
@@ -44,6 +47,10 @@ def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: 
         return recorded(loop, x0, method, way.memory, known)
     if isinstance(way, Reverse):
         raise ArgumentError("grad='reverse' wants a reversible method")
+    if any(isinstance(observer, Total) for observer in loop.observers):
+        raise ArgumentError(
+            "the adjoint equation knows no steps: take a local penalty, such as Regularize(local='unbiased')"
+        )
     return backsolved(loop, x0, method, way, known)
 
 
@@ -110,6 +117,16 @@ class Flow:
              for v, c, t in zip(x, came, times, strict=True)]
         )  # fmt: skip
 
-    def crossings(self, event: Event, seen: Crossings, t: Tensor, x: Tensor) -> Crossings:
-        """Crossings that move; t [B], x [B, ...]: where f may be asked besides."""
-        return implicit(event, seen, self.f, t, x, self.shared)
+    def ended(self, ended: Ended, end: Time, events: Sequence[Event]) -> tuple[Ended, tuple[Crossings, ...]]:
+        """Where each sample stopped, at the end of the run or at an event, and what the events saw."""
+        reached = ended.code == REACHED
+        x, t = self.moved(ended.x, end, reached), ended.t
+        if moves(end):
+            t = torch.where(reached, end, t)
+        crossings = list[Crossings]()
+        for event, seen in zip(events, ended.crossings(), strict=True):
+            crossings.append(implicit(event, seen, self.f, ended.t, ended.x, self.shared))
+            if event.terminal:  # whoever it happened to stopped there
+                who = (seen.sample,)
+                x, t = x.index_put(who, crossings[-1].x), t.index_put(who, crossings[-1].t)
+        return replace(ended, x=x, t=t), tuple(crossings)

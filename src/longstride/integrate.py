@@ -50,7 +50,8 @@ class Solution:
     """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost.
 
     Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
-    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
+    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did;
+    penalty [B], where one was asked for.
     """
 
     x: Tensor
@@ -61,6 +62,7 @@ class Solution:
     x_end: Tensor | None = None
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
+    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True)

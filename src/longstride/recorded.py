@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .errors import SolveError
 from .recall import recall
+from .regularize import Total
 from .stepping import Carry, Ended, Loop, Reading
 from .transpose import Kept, Pull, leaves, tied, transposed
 from .trial import Rate, Stepper, Trial
@@ -47,8 +48,8 @@ class Tape:
 
     states = 1
 
-    def __init__(self, stepper: Stepper, memory: int | None) -> None:
-        self.stepper, self.memory, self.taken = stepper, memory, list[Taken]()
+    def __init__(self, stepper: Stepper, memory: int | None, penalties: Sequence[Total] = ()) -> None:
+        self.stepper, self.memory, self.taken, self.penalties = stepper, memory, list[Taken](), penalties
         self.held, self.every = dict[int, Kept](), 1
         self.leg: Tensor | None = None  # the loop makes another one when somebody comes to a jump
         self.known: Iterable[Tensor] = ()
@@ -75,19 +76,25 @@ class Tape:
         s = float(self.taken[n].s.min())
         demand_known(kept[1], (*self.known, *state[0], *state[1]), self.stepper.sign * s)
         given = [self.stepper.at(trial, *reading) for reading in self.taken[n].read]
+        given += [penalty.term(trial, self.taken[n].ok) for penalty in self.penalties]
         return kept, given if n < len(self) - 1 else [*given, *kept[0]]
 
     def attached(self, ended: Ended, x0: Tensor, pull: Pull, leaf: Sequence[Tensor]) -> Ended:
         """The run, whose states know their gradients."""
         if not self.taken:
             return ended
-        counts = [len(taken.read) for taken in self.taken]
-        before = len(ended.read) - sum(counts)  # the start, if it was saved
-        rest = iter(ended.read[before:])
-        given = {n: list(islice(rest, k)) for n, k in enumerate(counts)}
+        read, before = list(ended.read), len(ended.read) - sum(len(taken.read) for taken in self.taken)
+        given, rest = dict[int, list[Tensor]](), iter(read[before:])
+        for n, taken in enumerate(self.taken):
+            given[n] = list(islice(rest, len(taken.read))) + [p.terms[n] for p in self.penalties]
         given[len(self) - 1].append(ended.x)
-        *read, x = tied(given, self.held, pull, leaf, [x0, *leaf])
-        return replace(ended, x=x, read=[x0] * before + read)
+        values = iter(tied(given, self.held, pull, leaf, [x0, *leaf]))
+        read = [x0] * before  # the start, if it was saved
+        for n, taken in enumerate(self.taken):
+            read += islice(values, len(taken.read))
+            for penalty in self.penalties:
+                penalty.terms[n] = next(values)
+        return replace(ended, x=next(values), read=read)
 
     def _again(self, n: int, state: Kept) -> tuple[Trial, Kept]:
         taken, stepper, (x,) = self.taken[n], self.stepper, state[0]
@@ -139,7 +146,7 @@ class Looked:
 def recorded(loop: Loop, x0: Tensor, method: str, memory: int | None, known: Iterable[Tensor]) -> Ended:
     """A run whose gradient goes back through its steps, made again from the states that were kept."""
     stepper = loop.stepper
-    tape = Tape(stepper, memory)
+    tape = Tape(stepper, memory, [observer for observer in loop.observers if isinstance(observer, Total)])
     loop.observers = [*loop.observers, tape]
     ended, leaf = looked_run(loop, x0, method, known)
     tape.known = leaf

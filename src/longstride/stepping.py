@@ -29,8 +29,8 @@ class Ended:
     """Where each sample stopped and why.
 
     x, t: at the end of its last step, which for "event" lies behind the event.
-    read: states [P, ...] that were read on the way.  saved_at: (mark, sample, which of these) of what was to be
-    saved, as it came.  seen: (sample, when, which of these) of what each event saw.
+    read: states [P, ...] that were read on the way.
+    saved_at: (mark, sample, which of these) of what was to be saved.  seen: (sample, when, which) of each event.
     """
 
     x: Tensor
