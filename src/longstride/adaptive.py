@@ -17,7 +17,7 @@ from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
-from .gradients import way_of
+from .gradients import Reverse, way_of
 from .integrate import Solution, Stats, Time, check_state, moments, said
 from .problem import ODE
 from .regularize import Regularize
@@ -33,7 +33,7 @@ def adaptive(
     x0: Tensor,
     *,
     t: tuple[Time, Time] | None,
-    method: str = DEFAULT,
+    method: str | None = None,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
     save_at: Sequence[Time] | Tensor | None = None,
@@ -81,7 +81,9 @@ def adaptive(
     """
     began = time.perf_counter()
     check_state(x0)
-    bound, bounds, way = stepper(method), Limits(**_known(limits)), way_of(grad, WAYS)
+    way = way_of(grad, WAYS)
+    method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
+    bound, bounds = stepper(method), Limits(**_known(limits))
     penalty = Regularize.of(regularize)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")

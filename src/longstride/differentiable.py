@@ -30,6 +30,7 @@ from .plan import Plan
 from .problem import ODE
 from .recorded import Looked, recorded
 from .regularize import Total
+from .reversible import reversed_run
 from .stepping import Ended, Limits, Loop
 from .transpose import Chain, attached
 from .trial import Explicit, Rate
@@ -46,7 +47,7 @@ def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: 
     if isinstance(way, Checkpoint):
         return recorded(loop, x0, method, way.memory, known)
     if isinstance(way, Reverse):
-        raise ArgumentError("grad='reverse' wants a reversible method")
+        return reversed_run(loop, x0, method, known)
     if any(isinstance(observer, Total) for observer in loop.observers):
         raise ArgumentError(
             "the adjoint equation knows no steps: take a local penalty, such as Regularize(local='unbiased')"

@@ -238,11 +238,11 @@ def solve(
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
-        from .adaptive import DEFAULT, adaptive  # it builds on Solution, above
+        from .adaptive import adaptive  # it builds on Solution, above
 
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
-        return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
+        return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     method = method or "rk4"

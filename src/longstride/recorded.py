@@ -21,7 +21,7 @@ from .recall import recall
 from .regularize import Total
 from .stepping import Carry, Ended, Loop, Reading
 from .transpose import Kept, Pull, leaves, tied, transposed
-from .trial import Rate, Stepper, Trial
+from .trial import Rate, Trial
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,20 @@ class Tape:
 
     states = 1
 
-    def __init__(self, stepper: Stepper, memory: int | None, penalties: Sequence[Total] = ()) -> None:
-        self.stepper, self.memory, self.taken, self.penalties = stepper, memory, list[Taken](), penalties
+    def __init__(self, loop: Loop, memory: int | None) -> None:
+        self.stepper, self.memory, self.taken = loop.stepper, memory, list[Taken]()
+        self.penalties = [observer for observer in loop.observers if isinstance(observer, Total)]
         self.held, self.every = dict[int, Kept](), 1
         self.leg: Tensor | None = None  # the loop makes another one when somebody comes to a jump
+        self.carry: Carry | None = None
         self.known: Iterable[Tensor] = ()
+        loop.observers = [*loop.observers, self]
 
     def note(self, c: Carry, trial: Trial, ok: Tensor | None, read: list[Reading]) -> None:
         jumped = None if self.leg is None or self.leg is c.leg else self.leg < c.leg
         h = trial.h if ok is None else torch.where(ok, trial.h, 0.0)
         self.taken.append(Taken(trial.s, h, ok, jumped, self.stepper.limit, read))
-        self.leg, n = c.leg, len(self.taken) - 1
+        self.leg, self.carry, n = c.leg, c, len(self.taken) - 1
         if n % self.every == 0:
             self.held[n] = [c.x], [c.first] if n else []
         while len(self.held) > (self.memory or 2 * math.sqrt(n + 1)):
@@ -79,7 +82,14 @@ class Tape:
         given += [penalty.term(trial, self.taken[n].ok) for penalty in self.penalties]
         return kept, given if n < len(self) - 1 else [*given, *kept[0]]
 
-    def attached(self, ended: Ended, x0: Tensor, pull: Pull, leaf: Sequence[Tensor]) -> Ended:
+    @property
+    def state(self) -> Kept:
+        """What the last step kept."""
+        return ([self.carry.x], [self.carry.first]) if self.carry else ([], [])
+
+    def attached(
+        self, ended: Ended, x0: Tensor, held: dict[int, Kept], pull: Pull, leaf: Sequence[Tensor]
+    ) -> Ended:
         """The run, whose states know their gradients."""
         if not self.taken:
             return ended
@@ -88,7 +98,7 @@ class Tape:
         for n, taken in enumerate(self.taken):
             given[n] = list(islice(rest, len(taken.read))) + [p.terms[n] for p in self.penalties]
         given[len(self) - 1].append(ended.x)
-        values = iter(tied(given, self.held, pull, leaf, [x0, *leaf]))
+        values = iter(tied(given, held, pull, leaf, [x0, *leaf]))
         read = [x0] * before  # the start, if it was saved
         for n, taken in enumerate(self.taken):
             read += islice(values, len(taken.read))
@@ -145,14 +155,12 @@ class Looked:
 
 def recorded(loop: Loop, x0: Tensor, method: str, memory: int | None, known: Iterable[Tensor]) -> Ended:
     """A run whose gradient goes back through its steps, made again from the states that were kept."""
-    stepper = loop.stepper
-    tape = Tape(stepper, memory, [observer for observer in loop.observers if isinstance(observer, Total)])
-    loop.observers = [*loop.observers, tape]
+    tape = Tape(loop, memory)
     ended, leaf = looked_run(loop, x0, method, known)
     tape.known = leaf
-    held = memory or math.ceil(2 * math.sqrt(len(tape)))
+    most = memory or math.ceil(2 * math.sqrt(len(tape)))
     return tape.attached(
-        ended, x0, lambda states, g, w: transposed(tape, recall(states, tape, held), g, w), leaf
+        ended, x0, tape.held, lambda held, g, w: transposed(tape, recall(held, tape, most), g, w), leaf
     )
 
 

@@ -186,8 +186,8 @@ class Loop:
                     stepper.order,
                     span,
                 )
-        c.first = stepper.entered(x, c.first)
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
+        c.first = stepper.entered(x, c.first)
         c.code = torch.where(bad, NON_FINITE, c.code)
         c.values = self._values(s, x)
         self._aim(c)

@@ -196,7 +196,7 @@ class Explicit(Stepper):
             return self.estimate(trial)
 
     def estimate(self, trial: Trial) -> Tensor:
-        flat = trial.K.view(self.most + 1, -1) if self.graph else None
+        flat = trial.K.view(len(trial.K), -1) if self.graph else None
         seen = self.seen if flat is None else [flat[: row.shape[1]] for row in self.judges]
         scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
         e, *other = [
