@@ -10,9 +10,9 @@ x begins anew at each of these from the state that was given out, so nothing is 
 
 Three things differ from the usual. The integral is not part of the state, so steps are not chosen by its
 error (the seminorm of Kidger, Chen and Lyons 2021), and its sum over samples is made directly, with the
-weights of the accepted steps, so that no sample holds parameters of its own. a is scaled to a root mean square
-of 1 over each sample where it begins, as the equation is linear, and tolerances count from there. And the
-clock of each sample runs from 0 to 1, so that samples that gave out at different times go back at once.
+weights of the accepted steps, so that no sample holds parameters of its own. a is scaled to a root mean
+square of 1 over each sample where it begins, as the equation is linear, and tolerances count from there. And
+the clock of each sample runs from 0 to 1, so that samples that gave out at different times go back at once.
 """
 
 from __future__ import annotations

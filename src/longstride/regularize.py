@@ -1,8 +1,8 @@
 """Penalties that make an equation easier to solve: what the solver itself knows of its steps.
 
 Over the accepted steps j of a sample, of length h_j, with the error estimate E_j over what the tolerances
-allow and the stiffness estimate S_j = |f(t, g) - f(t, g')|/|g - g'| of the last two stages, which stand at the
-same time (Shampine 1977),
+allow and the stiffness estimate S_j = |f(t, g) - f(t, g')|/|g - g'| of the last two stages, which stand at
+the same time (Shampine 1977),
 
     error: sum_j E_j |h_j|        error_squared: sum_j E_j^2 |h_j|        stiffness: sum_j S_j
 

@@ -4,8 +4,8 @@ With Psi_h(x), the increment of a Runge-Kutta step of h from x, two states y and
 
     y' = lambda y + (1 - lambda) z + Psi_h(z),        z' = z - Psi_(-h)(y')
 
-of the order of Psi (McCallum and Foster 2024, "Efficient, accurate and stable gradients for neural ODEs"), and
-go back by the same evaluations:
+of the order of Psi (McCallum and Foster 2024, "Efficient, accurate and stable gradients for neural ODEs"),
+and go back by the same evaluations:
 
     z = z' + Psi_(-h)(y'),        y = (y' - (1 - lambda) z - Psi_h(z))/lambda
 
@@ -18,7 +18,7 @@ enough: y - z is of the size of the local error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ REVERSIBLE = {f"reversible_{name}": pair for name, pair in PAIRS.items()}
 class Coupled(Trial):
     """A trial whose K begins at z, beside y in x."""
 
-    z: Tensor | None = None
+    z: Tensor = field(kw_only=True)
 
 
 class Reversible(Explicit):
@@ -103,12 +103,11 @@ class Reversible(Explicit):
         wide = taken.ok.view(self.lead)
         return torch.where(wide, y, y1), torch.where(wide, first, last)
 
-    def complete(self, trial: Trial) -> Tensor:
-        if trial.full is None and isinstance(trial, Coupled) and trial.z is not None:
-            begun = Trial(trial.s, trial.h, trial.z, trial.x1, trial.last, trial.K)
-            pulled = (1 - COUPLING) * (trial.z - trial.x)
-            trial.full = torch.cat([super().complete(begun), pulled[None]])
-        return trial.full if trial.full is not None else super().complete(trial)
+    def _completed(self, trial: Trial) -> Tensor:
+        if not isinstance(trial, Coupled):
+            raise TypeError("a trial of another stepper")
+        full = super()._completed(Trial(trial.s, trial.h, trial.z, trial.x1, trial.last, trial.K))
+        return torch.cat([full, (1 - COUPLING) * (trial.z - trial.x)[None]])
 
 
 def reversed_run(loop: Loop, x0: Tensor, method: str, known: Iterable[Tensor]) -> Ended:

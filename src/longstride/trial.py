@@ -219,16 +219,19 @@ class Explicit(Stepper):
         return self._norm(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
 
     def complete(self, trial: Trial) -> Tensor:
-        """K with the evaluations of the interpolant."""
+        """K with what the interpolant needs besides: with its graph, even if it is first read without one."""
         if trial.full is None:
-            ks = list(trial.K)
-            by = self.spread(trial.h)
-            for t, row in zip(
-                self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True
-            ):
-                ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
-            trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
+            with torch.set_grad_enabled(self.graph):
+                trial.full = self._completed(trial)
         return trial.full
+
+    def _completed(self, trial: Trial) -> Tensor:
+        if not self.extra_c.numel():
+            return trial.K
+        ks, by = list(trial.K), self.spread(trial.h)
+        for t, row in zip(self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True):
+            ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
+        return torch.stack(ks)
 
     def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
         """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
