@@ -208,7 +208,8 @@ class Loop:
         while True:
             left = c.end - c.s
             # What two steps will do is not done in a long and a short one: at p = 5 that errs twice as much.
-            step = torch.where(c.h < left, torch.minimum(c.h, left / 2), left)
+            c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
+            step = torch.minimum(c.h, left)
             if longest < math.inf:
                 step = step.clamp(max=longest)
             trial = stepper.trial(c.s, step, c.x, c.first)
