@@ -45,6 +45,10 @@ def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: 
     if not torch.is_grad_enabled() or way is None:
         return loop.run(x0, method)
     if isinstance(way, Checkpoint):
+        if not loop.stepper.repeatable:
+            raise ArgumentError(
+                f"steps of {method!r} hang on those before, and cannot be made again: take grad=True or 'adjoint'"
+            )
         return recorded(loop, x0, method, way.memory, known)
     if isinstance(way, Reverse):
         return reversed_run(loop, x0, method, known)
