@@ -47,7 +47,7 @@ def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: 
     if isinstance(way, Checkpoint):
         if not loop.stepper.repeatable:
             raise ArgumentError(
-                f"steps of {method!r} hang on those before, and cannot be made again: take grad=True or 'adjoint'"
+                f"steps of {method!r} hang on those before: they cannot be made again, take grad=True"
             )
         return recorded(loop, x0, method, way.memory, known)
     if isinstance(way, Reverse):
