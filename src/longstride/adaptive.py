@@ -18,8 +18,10 @@ from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import Reverse, way_of
-from .integrate import Solution, Stats, Time, check_state, moments, said
+from .integrate import Solution, Stats, Time, at_once, check_state, moments, said
+from .output import Keeping, Output, Reduction
 from .problem import ODE
+from .reach import looseness, reach
 from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
@@ -36,7 +38,9 @@ def adaptive(
     method: str | None = None,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
-    save_at: Sequence[Time] | Tensor | None = None,
+    save_at: Sequence[Time] | Tensor | str | None = None,
+    dense: bool = False,
+    reduce: Reduction | Sequence[Reduction] | None = None,
     controller: Controller | None = None,
     shared_step: bool = False,
     jump_times: Sequence[float] = (),
@@ -54,7 +58,10 @@ def adaptive(
     Args:
         rtol, atol: numbers, or tensors that broadcast with x.
         save_at: times from start to end without turning back; between steps the pair's interpolant gives
-            the state, at its own order (`methods.embedded`). Default: the end alone.
+            the state, at its own order (`methods.embedded`). "steps": the start and the end of every step,
+            with t [n, B] and x [n, B, ...], NaN behind the last of each sample. Default: the end alone.
+        dense: give `interpolant`, the solution as a function of t.
+        reduce: a `Fold` or an `Integral`, or several; `reduced` is what they come to.
         controller: `ls.control.PI()`, or anything like it.
         shared_step: one step for the batch, the root mean square over all of it; f gets a scalar t. Else
             samples step on their own, f gets t [B], and a sample's result does not depend on its batch.
@@ -63,12 +70,15 @@ def adaptive(
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
             steps becomes `penalty` [B] of the solution, to be added to a loss.
-        limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
+        limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
+            on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
     Returns:
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
-        message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
+        message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite". With
+        on_budget="reach" also "stretched", where the tolerances gave way, and error [B]: the root mean square
+        of the error estimated in each step, summed over the steps.
 
     Times that are tensors are differentiated by, and so are x0, what f and g close over, and in the result
     states and times of events.
@@ -89,39 +99,53 @@ def adaptive(
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = moments("t", t)
     sign = 1.0 if end >= start else -1.0
-    times = (end,) if save_at is None else tuple(moments("save_at", save_at))
+    every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
+    if every and save_at != "steps":
+        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    if way is not None and (every or dense or reduce is not None):
+        raise ArgumentError("save_at='steps', dense= and reduce= look at every step: take grad=True")
+    times = (end,) if given is None else tuple(moments("save_at", given))
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = moments("jump_times", jump_times)
+    jumps = moments("jump_times", (*jump_times, *problem.jump_times))
     jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
+    span = (sign * start, sign * end)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start, None if penalty is None else x0.new_zeros(len(x0)))
+        found = Keeping(every, dense, reduce, sign).at_once(at_once(x0, times), span)
+        return found if penalty is None else replace(found, penalty=x0.new_zeros(len(x0)))
 
+    saved = [] if given is None else [sign * s for s in times]
+    marks, rate = [sign * s for s in jumps], _checked(problem, method, x0)
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
-        rate = _checked(problem, method, x0)
         flow = Flow(rate, shared_step)
         x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
-        steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *tolerances)
-        span, saved = (sign * start, sign * end), [sign * s for s in times]
-        saved = [] if save_at is None else saved
-        loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
-        noted = penalty.observer(steps, span, x0) if penalty else None
-        loop.observers = [noted] if noted else []
-        ended = gone_through(loop, x0, method, way, problem)
-        ended, crossings = flow.ended(ended, t[1], events)
-        if save_at is None:
-            reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
-            x = torch.where(reached, ended.x, math.nan)[None]
-        else:
-            x = flow.saved(ended.saved(len(times)), save_at, ended.x)
-        value = noted.value(len(x0)) if noted else None
-    spent = flow.evaluations + (noted.evaluations if noted else 0)
-    ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
-    return _solution(x, times, ended, crossings, value, time.perf_counter() - began, raise_on_failure)
+
+        def run(looser: float, rule: Controller, bounds: Limits, *more: Output) -> Solution:
+            keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
+            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose)
+            noted = penalty.observer(steps, span, x0) if penalty else None
+            outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
+            loop = Loop(steps, rule, bounds, span, marks, saved, events, outputs, observers)
+            ended = gone_through(loop, x0, method, way, problem)
+            ended, crossings = flow.ended(ended, t[1], events)
+            if given is None:
+                came = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+                x = torch.where(came, ended.x, math.nan)[None]
+            else:
+                x = flow.saved(ended.saved(len(times)), given, ended.x)
+            value = noted.value(len(x0)) if noted else None
+            spent = flow.evaluations + (noted.evaluations if noted else 0)
+            ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
+            found = _solution(x, times, ended, crossings, time.perf_counter() - began, raise_on_failure)
+            return replace(found, penalty=value, **keeping.given(span))
+
+        if bounds.on_budget == "reach":
+            return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
+        return run(1.0, controller or I(), bounds)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -180,21 +204,11 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
 
 
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float, penalty: Tensor | None) -> Solution:
-    """An interval of length 0: the start."""
-    ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
-    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-    stats = Stats(accepted=none, rejected=none, nfe_each=none)
-    status, said = ("reached",) * len(x0), ("",) * len(x0)
-    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said, penalty)
-
-
 def _solution(
     x: Tensor,
     times: tuple[float, ...],
     ended: Ended,
     seen: tuple[Crossings, ...],
-    penalty: Tensor | None,
     seconds: float,
     loud: bool,
 ) -> Solution:
@@ -215,4 +229,4 @@ def _solution(
         nfe_each=ended.nfe,
     )
     status = tuple(STATUSES[code] for code in codes)
-    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message, penalty)
+    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)

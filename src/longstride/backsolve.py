@@ -173,7 +173,7 @@ class Back:
         tolerances = [v[:, None] if v.ndim == a.ndim else v for v in tolerances]
         stepper = Explicit(self.pair, self.rate, state, 1.0, forth.shared, False, *tolerances)
         limits = Limits(max_steps=self.loop.limits.max_steps)
-        loop = Loop(stepper, self.loop.controller, limits, (0.0, 1.0), (), (), (), (self,))
+        loop = Loop(stepper, self.loop.controller, limits, (0.0, 1.0), (), (), (), observers=(self,))
         ended = loop.run(state, f"the adjoint's {self.method}")
         if bool((ended.code != REACHED).any()):
             raise SolveError(next(filter(None, ended.message)) + "; take grad='checkpoint'")

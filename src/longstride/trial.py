@@ -48,6 +48,7 @@ class Stepper:
     repeatable: whether a trial is a function of its arguments alone, and can be made again.
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
     order: of the method.  shrinks: the power of h that the error estimate goes down with.
+    degree: at most, of the polynomial in theta that the solution along a step is.
     """
 
     most: int
@@ -56,6 +57,7 @@ class Stepper:
     repeatable = False
     order: int
     shrinks: int
+    degree: int = 5
 
     def __init__(
         self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
@@ -156,7 +158,8 @@ class Explicit(Stepper):
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
         self.judges = [x0.new_tensor(row)[None] / self.root for row in pair.error]
         self.most, self.between_costs = pair.evaluations - 1, len(pair.extra_c)
-        self.order, self.shrinks, self.two_at_end = pair.order, pair.shrinks, pair.c[-2] == 1.0
+        self.order, self.shrinks, self.degree = pair.order, pair.shrinks, len(pair.dense[0])
+        self.two_at_end = pair.c[-2] == 1.0
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
