@@ -112,6 +112,42 @@ def chosen(found: dict, task: str, name: str) -> float:
     return min(good or TRIED[name][:1], key=lambda w: found[f"{task}|{name}|{w}|0"]["nfe"])
 
 
+def complete(found: dict, task: str, seeds: list[int]) -> list[int]:
+    """The seeds of which all rows are there."""
+    return [
+        seed
+        for seed in seeds
+        if all(f"{task}|{n}|{chosen(found, task, n)}|{seed}" in found for n in PENALTIES)
+    ]
+
+
+def tried(found: dict, task: str) -> str:
+    """What every weight came to, over all seeds that it was trained with, the pilot's among them."""
+    lines = [
+        "| penalty | weight | seeds | test loss | loss of none | accuracy | NFE at prediction | over none |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, weights in TRIED.items():
+        for w in weights:
+            seeds = [key.split("|")[3] for key in found if key.startswith(f"{task}|{name}|{w}|")]
+            rows = [found[f"{task}|{name}|{w}|{seed}"] for seed in seeds]
+            plain = [found[f"{task}|none|0.0|{seed}"] for seed in seeds]
+            mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+            other = {key: statistics.mean(row[key] for row in plain) for key in plain[0]}
+            cells = [
+                name,
+                f"{w:g}",
+                str(len(seeds)),
+                f"{mean['loss']:.3f}",
+                f"{other['loss']:.3f}",
+                f"{mean['accuracy']:.3f}",
+                f"{mean['nfe']:.1f}",
+                f"{mean['nfe'] / other['nfe']:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table(found: dict, task: str, seeds: list[int]) -> str:
     """Means over the seeds, with the NFE over the unregularized one of the same seed."""
     head = "| penalty | weight | test loss | accuracy | NFE at prediction | over none | NFE in training |"
@@ -121,7 +157,7 @@ def table(found: dict, task: str, seeds: list[int]) -> str:
         rows = [found[f"{task}|{name}|{w}|{seed}"] for seed in seeds]
         plain = [found[f"{task}|none|0.0|{seed}"] for seed in seeds]
         mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
-        spread = statistics.stdev(row["loss"] for row in rows)
+        spread = statistics.stdev(row["loss"] for row in rows) if len(rows) > 1 else math.nan
         ratios = [row["nfe"] / other["nfe"] for row, other in zip(rows, plain, strict=True)]
         cells = [
             name,
@@ -140,12 +176,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", default="1,2,3,4,5")
     parser.add_argument("--pilot", action="store_true")
+    parser.add_argument("--report", action="store_true", help="train nothing more")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     path = RESULTS / "regularization.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     seeds = [0] if arguments.pilot else [int(s) for s in arguments.seeds.split(",")]
-    for seed in seeds:
+    for seed in [] if arguments.report else seeds:
         for task in STEPS:
             for name in PENALTIES:
                 for weight in TRIED[name] if arguments.pilot else (chosen(found, task, name),):
@@ -156,11 +193,17 @@ def main() -> None:
                         print(key, found[key], flush=True)
     if arguments.pilot:
         return
-    parts = [f"## {task}\n\n{table(found, task, seeds)}" for task in STEPS]
+    parts = []
+    for task in STEPS:
+        done = complete(found, task, seeds)
+        parts.append(f"## {task}\n\nSeeds {done}, weights by the pilot:\n\n{table(found, task, done)}")
+        parts.append(
+            f"Every weight, over the seeds it was trained with, 0 among them:\n\n{tried(found, task)}"
+        )
     head = (
         "# Regularization by the solver's own estimates\n\n`python benchmarks/regularization.py`, see there "
-        f"what is trained. Means over {len(seeds)} seeds, +- the standard deviation between them; in "
-        "brackets the range.\n\n"
+        "what is trained. Means over the seeds, +- the standard deviation between them; in brackets the "
+        "range.\n\n"
     )
     (RESULTS / "regularization.md").write_text(head + "\n\n".join(parts) + "\n")
     print("\n\n".join(parts))
