@@ -68,6 +68,8 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
+            given; in one of the ways of `differentiable.WAYS`, which remember little; False, not at all.
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
             steps becomes `penalty` [B] of the solution, to be added to a loss.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
@@ -80,11 +82,8 @@ def adaptive(
         on_budget="reach" also "stretched", where the tolerances gave way, and error [B]: the root mean square
         of the error estimated in each step, summed over the steps.
 
-    Times that are tensors are differentiated by, and so are x0, what f and g close over, and in the result
-    states and times of events.
-
-        grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
-            given; or one of the ways of `recorded.WAYS`, which remember little. False: not at all.
+    Times that are tensors are differentiated by, and so are x0 and what f and g close over; in the result
+    states, and times and states of events.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.
