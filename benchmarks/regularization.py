@@ -162,7 +162,7 @@ def table(found: dict, task: str, seeds: list[int]) -> str:
         cells = [
             name,
             f"{w:g}",
-            f"{mean['loss']:.3f} +- {spread:.3f}",
+            f"{mean['loss']:.3f}" + (f" +- {spread:.3f}" if len(rows) > 1 else ""),
             f"{mean['accuracy']:.3f}",
             f"{mean['nfe']:.1f}",
             f"{statistics.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
