@@ -18,6 +18,7 @@ from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
 from .problem import CDE, ODE, SecondOrder
+from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
@@ -40,6 +41,7 @@ __all__ = [
     "Parallel",
     "Plan",
     "PlanError",
+    "Regularize",
     "SecondOrder",
     "Solution",
     "SolveError",

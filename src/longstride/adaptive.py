@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from .control import Controller, I
-from .errors import ArgumentError, SolveError, finite, unknown
-from .events import Event
+from .differentiable import WAYS, Flow, Way, gone_through
+from .errors import ArgumentError, SolveError, unknown
+from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
-from .integrate import Solution, Stats, at_once, check_state, said
+from .gradients import Reverse, way_of
+from .integrate import Solution, Stats, Time, at_once, check_state, moments, said
 from .output import Keeping, Output, Reduction
 from .problem import ODE
 from .reach import looseness, reach
+from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
 from .trial import Rate
@@ -31,11 +34,11 @@ def adaptive(
     problem: ODE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None,
-    method: str = DEFAULT,
+    t: tuple[Time, Time] | None,
+    method: str | None = None,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
-    save_at: Sequence[float] | str | None = None,
+    save_at: Sequence[Time] | Tensor | str | None = None,
     dense: bool = False,
     reduce: Reduction | Sequence[Reduction] | None = None,
     controller: Controller | None = None,
@@ -43,7 +46,8 @@ def adaptive(
     jump_times: Sequence[float] = (),
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
-    grad: bool = True,
+    grad: bool | str | Way = True,
+    regularize: str | Regularize | None = None,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -64,6 +68,10 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
+            given; in one of the ways of `differentiable.WAYS`, which remember little; False, not at all.
+        regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
+            steps becomes `penalty` [B] of the solution, to be added to a loss.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
             on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
@@ -74,57 +82,69 @@ def adaptive(
         on_budget="reach" also "stretched", where the tolerances gave way, and error [B], an estimate of the
         error at the end, root mean square over a sample.
 
-    Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
-    go back to is seen from x0 and the first value of f.
+    Times that are tensors are differentiated by, and so are x0 and what f and g close over; in the result
+    states, and times and states of events.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.
     """
     began = time.perf_counter()
     check_state(x0)
+    way = way_of(grad, WAYS)
+    method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
     bound, bounds = stepper(method), Limits(**_known(limits))
+    penalty = Regularize.of(regularize)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
+    start, end = moments("t", t)
     sign = 1.0 if end >= start else -1.0
     every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
     if every and save_at != "steps":
         raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
-    times = (end,) if given is None else _floats("save_at", given)
+    if way is not None and (every or dense or reduce is not None):
+        raise ArgumentError("save_at='steps', dense= and reduce= look at every step: take grad=True")
+    times = (end,) if given is None else tuple(moments("save_at", given))
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = _floats("jump_times", (*jump_times, *problem.jump_times))
-    jumps = tuple(
-        s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
-    )
-    if shared_step and events and len(x0) > 1:
-        raise ArgumentError("events stop samples one by one: leave out shared_step")
+    jumps = moments("jump_times", (*jump_times, *problem.jump_times))
+    jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
+    if shared_step and any(event.terminal for event in events) and len(x0) > 1:
+        raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
     span = (sign * start, sign * end)
     if start == end or not x0.numel():
-        return Keeping(every, dense, reduce, sign).at_once(at_once(x0, times), span)
+        found = Keeping(every, dense, reduce, sign).at_once(at_once(x0, times), span)
+        return found if penalty is None else replace(found, penalty=x0.new_zeros(len(x0)))
 
-    x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
     saved = [] if given is None else [sign * s for s in times]
     marks, rate = [sign * s for s in jumps], _checked(problem, method, x0)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        flow = Flow(rate, shared_step)
+        x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
 
-    def run(looser: float, rule: Controller, bounds: Limits, *more: Output) -> Solution:
-        keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
-        steps = bound(rate, x0, sign, shared_step, graph, *loose)
-        outputs = [*keeping.outputs(steps.degree), *more]
-        ended = Loop(steps, rule, bounds, span, marks, saved, events, outputs).run(x0, method)
-        if given is None:
-            came = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
-            x = torch.where(came, ended.x, math.nan)[None]
-        else:
-            x = ended.saved(len(times), x0.shape)
-        found = _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
-        return replace(found, **keeping.given(span))
+        def run(looser: float, rule: Controller, bounds: Limits, *more: Output) -> Solution:
+            keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
+            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose)
+            noted = penalty.observer(steps, span, x0) if penalty else None
+            outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
+            loop = Loop(steps, rule, bounds, span, marks, saved, events, outputs, observers)
+            ended = gone_through(loop, x0, method, way, problem)
+            ended, crossings = flow.ended(ended, t[1], events)
+            if given is None:
+                came = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+                x = torch.where(came, ended.x, math.nan)[None]
+            else:
+                x = flow.saved(ended.saved(len(times)), given, ended.x)
+            value = noted.value(len(x0)) if noted else None
+            spent = flow.evaluations + (noted.evaluations if noted else 0)
+            ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
+            found = _solution(x, times, ended, crossings, time.perf_counter() - began, raise_on_failure)
+            return replace(found, penalty=value, **keeping.given(span))
 
-    if bounds.on_budget == "reach":
-        return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
-    return run(1.0, controller or I(), bounds)
+        if bounds.on_budget == "reach":
+            return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
+        return run(1.0, controller or I(), bounds)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -163,11 +183,6 @@ def _within(what: str, times: Sequence[float], start: float, end: float, sign: f
         raise ArgumentError(f"{what} must go from {start} to {end} without turning back")
 
 
-def _floats(what: str, values: Any) -> tuple[float, ...]:
-    values = values.tolist() if isinstance(values, Tensor) else values
-    return tuple(finite(what, value) for value in values)
-
-
 def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     """rtol, atol beside the state."""
     found = []
@@ -189,11 +204,16 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _solution(
-    x: Tensor, times: tuple[float, ...], ended: Ended, seconds: float, raise_on_failure: bool
+    x: Tensor,
+    times: tuple[float, ...],
+    ended: Ended,
+    seen: tuple[Crossings, ...],
+    seconds: float,
+    loud: bool,
 ) -> Solution:
     codes = ended.code.tolist()
     failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
-    if raise_on_failure and failed:
+    if loud and failed:
         raise SolveError(f"{len(failed)} of {len(codes)} samples failed; sample {failed[0]}: "
                          + ended.message[failed[0]])  # fmt: skip
     nfe = int(ended.nfe.max())
@@ -208,4 +228,4 @@ def _solution(
         nfe_each=ended.nfe,
     )
     status = tuple(STATUSES[code] for code in codes)
-    return Solution(x, times, status, stats, ended.t, ended.x, ended.crossings, ended.message)
+    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,11 @@ from .plan import Plan
 from .problem import ODE
 from .tree import Tree, is_state
 
+if TYPE_CHECKING:
+    from .differentiable import Way
+
 Callback = Callable[[int, float, Tensor], Any]
+Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
 
 
 @dataclass
@@ -49,8 +53,9 @@ class Solution:
 
     Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
     stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
-    interpolant: x as a function of t (dense=True).  reduced: what the reductions came to (reduce=).
-    error [B]: an estimate of the error (on_budget="reach").  With save_at="steps", t is [n, B].
+    penalty [B]: regularize=.  interpolant: x as a function of t (dense=True).  reduced: what the reductions
+    came to (reduce=).  error [B]: an estimate of the error (on_budget="reach").  With save_at="steps", t is
+    [n, B].
     """
 
     x: Any
@@ -61,6 +66,7 @@ class Solution:
     x_end: Any = None
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
+    penalty: Tensor | None = None
     interpolant: Interpolant | None = None
     reduced: Any = None
     error: Tensor | None = None
@@ -205,14 +211,14 @@ def solve(
     problem: ODE,
     x0: Any,
     *,
-    t: tuple[float, float] | None = None,
+    t: tuple[Time, Time] | None = None,
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[float] | str | None = None,
+    save_at: Sequence[Time] | Tensor | str | None = None,
     plan: Plan | None = None,
     callback: Callback | None = None,
-    grad: bool = True,
+    grad: bool | str | Way = True,
     **options: Any,
 ) -> Solution:
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
@@ -229,7 +235,11 @@ def solve(
         save_at: monotone times inside t at which the state is kept, or "steps": the start and the end of
             every step. Default: the end alone.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
+        grad: how gradients are made: True, by torch's own graph; in one of the ways of `differentiable.WAYS`,
+            which remember little: "checkpoint", "reverse", "adjoint"; False, not at all.
         options: of the method.
+
+    Times that are tensors are differentiated by.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
@@ -245,11 +255,11 @@ def solve(
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
-        from .adaptive import DEFAULT, adaptive  # it builds on Solution, above
+        from .adaptive import adaptive  # it builds on Solution, above
 
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
-        return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
+        return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     method = method or "rk4"
@@ -257,9 +267,11 @@ def solve(
     check_state(x0)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
-    every, given = save_at == "steps", None if save_at == "steps" else save_at
-    marks = [end] if given is None else [finite("save_at", s) for s in given]
+    start, end = moments("t", t)
+    every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
+    if every and save_at != "steps":
+        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    marks = [end] if given is None else moments("save_at", given)
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     stops = [start, *(m for m in marks if m != start)]
@@ -277,11 +289,36 @@ def solve(
     plan = plan_problem(problem, times, method, **options)
     marks = times if every else marks
     wanted = {times.index(mark) - 1 for mark in marks if mark != start}
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
-    if marks[0] == start:
-        found = [x0, *found]
-    return ended(torch.stack(found), marks, stats)
+    from .differentiable import Flow
+
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        flow = Flow(problem.rate, shared=True)
+        x0 = flow.moved(x0, t[0], ahead=-1.0)
+        found, stats = _made(problem, plan, x0, callback, grad, wanted)
+        x = torch.stack([x0, *found] if marks[0] == start else found)
+        x = flow.saved(x, marks if every else t[1:] if given is None else given, x0)
+    stats.nfe += flow.evaluations
+    return ended(x, marks, stats)
+
+
+def _made(
+    problem: ODE, plan: Plan, x0: Tensor, callback: Callback | None, grad: Any, save: set[int] | None = None
+) -> tuple[list[Tensor], Stats]:
+    """`run`, with gradients in the way asked for."""
+    from .differentiable import WAYS, planned
+    from .gradients import way_of
+
+    way = way_of(grad, WAYS)
+    if way is None or not torch.is_grad_enabled():
+        return run(plan_fields(problem, plan), plan, x0, callback=callback, save=save)
+    began = time.perf_counter()
+    found = planned(problem, plan, x0, save or {len(plan.steps) - 1}, way, callback)
+    return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
+
+
+def moments(what: str, values: Any) -> list[float]:
+    """Times as floats, of numbers and tensors without dimensions."""
+    return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 
 
 def ended(x: Tensor, times: Sequence[float], stats: Stats) -> Solution:
@@ -303,7 +340,7 @@ def check_state(x0: Tensor) -> None:
 
 
 def _planned(
-    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: bool
+    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: Any, others: bool
 ) -> Solution:
     if others:
         raise ArgumentError(
@@ -311,6 +348,6 @@ def _planned(
         )
     plan.demand({})
     check_state(x0)
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        found, stats = _made(problem, plan, x0, callback, grad)
     return ended(torch.stack(found), plan.times[-1:], stats)
