@@ -23,13 +23,13 @@ class Controller(Protocol):
     """start(ones) gives the history of a run of as many samples.
 
     control(ratio, history, power) gives factor, accept and the next history, all [B] as ratio is. The
-    estimate falls with h^power. A ratio of NaN or infinity is a step that failed: it must not be accepted,
+    estimate falls with h^power, a number or one of each sample. A ratio of NaN or infinity is a step that failed: it must not be accepted,
     and its factor must be below 1.
     """
 
     def start(self, ones: Tensor) -> History: ...
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]: ...
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Filter:
     def start(self, ones: Tensor) -> History:
         return (ones,) * (len(self.betas) - 1)
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
         accept = ratio <= 1.0
         factor = ratio.pow(-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):

@@ -9,9 +9,10 @@ from typing import Any
 from .errors import ArgumentError, unknown
 from .methods import REGISTRY
 from .methods.embedded import PAIRS
+from .multistep import ADAMS, Adams
 from .trial import Explicit, Stepper
 
-KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit),)
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit), (ADAMS, Adams))
 
 
 def stepper(name: Any) -> Callable[..., Stepper]:

@@ -123,8 +123,8 @@ class Loop:
         c, trial = self._begin(x), None
         with torch.set_grad_enabled(self.stepper.graph):
             while bool((c.code == RUNNING).any()):
-                trial, ratio, accept, values = self._plain_steps(c)
-                self._settle(c, trial, ratio, accept, values)
+                trial, ratio, accept, h, values = self._plain_steps(c)
+                self._settle(c, trial, ratio, accept, h, values)
                 self._aim(c)
         return self._ended(c, x, trial, method)
 
@@ -174,7 +174,7 @@ class Loop:
             )
             self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
 
-    def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, list[Tensor]]:
+    def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, Tensor, list[Tensor]]:
         """Steps for as long as all samples are accepted and nothing else happens; the first that is not."""
         stepper, longest = self.stepper, self.limits.max_step
         while True:
@@ -192,12 +192,11 @@ class Loop:
                 plain = plain & ~event.crossed(before, after)
             out = c.n >= self.limits.max_steps or (self.limits.nfe is not None and self._spent(c).any())
             if out or not plain.all():
-                # A step cut short to land says little of the next one.
-                c.h = torch.where(accept & (step < c.h), torch.fmax(c.h, h), h)
-                return trial, ratio, accept, values
+                return trial, ratio, accept, h, values
             if self.saving:
                 c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, plain)
-            c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
+            c.h = stepper.accepted(trial, accept, h)
+            c.s, c.x, c.first, c.values = s1, trial.x1, trial.last, values
 
     def _spent(self, c: Carry) -> Tensor:
         """[G]: whether one more step may cost more than there is."""
@@ -206,12 +205,17 @@ class Loop:
         at_most = c.spent + self.stepper.most + self.base + self.reserve
         return c.extra + at_most > self.limits.nfe
 
-    def _settle(self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, values: list[Tensor]) -> None:
+    def _settle(
+        self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, h: Tensor, values: list[Tensor]
+    ) -> None:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
         stepper, active = self.stepper, c.code == RUNNING
         ok = accept & active
         if stepper.graph:
             trial = self._sound(c, trial, ok)
+        h = stepper.accepted(trial, ok, h)
+        # A step cut short to land says little of the next one.
+        c.h = torch.where(accept & (trial.h < c.h), torch.fmax(c.h, h), h)
         landed = ok & (trial.h >= c.end - c.s)
         s1, x1, need = torch.where(landed, c.end, trial.s + trial.h), trial.x1, torch.zeros_like(ok)
         if self.events:
@@ -255,6 +259,7 @@ class Loop:
             return
         c.leg, c.extra, real = c.leg + jumped, c.extra + jumped, c.s.to(self.stepper.real)
         behind = torch.where(jumped, torch.nextafter(real, torch.full_like(real, math.inf)), real)
+        self.stepper.forget(jumped)
         fresh = self.stepper.rate(self.stepper.time(behind), c.x)
         c.first = torch.where(jumped.view(self.stepper.lead), fresh, c.first)
 

@@ -44,13 +44,13 @@ class Stepper:
 
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
-    order: of the method.  shrinks: the power of h that the error estimate goes down with.
+    order: of the method.  shrinks: the power of h that the error estimate goes down with, or those [G].
     """
 
     most: int
     between_costs: int
     order: int
-    shrinks: int
+    shrinks: int | Tensor
 
     def __init__(
         self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
@@ -88,6 +88,13 @@ class Stepper:
     def stiffness(self, trial: Trial) -> Tensor:
         """h |lambda| of a step [G] where the method can tell, else 0."""
         return 0 * trial.h
+
+    def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
+        """After every trial: ok [G] who keeps it. The next step, given the one that the controller wants."""
+        return h
+
+    def forget(self, who: Tensor) -> None:
+        """f jumps where samples who [G] stand: what is remembered of before says nothing of what comes."""
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""

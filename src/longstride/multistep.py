@@ -1,0 +1,205 @@
+"""Multistep methods on a batch whose samples have steps, orders and pasts of their own.
+
+Samples of all orders are one batch: all sum the same differences (`past.Past`), each up to an m of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .past import Past, basis
+from .trial import Rate, Stepper, Trial
+
+GROWTH = 2.0  # what a step grows by at most
+WORTH = 1.2  # and at least, or it stays as it is
+PATIENCE = 3  # steps refused one after another, after which the past is not believed
+
+
+@dataclass
+class Course(Trial):
+    """K [W + 1, *shape]: Phi*, and e at the end.  m [G]: how many Phi* count.  past: what it set out from."""
+
+    m: Tensor = field(default_factory=lambda: torch.zeros(0))
+    past: Past = field(default_factory=lambda: Past(torch.zeros(0), torch.zeros(0), torch.zeros(0)))
+
+
+class Multistep(Stepper):
+    """Orders and steps: of methods that predict with the polynomial through k + lag values at order k.
+
+    constants: of the error of orders 1, 2, ... in equal steps, per difference k + lag.
+
+    A sample begins at order 1. While it is young, order and step rise with every step. Then both stay for
+    k + 1 steps, and turn to the longest step that order k - 1, k or k + 1 allows.
+    """
+
+    lag: int
+    between_costs = 0
+    order = 1
+
+    def __init__(
+        self, constants: tuple[float, ...], rate: Rate, x0: Tensor, sign: float, *bound: Any
+    ) -> None:
+        super().__init__(rate, x0, sign, *bound)
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
+        self.highest, none = len(constants), torch.zeros(self.groups, dtype=torch.int64, device=x0.device)
+        self.constants = torch.tensor(constants, **clock).abs()
+        self.k, self.since, self.failed, self.young = none + 1, none, none, none == 0
+        self.shrinks = self.k + 1
+        reach = self.highest + self.lag + 2
+        self.past = Past(
+            x0.new_zeros(self.lag + 3, *x0.shape), torch.zeros(self.groups, reach, **clock), none
+        )
+        self.beginning = True
+        self.one = torch.ones((1, 1), **clock)
+
+    def weights(self, theta: Tensor, h: Tensor, back: Tensor) -> Tensor:
+        """Of Phi*_0, ..., e at theta [P] of steps h [P]: [P, J + 1]."""
+        raise NotImplementedError
+
+    def begin(self, x: Tensor, first: Tensor, h: Tensor) -> tuple[Tensor, int]:
+        """The differences that a past begins with, and of how many values they are."""
+        raise NotImplementedError
+
+    def value(self, trial: Trial) -> Tensor:
+        """What the past is a sequence of, at the end of a step."""
+        raise NotImplementedError
+
+    def from_past(self, x: Tensor, first: Tensor, h: Tensor) -> Past:
+        return self.past.begun(*self.begin(x, first, h), h) if self.beginning else self.past
+
+    def summed(self, m: Tensor, weights: Tensor, width: int) -> Tensor:
+        """Weights [P, J + 1] of the first m [P] rows, and of e: [P, W + 1]."""
+        among = torch.arange(width, device=m.device) < m[:, None]
+        return torch.cat([torch.where(among, weights[:, :width], 0.0), weights.gather(1, m[:, None])], 1)
+
+    def between(self, trial: Course, who: Tensor | slice, group: Tensor | slice, theta: Tensor) -> Tensor:
+        K, weights = trial.K[:, who], self.weights(theta, trial.h[group], trial.past.back[group])
+        weights = self.summed(trial.m[group], weights, len(K) - 1)
+        out = (trial.past.wide(weights) * K).sum(0)
+        return out if self.lag else trial.x[who] + out
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        assert isinstance(trial, Course)
+        if self.shared:
+            theta = theta[:1]
+        return self.between(trial, slice(None), slice(None), theta)
+
+    def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
+        assert isinstance(trial, Course)
+        group = torch.zeros_like(sample) if self.shared else sample
+        return self.between(trial, sample, group, theta)
+
+    def forget(self, who: Tensor) -> None:
+        self.past.points = torch.where(who, 0, self.past.points)
+        self.k, self.young = torch.where(who, 1, self.k), self.young | who
+        self.shrinks, self.beginning = self.k + 1, True
+
+    @torch.no_grad()
+    def errors(self, new: Past, trial: Trial, k: Tensor) -> Tensor:
+        """As orders k - 1, k, k + 1 would have had them in equal steps, over what is allowed: [G, 3]."""
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
+        rows = (new.rows / scale).reshape(len(new.rows), self.groups, -1)
+        sizes = torch.linalg.vector_norm(rows, dim=2).t().to(torch.float64) / self.root
+        h, count = trial.h[:, None], torch.arange(1, len(new.rows), device=k.device)
+        equal = (count * h / new.back[:, 1 : len(new.rows)]).cumprod(1)
+        q = k[:, None] + torch.arange(-1, 2, device=k.device)
+        known = (q >= 1) & (q <= self.highest) & (q + self.lag < new.points[:, None])
+        at = (q + self.lag).clamp(max=len(new.rows) - 1)
+        found = sizes.gather(1, at) * equal.gather(1, (at - 1).clamp_min(0))
+        found = found * self.constants[(q - 1).clamp(0, self.highest - 1)] * h ** (1 - self.lag)
+        return torch.where(known, found, torch.inf)
+
+    def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
+        assert isinstance(trial, Course)
+        new = trial.past.pushed(self.value(trial), trial.K[:-1], trial.h)
+        k, turn = self.k, torch.arange(-1, 2, device=self.k.device)
+        errors = self.errors(new, trial, k)
+        gains = errors.clamp_min(1e-12).pow(-1 / (k[:, None] + 1 + turn))
+        since, young = self.since + 1, self.young & ok & (errors[:, 0] > errors[:, 1]) | (self.young & (k == 1) & ok)
+        young = young & (k < self.highest)
+        ready = since > k
+        best = gains.argmax(1) - 1
+        step = torch.where(ready & ok, best, 0)
+        step = torch.where(ok & young, 1, step)
+        step = torch.where(~ok & (errors[:, 0] < errors[:, 1]), -1, step)
+        gain = gains.gather(1, (step + 1)[:, None])[:, 0] / gains[:, 1]
+        ratio = h / trial.h.clamp_min(1e-300) * gain
+        grown = torch.where(ready & (ratio > WORTH), ratio.clamp(max=GROWTH), 1.0)
+        ratio = torch.where(ratio < 1, ratio, grown)
+        ratio = torch.where(young, GROWTH, ratio)
+        h = torch.where(ok, trial.h * ratio, h)
+        changed = (step != 0) | (ratio != 1) | ~ok
+        self.since = torch.where(changed, 0, since)
+        self.k, self.young, self.failed = k + step, young, torch.where(ok, 0, self.failed + 1)
+        self.shrinks = self.k + 1
+        self.past = new.kept(ok, self.past, min(int(self.k.max()) + 2, self.highest + 1) + self.lag)
+        self.beginning = bool((self.past.points == 0).any())
+        if not ok.all() and bool((self.failed >= PATIENCE).any()):
+            self.forget(self.failed >= PATIENCE)
+            self.failed = torch.where(self.failed >= PATIENCE, 0, self.failed)
+        return h
+
+
+GAUSS_X, GAUSS_W = np.polynomial.legendre.leggauss(8)
+
+
+class Adams(Multistep):
+    """P_k E C_(k+1) E: Adams-Bashforth of order k, corrected by Adams-Moulton of order k + 1.
+
+    x(theta) = x + h sum_(j<k) g_j(theta) Phi*_j + h g_k(theta) e with g_j = int_0^theta B_j: a polynomial of
+    degree k + 1, exact by Gauss' rule. The error estimate is what the corrector of order k would have given else.
+    """
+
+    lag = 0
+    most = 2
+
+    def __init__(self, *bound: Any) -> None:
+        super().__init__(*bound)
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": self.rtol.device}
+        self.nodes, self.node_weights = (GAUSS_X + 1) / 2, torch.tensor(GAUSS_W / 2, **clock)
+        self.nodes = torch.tensor(self.nodes, **clock)
+
+    def weights(self, theta: Tensor, h: Tensor, back: Tensor) -> Tensor:
+        theta = theta.expand(len(back))[:, None]
+        b = basis(theta * self.nodes, h[:, None], back[:, None])
+        return torch.einsum("pqj,q->pj", b, self.node_weights) * (theta * h[:, None])
+
+    def begin(self, x: Tensor, first: Tensor, h: Tensor) -> tuple[Tensor, int]:
+        return self.sign * first[None], 1
+
+    def value(self, trial: Trial) -> Tensor:
+        return self.sign * trial.last
+
+    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        past = self.from_past(x, first, h)
+        star, m = past.star(h), self.k
+        weights = self.weights(self.one[0], h, past.back)
+        along = self.summed(m, weights, len(star))
+        (t1,) = self.times(s, h, self.one)
+        predicted = x + (past.wide(along[:, :-1]) * star).sum(0)
+        ahead = (past.wide((along[:, :-1] != 0).to(h.dtype)) * star).sum(0)
+        e = self.sign * self.rate(t1, predicted) - ahead
+        x1 = predicted + self.spread(along[:, -1]) * e
+        last = self.rate(t1, x1)
+        self.estimate = along[:, -1] - weights.gather(1, m[:, None] - 1)[:, 0]
+        return Course(s, h, x, x1, last, torch.cat([star, e[None]]), 2, m=m, past=past)
+
+    def ratio(self, trial: Trial) -> Tensor:
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.detach().abs(), trial.x1.detach().abs()))
+        return self._norm(trial.K[-1].detach() / scale) * self.estimate.abs() / self.root
+
+
+def moulton(highest: int) -> tuple[float, ...]:
+    """gamma*_k, k = 1, ...: sum_(i<=k) gamma*_i/(k + 1 - i) = 0, gamma*_0 = 1."""
+    found = [1.0]
+    for k in range(1, highest + 1):
+        found.append(-sum(g / (k + 1 - i) for i, g in enumerate(found)))
+    return tuple(found[1:])
+
+
+ADAMS = {"adams": moulton(12)}
