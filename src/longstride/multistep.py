@@ -16,6 +16,7 @@ from .past import Past, basis
 from .trial import Rate, Stepper, Trial
 
 GROWTH = 2.0  # what a step grows by at most
+KEEP = 0.9
 WORTH = 1.2  # and at least, or it stays as it is
 PATIENCE = 3  # steps refused one after another, after which the past is not believed
 
@@ -96,6 +97,7 @@ class Multistep(Stepper):
 
     def forget(self, who: Tensor) -> None:
         self.past.points = torch.where(who, 0, self.past.points)
+        hist=self.__dict__.setdefault('hist',{}); hist[int(k[0])]=hist.get(int(k[0]),0)+1
         self.k, self.young = torch.where(who, 1, self.k), self.young | who
         self.shrinks, self.beginning = self.k + 1, True
 
@@ -130,7 +132,7 @@ class Multistep(Stepper):
         gain = gains.gather(1, (step + 1)[:, None])[:, 0] / gains[:, 1]
         ratio = h / trial.h.clamp_min(1e-300) * gain
         grown = torch.where(ready & (ratio > WORTH), ratio.clamp(max=GROWTH), 1.0)
-        ratio = torch.where(ratio < 1, ratio, grown)
+        ratio = torch.where(ratio < KEEP, ratio, grown)
         ratio = torch.where(young, GROWTH, ratio)
         h = torch.where(ok, trial.h * ratio, h)
         changed = (step != 0) | (ratio != 1) | ~ok

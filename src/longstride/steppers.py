@@ -8,11 +8,12 @@ from typing import Any
 
 from .errors import ArgumentError, unknown
 from .methods import REGISTRY
+from .bdf import BDF, BDFS
 from .methods.embedded import PAIRS
 from .multistep import ADAMS, Adams
 from .trial import Explicit, Stepper
 
-KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit), (ADAMS, Adams))
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit), (ADAMS, Adams), (BDFS, BDF))
 
 
 def stepper(name: Any) -> Callable[..., Stepper]:
