@@ -125,7 +125,7 @@ class Banded:
         return torch.cat(ys, 1)[:, : self.size, 0]
 
 
-def structure(jacobian: Any, x0: Tensor) -> Structure:
+def structure(jacobian: Any, x0: Tensor, linear: str | None = None) -> Structure:
     """Of what a problem says of its Jacobian: None, a function, "diagonal", or (lower, upper)."""
     x = vector(x0)
     if jacobian is None or callable(jacobian):

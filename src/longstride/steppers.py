@@ -7,11 +7,16 @@ from functools import partial
 from typing import Any
 
 from .errors import ArgumentError, unknown
+from .implicit import LinearlyImplicit
 from .methods import REGISTRY
 from .methods.embedded import PAIRS
+from .methods.rosenbrock import ROSENBROCK
 from .trial import Explicit, Stepper
 
-KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit),)
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
+    (PAIRS, Explicit),
+    (ROSENBROCK, LinearlyImplicit),
+)
 
 
 def stepper(name: Any) -> Callable[..., Stepper]:
