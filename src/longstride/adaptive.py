@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .control import Controller, I
+from .control import Controller
 from .errors import ArgumentError, SolveError, finite, unknown
 from .events import Event
 from .failure import EVENT, REACHED, STATUSES
@@ -20,7 +20,7 @@ from .integrate import Solution, Stats, check_state, said
 from .problem import ODE
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
-from .trial import Rate
+from .trial import Rate, Stepper
 
 DEFAULT = "tsit5"
 
@@ -40,6 +40,7 @@ def adaptive(
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
     grad: bool = True,
+    linear: str | None = None,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -57,6 +58,7 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        linear: "gmres": implicit methods solve by products with df/dx, which is never written down.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
@@ -92,22 +94,23 @@ def adaptive(
         return _at_once(x0, times, start)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
+    steps = bound(_checked(problem.rate, method, x0), x0, sign, shared_step, graph, *tolerances)
+    steps.suit(problem, linear)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
-    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+    loop = Loop(steps, controller or steps.controller, bounds, span, [sign * s for s in jumps], saved, events)
     ended = loop.run(x0, method)
     if save_at is None:
         reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
         x = torch.where(reached, ended.x, math.nan)[None]
     else:
         x = ended.saved(len(times), x0.shape)
-    return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+    return _solution(x, times, ended, steps, time.perf_counter() - began, raise_on_failure)
 
 
-def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
+def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
     """f, whose errors name the method and the time."""
-    rate, shape, dtype = problem.rate, x0.shape, x0.dtype
+    shape, dtype = x0.shape, x0.dtype
 
     def checked(t: Tensor, x: Tensor) -> Tensor:
         try:
@@ -176,7 +179,12 @@ def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
 
 
 def _solution(
-    x: Tensor, times: tuple[float, ...], ended: Ended, seconds: float, raise_on_failure: bool
+    x: Tensor,
+    times: tuple[float, ...],
+    ended: Ended,
+    steps: Stepper,
+    seconds: float,
+    raise_on_failure: bool,
 ) -> Solution:
     codes = ended.code.tolist()
     failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
@@ -193,6 +201,8 @@ def _solution(
         accepted=ended.accepted,
         rejected=ended.rejected,
         nfe_each=ended.nfe,
+        jacobians=steps.jacobians,
+        factorizations=steps.factorizations,
     )
     status = tuple(STATUSES[code] for code in codes)
     return Solution(x, times, status, stats, ended.t, ended.x, ended.crossings, ended.message)

@@ -84,6 +84,34 @@ class PID(_Filter):
     betas: ClassVar[tuple[float, ...]] = (0.58, -0.21, 0.1)
 
 
+@dataclass(frozen=True)
+class Predictive(_Filter):
+    """Gustafsson's, for implicit methods: the error is expected to go on growing or falling as it did.
+
+    h' = h safety r_n^(-1/k) min(1, (h_n/h_(n-1)) (r_(n-1)/r_n)^(1/k)), as in RADAU5 (Hairer and Wanner 1996,
+    IV.8). A step that would grow by less than `keep` stays as it is, and with it what is factored.
+    """
+
+    max_factor: float = 8.0
+    keep: float = 1.2
+
+    def start(self, ones: Tensor) -> History:
+        return (0 * ones, ones)
+
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
+        accept, (before, grew) = ratio <= 1.0, history
+        floored = ratio.clamp_min(1e-2)
+        factor = self.safety * ratio.pow(-1 / power)
+        trend = self.safety * grew * (before / floored).pow(1 / power) * floored.pow(-1 / power)
+        factor = torch.where(accept & (before > 0), torch.fmin(factor, trend), factor)
+        factor = factor.nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
+        factor = torch.where(accept & (factor >= 1.0) & (factor <= self.keep), 1.0, factor)
+        # Over an error that was refused, the step that follows has no past to go by but its own.
+        before = torch.where(accept, floored, before)
+        grew = torch.where(accept, factor, grew * factor)
+        return factor, accept, (before, grew)
+
+
 def first_step(
     ahead: Callable[[Tensor], Tensor],
     size: Callable[[Tensor], Tensor],

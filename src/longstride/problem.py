@@ -22,10 +22,15 @@ class ODE:
 
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
+
+    jacobian: what implicit methods may know of df/dx of a sample, x flattened to D elements: a function of
+    (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths (lower, upper) of its bands. Where it
+    is not given, all D columns are differentiated.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
     L: Weight = 0.0
+    jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
 
     def operator(self, exponential: bool) -> Linear:
         """What a method integrates around: L, or nothing."""

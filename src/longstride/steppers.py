@@ -7,13 +7,20 @@ from functools import partial
 from typing import Any
 
 from .errors import ArgumentError, unknown
+from .implicit import LinearlyImplicit
 from .methods import REGISTRY
 from .bdf import BDF, BDFS
 from .methods.embedded import PAIRS
 from .multistep import ADAMS, Adams
+from .methods.rosenbrock import ROSENBROCK
 from .trial import Explicit, Stepper
 
-KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit), (ADAMS, Adams), (BDFS, BDF))
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
+    (PAIRS, Explicit),
+    (ROSENBROCK, LinearlyImplicit),
+    (ADAMS, Adams),
+    (BDFS, BDF),
+)
 
 
 def stepper(name: Any) -> Callable[..., Stepper]:

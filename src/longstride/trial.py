@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .control import Controller, I
+from .errors import ArgumentError
 from .methods.embedded import Pair
+from .problem import ODE
 
 Rate = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,12 +48,16 @@ class Stepper:
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
     order: of the method.  shrinks: the power of h that the error estimate goes down with, or those [G].
+    jacobians, factorizations: made so far, by implicit methods.  controller: of a run that names none.
     """
 
     most: int
     between_costs: int
     order: int
     shrinks: int | Tensor
+    jacobians = 0
+    factorizations = 0
+    controller: Controller = I()
 
     def __init__(
         self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
@@ -65,6 +72,16 @@ class Stepper:
         self.root = math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
+    def suit(self, problem: ODE, linear: str | None) -> None:
+        """What implicit methods need besides: how df/dx looks, and how systems with it are solved."""
+        if linear is not None:
+            raise ArgumentError("linear= is for implicit methods")
+
+    def polynomials(self, dense: Tensor) -> None:
+        """What `between` reads a step by: x + sum_j K_j sum_m dense[j][m] theta^(m+1)."""
+        self.dense = dense
+        self.powers = torch.arange(1, dense.shape[1] + 1, dtype=torch.float64, device=dense.device)
+
     def prepare(self, x: Tensor, first: Tensor) -> None:
         """Before the first step: first is f at x."""
         self.graph = self.graph and (x.requires_grad or first.requires_grad)
@@ -77,13 +94,23 @@ class Stepper:
         """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
         raise NotImplementedError
 
-    def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        """The solution at theta [B] of every sample."""
-        raise NotImplementedError
+    def complete(self, trial: Trial) -> Tensor:
+        """K with all that `dense` gives weights to."""
+        return trial.K
+
+    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
+        weights = (theta[:, None] ** self.powers) @ self.dense.t()
+        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
+        return x + (weights * K).sum(0)
 
     def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
         """The solution at theta [P] along the steps of samples [P], which may come several times."""
-        raise NotImplementedError
+        return self.between(trial.x[sample], self.complete(trial)[:, sample], theta)
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        """The solution at theta [B] of every sample."""
+        return self.between(trial.x, self.complete(trial), theta)
 
     def stiffness(self, trial: Trial) -> Tensor:
         """h |lambda| of a step [G] where the method can tell, else 0."""
@@ -142,8 +169,7 @@ class Explicit(Stepper):
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
-        self.dense = sign * torch.tensor(pair.dense, **clock)
-        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+        self.polynomials(sign * torch.tensor(pair.dense, **clock))
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
@@ -213,15 +239,3 @@ class Explicit(Stepper):
                 ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
             trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
         return trial.full
-
-    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
-        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
-        weights = (theta[:, None] ** self.powers) @ self.dense.t()
-        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
-        return x + (weights * K).sum(0)
-
-    def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
-        return self.between(trial.x[sample], self.complete(trial)[:, sample], theta)
-
-    def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        return self.between(trial.x, self.complete(trial), theta)
