@@ -1,32 +1,42 @@
-"""BDF."""
+"""BDF methods of orders 1 to 5 with variable steps and a fixed leading coefficient, per sample."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .jacobian import Tangent, shaped, vector
-from .linear import choose, structure
+from .iterated import Iterated
+from .jacobian import shaped, vector
 from .multistep import Course, Multistep
-from .past import basis
+from .newton import MOST
+from .past import TINY, basis
 from .trial import Trial
 
-ITERATIONS = 4
 
+class BDF(Multistep, Iterated):
+    """x1 is where f is the slope of the polynomial through it and k points behind, in its last step as if equal.
 
-class BDF(Multistep):
+    With p the polynomial through k + 1 points behind, at the end of the step, and d = x1 - p,
+
+        d = gamma h (f(x1) - p'),     1/gamma = 1 + 1/2 + ... + 1/k
+
+    (Jackson and Sacks-Davis 1980; Brenan, Campbell and Petzold 1989, chapter 5): the matrix I - gamma h J changes
+    with h and k alone. Between the ends stands the polynomial of degree k + 1 through x1 and what p goes through.
+    """
+
     lag = 1
 
     def __init__(self, *bound: Any) -> None:
         super().__init__(*bound)
-        clock: dict[str, Any] = {"dtype": torch.float64, "device": self.rtol.device}
-        self.lead_sum = (1 / torch.arange(1, self.highest + 1, **clock)).cumsum(0)
-        self.most = 2 * (1 + ITERATIONS)
-        self.J = None
-        self.stats = [0, 0]
+        self.harmonic = self.count[1 : self.highest + 1].reciprocal().cumsum(0)
+        self.most = MOST + 1
+        self.newton.fresh = 0.3
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        super().prepare(x, first)
+        self.most += 2 * self.graph
 
     def weights(self, theta: Tensor, h: Tensor, back: Tensor) -> Tensor:
         return basis(theta.expand(len(back)), h, back)
@@ -38,83 +48,28 @@ class BDF(Multistep):
         return trial.x1
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
-        past = self.from_past(x, first, h)
-        star, m = past.star(h), self.k + 1
-        width = len(star)
-        among = torch.arange(width, device=m.device) < m[:, None]
-        slopes = torch.cat(
-            [torch.zeros_like(h)[:, None], (1 / (h.clamp_min(1e-300)[:, None] + past.back[:, : width - 1])).cumsum(1)], 1
-        )
-        predicted = (past.wide(among.to(h.dtype)) * star).sum(0)
-        slope = (past.wide(torch.where(among, slopes, 0.0)) * star).sum(0)
-        c = h / self.lead_sum[self.k - 1]
-        (t1,) = self.times(s, h, self.one_)
-        d, ok, n = self.newton(t1, predicted, slope, c)
-        x1 = predicted + d
-        last = self.sign * (slope + d / self.spread(c.clamp_min(1e-300)))
-        alpha = h[:, None] / (h.clamp_min(1e-300)[:, None] + past.back)
-        head = alpha.cumsum(1).gather(1, m[:, None] - 2)[:, 0]
-        next_ = alpha.gather(1, m[:, None] - 1)[:, 0]
-        self.estimate = torch.maximum(next_, (next_ + head - self.lead_sum[self.k - 1]).abs())
-        self.estimate = torch.where(ok, self.estimate, torch.inf)
-        return Course(s, h, x, x1, last, torch.cat([star, d[None]]), n, m=m, past=past)
-
-    def newton(self, t1, predicted, slope, c):
-        spent = 0
-        fresh = self.J is None
-        d = torch.zeros_like(predicted)
-        c = c * self.sign
-        scale = torch.addcmul(self.atol, self.rtol, predicted.abs())
-        tol = max(10*torch.finfo(self.real).eps/float(self.rtol.min()), min(0.03, float(self.rtol.min())**0.5))
-        todo = torch.ones_like(c, dtype=torch.bool)
-        for attempt in range(2):
-            if fresh:
-                tangent = Tangent(lambda t, v: vector(self.rate(t, shaped(v, predicted))), t1, vector(predicted))
-                spent += 1
-                new = self.structure.jacobian(tangent)
-                self.J = choose(todo, new, self.J) if self.J is not None else new
-                self.c = None
-                self.stats[0] += 1
-            if self.c is None or (c != self.c).any():
-                self.factors = self.structure.factor(self.J, c)
-                self.c = c
-                self.stats[1] += 1
-            d = torch.where(todo.view(self.lead), 0.0, d)
-            active, old, good = todo.clone(), None, ~todo
-            for i in range(ITERATIONS):
-                f = self.sign * self.rate(t1, predicted + d)
-                spent += 1
-                r = self.spread(self.sign * c) * (f - slope) - d
-                step = shaped(self.structure.solve(self.factors, vector(r)), predicted)
-                size = self._norm(step / scale) / self.root
-                d = torch.where(active.view(self.lead), d + step, d)
-                if old is None:
-                    done = size == 0
-                    bad = ~size.isfinite()
-                else:
-                    rate = size / old
-                    left = rate / (1 - rate) * size
-                    done = (rate < 1) & (left < tol)
-                    bad = ~(rate < 1) | (rate ** (ITERATIONS - 1 - i) / (1 - rate) * size > tol)
-                good = good | (active & done)
-                active = active & ~done & ~bad
-                old = size
-                if not active.any():
-                    break
-            todo = ~good
-            if good.all() or fresh:
-                break
-            fresh = True
-        return d, good, spent
-
-    def prepare(self, x, first):
-        super().prepare(x, first)
-        self.structure = structure(None, x)
-        self.one_ = self.one
-
-    def ratio(self, trial: Trial) -> Tensor:
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.detach().abs(), trial.x1.detach().abs()))
-        return self._norm(trial.K[-1].detach() / scale) * self.estimate.abs() / self.root
+        before, past, m = self.calls, self.from_past(x, first, h), self.k + 1
+        star, head = past.star(h), self.harmonic[self.k - 1]
+        among = self.count[: len(star)] < m[:, None]
+        alpha = h[:, None] / (h[:, None].clamp_min(TINY) + past.back)  # h over the distances from the end
+        slopes = torch.cat([0 * head[:, None], alpha.cumsum(1)], 1)
+        predicted = (past.wide(among.to(head)) * star).sum(0)
+        rise = (past.wide(torch.where(among, slopes[:, : len(star)], 0.0)) * star).sum(0)
+        (t1,) = self.times(s, h, self.one)
+        gamma = (1 / head).to(self.real)[:, None]
+        guess, p = vector(rise), vector(predicted)
+        self.refresh(s, h / head, vector(x))
+        known = p - gamma * guess
+        z = self.stage(t1, self.column(h), known, guess, self.scale(predicted.detach()), gamma)
+        d = gamma * (z - guess)
+        x1, by = shaped(p + d, x), self.column(h)
+        last = shaped(torch.where(by == 0, vector(first), z / torch.where(by == 0, 1.0, by)), x)
+        behind = alpha.gather(1, self.k[:, None])[:, 0]
+        off = (behind + slopes.gather(1, self.k[:, None])[:, 0] - head).abs()
+        weight = torch.maximum(behind, off)
+        K = torch.cat([star, shaped(d, x)[None]])
+        failed = torch.from_numpy(self.newton.failed.copy()).to(s.device)
+        return Course(s, h, x, x1, last, K, self.calls - before, m=m, past=past, weight=weight, failed=failed)
 
 
 BDFS = {"bdf": tuple(1 / (k + 1) for k in range(1, 6))}

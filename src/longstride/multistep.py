@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .control import Controller, I
 from .past import Past, basis
 from .trial import Rate, Stepper, Trial
 
@@ -23,9 +24,14 @@ PATIENCE = 3  # steps refused one after another, after which the past is not bel
 
 @dataclass
 class Course(Trial):
-    """K [W + 1, *shape]: Phi*, and e at the end.  m [G]: how many Phi* count.  past: what it set out from."""
+    """K [W + 1, *shape]: Phi*, and e at the end.  m [G]: how many Phi* count.  past: what it set out from.
+
+    weight [G]: of e in the error.  failed [G]: no solution was found.
+    """
 
     m: Tensor = field(default_factory=lambda: torch.zeros(0))
+    weight: Tensor = field(default_factory=lambda: torch.zeros(0))
+    failed: Tensor | None = None
     past: Past = field(default_factory=lambda: Past(torch.zeros(0), torch.zeros(0), torch.zeros(0)))
 
 
@@ -41,6 +47,7 @@ class Multistep(Stepper):
     lag: int
     between_costs = 0
     order = 1
+    controller: Controller = I()
 
     def __init__(
         self, constants: tuple[float, ...], rate: Rate, x0: Tensor, sign: float, *bound: Any
@@ -51,9 +58,9 @@ class Multistep(Stepper):
         self.constants = torch.tensor(constants, **clock).abs()
         self.k, self.since, self.failed, self.young = none + 1, none, none, none == 0
         self.shrinks = self.k + 1
-        reach = self.highest + self.lag + 2
+        self.count = torch.arange(self.highest + self.lag + 2, **clock)
         self.past = Past(
-            x0.new_zeros(self.lag + 3, *x0.shape), torch.zeros(self.groups, reach, **clock), none
+            x0.new_zeros(self.lag + 3, *x0.shape), torch.zeros(self.groups, len(self.count), **clock), none
         )
         self.beginning = True
         self.one = torch.ones((1, 1), **clock)
@@ -75,7 +82,7 @@ class Multistep(Stepper):
 
     def summed(self, m: Tensor, weights: Tensor, width: int) -> Tensor:
         """Weights [P, J + 1] of the first m [P] rows, and of e: [P, W + 1]."""
-        among = torch.arange(width, device=m.device) < m[:, None]
+        among = self.count[:width] < m[:, None]
         return torch.cat([torch.where(among, weights[:, :width], 0.0), weights.gather(1, m[:, None])], 1)
 
     def between(self, trial: Course, who: Tensor | slice, group: Tensor | slice, theta: Tensor) -> Tensor:
@@ -97,9 +104,17 @@ class Multistep(Stepper):
 
     def forget(self, who: Tensor) -> None:
         self.past.points = torch.where(who, 0, self.past.points)
-        hist=self.__dict__.setdefault('hist',{}); hist[int(k[0])]=hist.get(int(k[0]),0)+1
         self.k, self.young = torch.where(who, 1, self.k), self.young | who
         self.shrinks, self.beginning = self.k + 1, True
+
+    @torch.no_grad()
+    def ratio(self, trial: Trial) -> Tensor:
+        assert isinstance(trial, Course)
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
+        ratio = self._norm(trial.K[-1] / scale) * trial.weight.abs() / self.root
+        if trial.failed is not None:  # half the step, or less where the estimate is not even a number
+            ratio = torch.where(trial.failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
+        return ratio
 
     @torch.no_grad()
     def errors(self, new: Past, trial: Trial, k: Tensor) -> Tensor:
@@ -188,12 +203,8 @@ class Adams(Multistep):
         e = self.sign * self.rate(t1, predicted) - ahead
         x1 = predicted + self.spread(along[:, -1]) * e
         last = self.rate(t1, x1)
-        self.estimate = along[:, -1] - weights.gather(1, m[:, None] - 1)[:, 0]
-        return Course(s, h, x, x1, last, torch.cat([star, e[None]]), 2, m=m, past=past)
-
-    def ratio(self, trial: Trial) -> Tensor:
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.detach().abs(), trial.x1.detach().abs()))
-        return self._norm(trial.K[-1].detach() / scale) * self.estimate.abs() / self.root
+        weight = along[:, -1] - weights.gather(1, m[:, None] - 1)[:, 0]
+        return Course(s, h, x, x1, last, torch.cat([star, e[None]]), 2, m=m, past=past, weight=weight)
 
 
 def moulton(highest: int) -> tuple[float, ...]:
