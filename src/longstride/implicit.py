@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,6 @@ from .control import Controller, Predictive
 from .jacobian import Tangent, shaped, vector
 from .linear import Parts, Structure, choose, structure
 from .methods.rosenbrock import Rosenbrock
-from .problem import ODE
 from .trial import Rate, Stepper, Trial
 
 # Hermite's cubic in h f at the start, h f at the end, and x1 - x.
@@ -38,17 +38,17 @@ class Implicit(Stepper):
 
     def __init__(self, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
-        self.like, self.calls = x0.detach(), 0
+        self.like, self.calls, self.implicit = x0.detach(), 0, rate
         self.where = torch.full((self.groups,), torch.nan, dtype=torch.float64, device=x0.device)
         self.J: Parts = ()
 
-    def suit(self, problem: ODE, linear: str | None) -> None:
-        self.structure: Structure = structure(problem.jacobian, self.like, linear)
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        self.structure: Structure = structure(jacobian, self.like, linear)
 
-    def f(self, t: Tensor, v: Tensor) -> Tensor:
-        """dx/dt of vectors, counted."""
+    def f(self, t: Tensor, v: Tensor, rate: Rate | None = None) -> Tensor:
+        """dx/dt of vectors, counted: what is solved for, unless another part of it is named."""
         self.calls += 1
-        return vector(self.rate(t, shaped(v, self.like)))
+        return vector((rate or self.implicit)(t, shaped(v, self.like)))
 
     def behind(self, s: Tensor) -> Tensor:
         """The time just behind s, on the far side of what may jump there."""

@@ -6,16 +6,19 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
 from .implicit import LinearlyImplicit
 from .methods import REGISTRY
 from .methods.embedded import PAIRS
+from .methods.esdirk import ESDIRK
 from .methods.rosenbrock import ROSENBROCK
 from .trial import Explicit, Stepper
 
 KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (ROSENBROCK, LinearlyImplicit),
+    (ESDIRK, DiagonallyImplicit),
 )
 
 

@@ -41,7 +41,9 @@ class Rosenbrock:
         sizes = {len(row) for row in (self.a, self.C, self.c, self.d, self.b, self.error)}
         rows = [*enumerate(self.a), *enumerate(self.C)]
         if sizes != {len(self.b)} or any(len(row) != i for i, row in rows):
-            raise ArgumentError(f"a table of {len(self.b)} stages has as many rows, each of what comes before")
+            raise ArgumentError(
+                f"a table of {len(self.b)} stages has as many rows, each of what comes before"
+            )
         for b, row in zip(self.b, self.dense, strict=bool(self.dense)):
             if abs(sum(row) - b) > 1e-11 * max(1.0, *map(abs, row)):
                 raise ArgumentError(f"the interpolant does not end where the step does: {row}")
