@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .implicit import HERMITE, Implicit, Solved
+from .implicit import HERMITE, Iterative, Solved
 from .jacobian import Tangent, shaped, vector
-from .linear import Parts, choose
 from .methods.esdirk import Esdirk, minus
-from .newton import MOST, Newton, kappa
 from .trial import Rate, Trial
 
 
-class DiagonallyImplicit(Implicit):
+class DiagonallyImplicit(Iterative):
     """Stage after stage by simplified Newton iterations, with df/dx for as long as they converge fast.
 
     A gradient is that of the implicit function: each stage gets one more Newton correction, with df/dx at the
@@ -25,11 +23,9 @@ class DiagonallyImplicit(Implicit):
     """
 
     def __init__(self, table: Esdirk, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
-        super().__init__(rate, x0, sign, *bound)
-        self.table, like, stages = table, vector(x0), len(table.a)
+        super().__init__((table.gamma,), len(table.a) - 1, rate, x0, sign, *bound)
+        self.table, like = table, vector(x0)
         self.order, self.shrinks = table.order, table.shrinks
-        self.newton = Newton(self.groups, kappa(self.rtol, torch.finfo(self.real).eps))
-        self.most = MOST * (stages - 1) + 2
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(table.c, **clock)[:, None]
         # Of each stage: what is known of it, and the guess of what is not.
@@ -37,8 +33,6 @@ class DiagonallyImplicit(Implicit):
         self.error = like.new_tensor(table.error)
         self.rest: Rate | None = None
         self.polynomials(torch.tensor(HERMITE, **clock))
-        self.factors: Parts = ()
-        self.last_s = self.last_h = torch.full((self.groups,), torch.nan, **clock)
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
         """An additive method takes a split problem in its two parts; the others see dx/dt whole."""
@@ -56,23 +50,9 @@ class DiagonallyImplicit(Implicit):
         super().prepare(x, first)
         self.most += 2 * (len(self.table.a) - 1) * self.graph
 
-    @torch.no_grad()
-    def refresh(self, s: Tensor, h: Tensor, v: Tensor) -> None:
-        """df/dx where it served badly and is of another state, or led to a step refused; factors where due."""
-        wants = torch.from_numpy(self.newton.wants).to(s.device) | (s == self.last_s)
-        wants = (wants & (s != self.where)) | self.where.isnan()
-        self.linearize(s, v.detach(), wants)
-        stale = wants | (h != self.last_h)
-        if bool(stale.any()):
-            factors = self.structure.factor(self.J, self.table.gamma * self.column(h)[:, 0])
-            self.factors = factors if bool(stale.all()) else choose(stale, factors, self.factors)
-            self.factorizations += 1
-        self.last_s, self.last_h = s, h
-        self.newton.begin_step()
-
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         before, v, by, f0 = self.calls, vector(x), self.column(h), vector(first)
-        self.refresh(s, h, v)
+        self.refresh(s, h, v.detach())
         times, scale = self.times(s, h, self.c), self.scale(x.detach())
         split = self.rest is not None
         others = [by * self.f(times[0], v, self.rest)] if split else list[Tensor]()
@@ -95,11 +75,10 @@ class DiagonallyImplicit(Implicit):
         with torch.no_grad():
             error = self.sum(self.error, [z + o for z, o in zip(zs, others, strict=True)] if split else zs)
             if self.table.filtered:
-                error = self.structure.solve(self.factors, error)
+                error = self.structure.solve(self.factors[0], error)
         x1, end = shaped(at, x), shaped(last, x)
-        failed = torch.from_numpy(self.newton.failed.copy()).to(s.device)
         K = self.hermite(h, x, x1, first, end)
-        return Solved(s, h, x, x1, end, K, self.calls - before, error=error, failed=failed)
+        return Solved(s, h, x, x1, end, K, self.calls - before, error=error, failed=self.outcome())
 
     @staticmethod
     def sum(row: Tensor, zs: list[Tensor]) -> Tensor:
@@ -113,7 +92,7 @@ class DiagonallyImplicit(Implicit):
             self.newton.begin()
             while self.newton.active.any():
                 r = by * self.f(t, torch.add(known, z, alpha=gamma)) - z
-                dz, moving = self.structure.solve(self.factors, r), self.newton.moving(z)
+                dz, moving = self.structure.solve(self.factors[0], r), self.newton.moving(z)
                 z = z + dz if moving is None else torch.where(moving, z + dz, z)
                 self.newton.advance(self.weigh(dz, scale))
         if not self.graph:

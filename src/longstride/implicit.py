@@ -1,4 +1,4 @@
-"""What the steps of implicit methods have in common: states as vectors, df/dx, and the systems solved with it."""
+"""What implicit steps have in common: states as vectors, df/dx of each sample, systems to iterate on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from .control import Controller, Predictive
 from .jacobian import Tangent, shaped, vector
 from .linear import Parts, Structure, choose, structure
-from .methods.rosenbrock import Rosenbrock
+from .newton import MOST, Newton, kappa
 from .trial import Rate, Stepper, Trial
 
 # Hermite's cubic in h f at the start, h f at the end, and x1 - x.
@@ -54,11 +54,11 @@ class Implicit(Stepper):
         """The time just behind s, on the far side of what may jump there."""
         return self.time(torch.nextafter(s.to(self.real), torch.full_like(s, torch.inf).to(self.real)))
 
-    def linearize(self, s: Tensor, v: Tensor, who: Tensor) -> Tangent | None:
+    def linearize(self, s: Tensor, v: Tensor, who: Tensor, graph: bool = False) -> Tangent | None:
         """df/dx at (s, v) for those [G] who want it; what it was found from, where anybody did."""
         if not bool(who.any()):
             return None
-        tangent = Tangent(self.f, self.behind(s), v, self.graph)
+        tangent = Tangent(self.f, self.behind(s), v, graph)
         J, self.jacobians = self.structure.jacobian(tangent), self.jacobians + 1
         self.J = J if bool(who.all()) else choose(who, J, self.J)
         self.where = torch.where(who, s, self.where)
@@ -90,56 +90,40 @@ class Implicit(Stepper):
         return torch.stack([by * first, by * last, x1 - x])
 
 
-class LinearlyImplicit(Implicit):
-    """Rosenbrock methods: df/dx and df/dt at the start of every step, one system a stage."""
+class Iterative(Implicit):
+    """Steps whose systems are solved by simplified Newton iterations, with I - h a J for each shift a.
 
-    def __init__(self, table: Rosenbrock, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
+    df/dx is kept for as long as it serves, and factors for as long as h does.
+    """
+
+    def __init__(
+        self, shifts: Sequence[complex], systems: int, rate: Rate, x0: Tensor, sign: float, *bound: Any
+    ) -> None:
         super().__init__(rate, x0, sign, *bound)
-        self.table, like = table, vector(x0)
-        self.order, self.shrinks = table.order, table.shrinks
-        self.most = sum(table.asks(i) for i in range(len(table.b))) + 2
-        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
-        self.rows = [
-            like.new_tensor([a, [table.gamma * w for w in C]]) for a, C in zip(table.a, table.C, strict=True)
-        ]
-        self.ends = like.new_tensor([table.b, table.error])
-        self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
-        self.polynomials(torch.tensor(table.dense or HERMITE, **clock))
-        self.by_time: Tensor | None = None
+        self.newton = Newton(self.groups, kappa(self.rtol, torch.finfo(self.real).eps))
+        self.shifts = shifts
+        self.most = MOST * systems + 2
+        self.factors: list[Parts] = []
+        self.last_s = self.last_h = torch.full_like(self.where, torch.nan)
 
-    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
-        table, before, v = self.table, self.calls, vector(x)
-        moved = s != self.where
-        tangent = self.linearize(s, v, moved | self.graph)
-        if tangent is not None:
-            found = tangent.by_time
-            old = found if self.by_time is None else self.by_time
-            self.by_time = torch.where((moved | self.graph)[:, None], found, old)
-        assert self.by_time is not None
-        by = table.gamma * self.column(h)
-        factors = self.structure.factor(self.J, by[:, 0])
-        self.factorizations += 1
-        times, us, f = self.times(s, h, self.c), list[Tensor](), vector(first)
-        drift = by * by / table.gamma * self.by_time
-        for i, row in enumerate(self.rows):
-            at, rest = v, None
-            if i:
-                at, rest = (row @ torch.stack(us).view(i, -1)).view(2, *v.shape)
-                at = v + at
-            if table.asks(i):
-                f = self.f(times[i], at)
-            r = by * f if rest is None else torch.addcmul(rest, by, f)
-            if table.d[i]:
-                r = torch.add(r, drift, alpha=table.d[i])
-            us.append(self.structure.solve(factors, r))
-        U = torch.stack(us)
-        step, error = (self.ends @ U.view(len(us), -1)).view(2, *v.shape)
-        x1 = shaped(v + step, x)
-        last = shaped(self.f(times[-1], v + step), x)
-        K = self._seen(U) if table.dense else self.hermite(h, x, x1, first, last)
-        return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
+    @torch.no_grad()
+    def refresh(self, s: Tensor, h: Tensor, v: Tensor) -> Tensor:
+        """df/dx anew where it served badly or a step was refused; factors where due. Who was refused [G]."""
+        again = s == self.last_s
+        wants = torch.from_numpy(self.newton.wants).to(s.device) | again
+        wants = (wants & (s != self.where)) | self.where.isnan()
+        self.linearize(s, v, wants)
+        stale = wants | (h != self.last_h)
+        if bool(stale.any()):
+            by, old, whole = self.column(h)[:, 0], self.factors, bool(stale.all())
+            self.factors = [self.structure.factor(self.J, a * by) for a in self.shifts]
+            if not whole:
+                self.factors = [choose(stale, *pair) for pair in zip(self.factors, old, strict=True)]
+            self.factorizations += 1
+        self.last_s, self.last_h = s, h
+        self.newton.begin_step()
+        return again
 
-    def _seen(self, U: Tensor) -> Tensor:
-        if self.like.is_complex():
-            return torch.view_as_complex(U.view(len(U), *self.shape, 2))
-        return U.view(len(U), *self.shape)
+    def outcome(self) -> Tensor:
+        """Whose stages were not solved for [G]."""
+        return torch.from_numpy(self.newton.failed.copy()).to(self.where.device)

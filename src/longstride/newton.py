@@ -1,8 +1,8 @@
 """Simplified Newton iterations of a batch: each sample converges, or fails, on its own.
 
 The rules are those of Hairer and Wanner 1996, IV.8. With theta the rate |dz_m|/|dz_(m-1)|, what is left is
-eta |dz_m|, eta = theta/(1 - theta), and has to fall below kappa, in units of what the tolerances allow. In the
-first iteration eta is guessed from the last one of the sample.
+eta |dz_m|, eta = theta/(1 - theta), and has to fall below kappa, in units of what the tolerances allow. In
+the first iteration eta is guessed from the last one of the sample.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rates = np.ndarray
 
 
 def kappa(rtol: Tensor, eps: float) -> float:
-    """How far below the tolerance the iterations go: sqrt(rtol), but neither above 0.03 nor into round-off."""
+    """How far below the tolerance iterations go: sqrt(rtol), but not above 0.03 nor into round-off."""
     least = float(rtol.min())
     return 0.03 if least == 0 else max(10 * eps / least, min(0.03, math.sqrt(least)))
 

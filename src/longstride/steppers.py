@@ -8,8 +8,10 @@ from typing import Any
 
 from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
-from .implicit import LinearlyImplicit
+from .fully import FullyImplicit
+from .linearly import LinearlyImplicit
 from .methods import REGISTRY
+from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .methods.rosenbrock import ROSENBROCK
@@ -19,6 +21,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (ROSENBROCK, LinearlyImplicit),
     (ESDIRK, DiagonallyImplicit),
+    (COLLOCATION, FullyImplicit),
 )
 
 

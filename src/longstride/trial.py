@@ -72,7 +72,7 @@ class Stepper:
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
-        """What implicit methods need besides: how df/dx looks, the parts (f, L x + g), how systems are solved."""
+        """What implicit methods need: how df/dx looks, f and L x + g apart, how systems are solved."""
         if linear is not None:
             raise ArgumentError("linear= is for implicit methods")
 

@@ -1,9 +1,9 @@
 """Diagonally implicit Runge-Kutta methods with an explicit first stage, alone or beside an explicit one.
 
-    z_i = h f(t + c_i h, x + sum_{j<=i} a_ij z_j),     a_ii = gamma but for a_11 = 0,     x1 = x + sum_i b_i z_i.
+    z_i = h f(t + c_i h, x + sum_{j<=i} a_ij z_j),     x1 = x + sum_i b_i z_i;     a_11 = 0, a_ii = gamma.
 
-All here are stiffly accurate, b the last row of a: x1 is the last stage's point and z_s is h f there. Additive
-ones (IMEX) have a second, explicit table on the same c with the same b, for the part that is not stiff.
+All here are stiffly accurate, b the last row of a: x1 is the last stage's point and z_s is h f there.
+Additive ones (IMEX) have a second, explicit table on the same c with the same b, for what is not stiff.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .embedded import Rows, padded
 
 @dataclass(frozen=True)
 class Esdirk:
-    """a: rows of all stages, the last being b; error: b - b_hat; explicit: rows of the explicit table, or none.
+    """a: rows of all stages, the last being b; error: b - b_hat; explicit: rows of that table, or none.
 
     shrinks: the power of h that the estimate goes down with.  filtered: whether the estimate is solved with
     I - h gamma J, as one is that would not see the stiff parts decay (Hosea and Shampine 1996).
