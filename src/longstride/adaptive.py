@@ -95,7 +95,7 @@ def adaptive(
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
     steps = bound(_checked(problem.rate, method, x0), x0, sign, shared_step, graph, *tolerances)
-    steps.suit(problem, linear)
+    steps.suit(problem.jacobian, [_checked(part, method, x0) for part in problem.parts], linear)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
     loop = Loop(steps, controller or steps.controller, bounds, span, [sign * s for s in jumps], saved, events)

@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .iterated import Iterated
+from .implicit import Iterative
 from .jacobian import shaped, vector
 from .multistep import Course, Multistep
-from .newton import MOST
 from .past import TINY, basis
 from .trial import Trial
 
 
-class BDF(Multistep, Iterated):
+class BDF(Multistep, Iterative):
     """x1 is where f is the slope of the polynomial through it and k points behind, in its last step as if equal.
 
     With p the polynomial through k + 1 points behind, at the end of the step, and d = x1 - p,
@@ -26,13 +25,12 @@ class BDF(Multistep, Iterated):
     with h and k alone. Between the ends stands the polynomial of degree k + 1 through x1 and what p goes through.
     """
 
-    lag = 1
+    lag, growth = 1, 2.0
 
-    def __init__(self, *bound: Any) -> None:
-        super().__init__(*bound)
+    def __init__(self, constants: tuple[float, ...], *bound: Any) -> None:
+        super().__init__(constants, (1.0,), 1, *bound)
         self.harmonic = self.count[1 : self.highest + 1].reciprocal().cumsum(0)
-        self.most = MOST + 1
-        self.newton.fresh = 0.3
+        self.newton.fresh = 0.3  # one system a step: more iterations are cheaper than df/dx
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         super().prepare(x, first)
@@ -58,7 +56,7 @@ class BDF(Multistep, Iterated):
         (t1,) = self.times(s, h, self.one)
         gamma = (1 / head).to(self.real)[:, None]
         guess, p = vector(rise), vector(predicted)
-        self.refresh(s, h / head, vector(x))
+        self.refresh(s, h / head, vector(x.detach()))
         known = p - gamma * guess
         z = self.stage(t1, self.column(h), known, guess, self.scale(predicted.detach()), gamma)
         d = gamma * (z - guess)
@@ -68,8 +66,8 @@ class BDF(Multistep, Iterated):
         off = (behind + slopes.gather(1, self.k[:, None])[:, 0] - head).abs()
         weight = torch.maximum(behind, off)
         K = torch.cat([star, shaped(d, x)[None]])
-        failed = torch.from_numpy(self.newton.failed.copy()).to(s.device)
-        return Course(s, h, x, x1, last, K, self.calls - before, m=m, past=past, weight=weight, failed=failed)
+        spent, failed = self.calls - before, self.outcome()
+        return Course(s, h, x, x1, last, K, spent, m=m, past=past, weight=weight, failed=failed)
 
 
 BDFS = {"bdf": tuple(1 / (k + 1) for k in range(1, 6))}

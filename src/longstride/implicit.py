@@ -1,7 +1,8 @@
-"""What the steps of implicit methods have in common: states as vectors, df/dx, and the systems solved with it."""
+"""What implicit steps have in common: states as vectors, df/dx of each sample, systems to iterate on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,7 @@ from torch import Tensor
 from .control import Controller, Predictive
 from .jacobian import Tangent, shaped, vector
 from .linear import Parts, Structure, choose, structure
-from .methods.rosenbrock import Rosenbrock
-from .problem import ODE
+from .newton import MOST, Newton, kappa
 from .trial import Rate, Stepper, Trial
 
 # Hermite's cubic in h f at the start, h f at the end, and x1 - x.
@@ -38,27 +38,27 @@ class Implicit(Stepper):
 
     def __init__(self, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
-        self.like, self.calls = x0.detach(), 0
+        self.like, self.calls, self.implicit = x0.detach(), 0, rate
         self.where = torch.full((self.groups,), torch.nan, dtype=torch.float64, device=x0.device)
         self.J: Parts = ()
 
-    def suit(self, problem: ODE, linear: str | None) -> None:
-        self.structure: Structure = structure(problem.jacobian, self.like, linear)
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        self.structure: Structure = structure(jacobian, self.like, linear)
 
-    def f(self, t: Tensor, v: Tensor) -> Tensor:
-        """dx/dt of vectors, counted."""
+    def f(self, t: Tensor, v: Tensor, rate: Rate | None = None) -> Tensor:
+        """dx/dt of vectors, counted: what is solved for, unless another part of it is named."""
         self.calls += 1
-        return vector(self.rate(t, shaped(v, self.like)))
+        return vector((rate or self.implicit)(t, shaped(v, self.like)))
 
     def behind(self, s: Tensor) -> Tensor:
         """The time just behind s, on the far side of what may jump there."""
         return self.time(torch.nextafter(s.to(self.real), torch.full_like(s, torch.inf).to(self.real)))
 
-    def linearize(self, s: Tensor, v: Tensor, who: Tensor) -> Tangent | None:
+    def linearize(self, s: Tensor, v: Tensor, who: Tensor, graph: bool = False) -> Tangent | None:
         """df/dx at (s, v) for those [G] who want it; what it was found from, where anybody did."""
         if not bool(who.any()):
             return None
-        tangent = Tangent(self.f, self.behind(s), v, self.graph)
+        tangent = Tangent(self.f, self.behind(s), v, graph)
         J, self.jacobians = self.structure.jacobian(tangent), self.jacobians + 1
         self.J = J if bool(who.all()) else choose(who, J, self.J)
         self.where = torch.where(who, s, self.where)
@@ -90,56 +90,64 @@ class Implicit(Stepper):
         return torch.stack([by * first, by * last, x1 - x])
 
 
-class LinearlyImplicit(Implicit):
-    """Rosenbrock methods: df/dx and df/dt at the start of every step, one system a stage."""
+class Iterative(Implicit):
+    """Steps whose systems are solved by simplified Newton iterations, with I - h a J for each shift a.
 
-    def __init__(self, table: Rosenbrock, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
+    df/dx is kept for as long as it serves, and factors for as long as h does.
+    """
+
+    def __init__(
+        self, shifts: Sequence[complex], systems: int, rate: Rate, x0: Tensor, sign: float, *bound: Any
+    ) -> None:
         super().__init__(rate, x0, sign, *bound)
-        self.table, like = table, vector(x0)
-        self.order, self.shrinks = table.order, table.shrinks
-        self.most = sum(table.asks(i) for i in range(len(table.b))) + 2
-        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
-        self.rows = [
-            like.new_tensor([a, [table.gamma * w for w in C]]) for a, C in zip(table.a, table.C, strict=True)
-        ]
-        self.ends = like.new_tensor([table.b, table.error])
-        self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
-        self.polynomials(torch.tensor(table.dense or HERMITE, **clock))
-        self.by_time: Tensor | None = None
+        self.newton = Newton(self.groups, kappa(self.rtol, torch.finfo(self.real).eps))
+        self.shifts = shifts
+        self.most = MOST * systems + 2
+        self.factors: list[Parts] = []
+        self.last_s = self.last_h = torch.full_like(self.where, torch.nan)
 
-    def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
-        table, before, v = self.table, self.calls, vector(x)
-        moved = s != self.where
-        tangent = self.linearize(s, v, moved | self.graph)
-        if tangent is not None:
-            found = tangent.by_time
-            old = found if self.by_time is None else self.by_time
-            self.by_time = torch.where((moved | self.graph)[:, None], found, old)
-        assert self.by_time is not None
-        by = table.gamma * self.column(h)
-        factors = self.structure.factor(self.J, by[:, 0])
-        self.factorizations += 1
-        times, us, f = self.times(s, h, self.c), list[Tensor](), vector(first)
-        drift = by * by / table.gamma * self.by_time
-        for i, row in enumerate(self.rows):
-            at, rest = v, None
-            if i:
-                at, rest = (row @ torch.stack(us).view(i, -1)).view(2, *v.shape)
-                at = v + at
-            if table.asks(i):
-                f = self.f(times[i], at)
-            r = by * f if rest is None else torch.addcmul(rest, by, f)
-            if table.d[i]:
-                r = torch.add(r, drift, alpha=table.d[i])
-            us.append(self.structure.solve(factors, r))
-        U = torch.stack(us)
-        step, error = (self.ends @ U.view(len(us), -1)).view(2, *v.shape)
-        x1 = shaped(v + step, x)
-        last = shaped(self.f(times[-1], v + step), x)
-        K = self._seen(U) if table.dense else self.hermite(h, x, x1, first, last)
-        return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
+    @torch.no_grad()
+    def refresh(self, s: Tensor, h: Tensor, v: Tensor) -> Tensor:
+        """df/dx anew where it served badly or a step was refused; factors where due. Who was refused [G]."""
+        again = s == self.last_s
+        wants = torch.from_numpy(self.newton.wants).to(s.device) | again
+        wants = (wants & (s != self.where)) | self.where.isnan()
+        self.linearize(s, v, wants)
+        stale = wants | (h != self.last_h)
+        if bool(stale.any()):
+            by, old, whole = self.column(h)[:, 0], self.factors, bool(stale.all())
+            self.factors = [self.structure.factor(self.J, a * by) for a in self.shifts]
+            if not whole:
+                self.factors = [choose(stale, *pair) for pair in zip(self.factors, old, strict=True)]
+            self.factorizations += 1
+        self.last_s, self.last_h = s, h
+        self.newton.begin_step()
+        return again
 
-    def _seen(self, U: Tensor) -> Tensor:
-        if self.like.is_complex():
-            return torch.view_as_complex(U.view(len(U), *self.shape, 2))
-        return U.view(len(U), *self.shape)
+    def outcome(self) -> Tensor:
+        """Whose stages were not solved for [G]."""
+        return torch.from_numpy(self.newton.failed.copy()).to(self.where.device)
+
+    def stage(
+        self, t: Tensor, by: Tensor, known: Tensor, guess: Tensor, scale: Tensor, gamma: Tensor | float
+    ) -> Tensor:
+        """z = h f(t, known + gamma z).
+
+        A gradient is that of the implicit function: z gets one more Newton correction, with df/dx at the
+        solution, whose factors are constants and whose residual is differentiated. One system with the
+        transposed matrix is what backpropagation makes of it.
+        """
+        with torch.no_grad():
+            z = guess
+            self.newton.begin()
+            while self.newton.active.any():
+                r = by * self.f(t, known + gamma * z) - z
+                dz, moving = self.structure.solve(self.factors[0], r), self.newton.moving(z)
+                z = z + dz if moving is None else torch.where(moving, z + dz, z)
+                self.newton.advance(self.weigh(dz, scale))
+        if not self.graph:
+            return z
+        tangent = Tangent(self.f, t, (known + gamma * z).detach())
+        self.jacobians, self.factorizations = self.jacobians + 1, self.factorizations + 1
+        factors = self.structure.factor(self.structure.jacobian(tangent), (gamma * by)[:, 0])
+        return z + self.structure.solve(factors, by * self.f(t, known + gamma * z) - z)

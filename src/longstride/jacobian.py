@@ -26,7 +26,7 @@ class Tangent:
     """
 
     def __init__(self, f: Flat, t: Tensor, x: Tensor, graph: bool = False) -> None:
-        self.graph = graph
+        self.graph, self.function = graph, f
         with torch.inference_mode(False), torch.enable_grad():
             self.t = t.detach().clone().requires_grad_()
             self.x = x.view_as(x) if graph and x.requires_grad else x.detach().clone().requires_grad_()
@@ -53,6 +53,10 @@ class Tangent:
             self.f, self.x, v, retain_graph=True, create_graph=self.graph, materialize_grads=True, **how
         )
         return found
+
+    def pull(self, v: Tensor) -> Tensor:
+        """v^T df/dx of every sample, v [B, D]."""
+        return self._grad(v) if self.f.requires_grad else torch.zeros_like(v)
 
     @cached_property
     def _pulled(self) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -128,6 +128,12 @@ class Banded:
 def structure(jacobian: Any, x0: Tensor, linear: str | None = None) -> Structure:
     """Of what a problem says of its Jacobian: None, a function, "diagonal", or (lower, upper)."""
     x = vector(x0)
+    if linear is not None:
+        from .gmres import MatrixFree  # it is a structure itself
+
+        if linear != "gmres" or jacobian is not None:
+            raise ArgumentError(f'linear = {linear!r}: it is "gmres", which wants no jacobian')
+        return MatrixFree()
     if jacobian is None or callable(jacobian):
         return Dense(x, jacobian and given(jacobian, x0))
     if x0.is_complex():

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from .control import Controller, I
-from .past import Past, basis
-from .trial import Rate, Stepper, Trial
+from .past import TINY, Past, basis
+from .trial import Stepper, Trial
 
-GROWTH = 2.0  # what a step grows by at most
-KEEP = 0.9
-WORTH = 1.2  # and at least, or it stays as it is
+KEEP = 0.9, 1.2  # ratios between which a step stays as it is
 PATIENCE = 3  # steps refused one after another, after which the past is not believed
 
 
@@ -45,22 +43,22 @@ class Multistep(Stepper):
     """
 
     lag: int
+    growth: float
     between_costs = 0
     order = 1
     controller: Controller = I()
 
-    def __init__(
-        self, constants: tuple[float, ...], rate: Rate, x0: Tensor, sign: float, *bound: Any
-    ) -> None:
-        super().__init__(rate, x0, sign, *bound)
-        clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
-        self.highest, none = len(constants), torch.zeros(self.groups, dtype=torch.int64, device=x0.device)
+    def __init__(self, constants: tuple[float, ...], *bound: Any) -> None:
+        super().__init__(*bound)
+        like = self.rtol
+        clock: dict[str, Any] = {"dtype": torch.float64, "device": like.device}
+        self.highest, none = len(constants), torch.zeros(self.groups, dtype=torch.int64, device=like.device)
         self.constants = torch.tensor(constants, **clock).abs()
         self.k, self.since, self.failed, self.young = none + 1, none, none, none == 0
         self.shrinks = self.k + 1
         self.count = torch.arange(self.highest + self.lag + 2, **clock)
         self.past = Past(
-            x0.new_zeros(self.lag + 3, *x0.shape), torch.zeros(self.groups, len(self.count), **clock), none
+            torch.zeros(self.lag + 3, *self.shape, dtype=self.dtype, device=like.device), torch.zeros(self.groups, len(self.count), **clock), none
         )
         self.beginning = True
         self.one = torch.ones((1, 1), **clock)
@@ -145,10 +143,10 @@ class Multistep(Stepper):
         step = torch.where(ok & young, 1, step)
         step = torch.where(~ok & (errors[:, 0] < errors[:, 1]), -1, step)
         gain = gains.gather(1, (step + 1)[:, None])[:, 0] / gains[:, 1]
-        ratio = h / trial.h.clamp_min(1e-300) * gain
-        grown = torch.where(ready & (ratio > WORTH), ratio.clamp(max=GROWTH), 1.0)
-        ratio = torch.where(ratio < KEEP, ratio, grown)
-        ratio = torch.where(young, GROWTH, ratio)
+        ratio = h / trial.h.clamp_min(TINY) * gain * 2 ** (-1 / (k + step + 1))
+        grown = torch.where(ready & (ratio > KEEP[1]), ratio.clamp(max=self.growth), 1.0)
+        ratio = torch.where(ratio < KEEP[0], ratio, grown)
+        ratio = torch.where(young, 2.0, ratio)
         h = torch.where(ok, trial.h * ratio, h)
         changed = (step != 0) | (ratio != 1) | ~ok
         self.since = torch.where(changed, 0, since)
@@ -172,7 +170,7 @@ class Adams(Multistep):
     degree k + 1, exact by Gauss' rule. The error estimate is what the corrector of order k would have given else.
     """
 
-    lag = 0
+    lag, growth = 0, 4.0
     most = 2
 
     def __init__(self, *bound: Any) -> None:

@@ -15,7 +15,7 @@ from .operator import Linear
 
 @dataclass(frozen=True)
 class ODE:
-    """dx/dt = L x + f(t, x), x [B, ...].
+    """dx/dt = L x + f(t, x) + g(t, x), x [B, ...].
 
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
@@ -23,13 +23,16 @@ class ODE:
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
 
-    jacobian: what implicit methods may know of df/dx of a sample, x flattened to D elements: a function of
-    (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths (lower, upper) of its bands. Where it
-    is not given, all D columns are differentiated.
+    stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
+    one field.
+    jacobian: what implicit methods may know of the derivative by x of what they solve for, of a sample with x
+    flattened to D elements: a function of (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths
+    (lower, upper) of its bands. Where it is not given, all D columns are differentiated.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
     L: Weight = 0.0
+    stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
 
     def operator(self, exponential: bool) -> Linear:
@@ -40,7 +43,7 @@ class ODE:
         """The field that belongs to `operator`."""
 
         def rate(t: float, x: Tensor) -> Tensor:
-            out = self.f(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+            out = self.nonlinear(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
@@ -48,13 +51,31 @@ class ODE:
                 )
             return out
 
-        if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
+        if exponential or self.plain:
             return (rate,)
         return (lambda t, x: rate(t, x) + self.L * x,)
 
     @property
+    def nonlinear(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """f + g."""
+        f, g = self.f, self.stiff
+        return f if g is None else lambda t, x: f(t, x) + g(t, x)
+
+    @property
     def rate(self) -> Callable[[Tensor, Tensor], Tensor]:
         """dx/dt whole, of tensors, as an adaptive run asks for it."""
-        if not isinstance(self.L, Tensor) and self.L == 0:
-            return self.f
-        return lambda t, x: self.f(t, x) + self.L * x
+        rest = self.nonlinear
+        return rest if self.plain else lambda t, x: rest(t, x) + self.L * x
+
+    @property
+    def parts(self) -> tuple[Callable[[Tensor, Tensor], Tensor], ...]:
+        """f, and L x + g which is solved for; none if there is but f."""
+        g = self.stiff
+        if g is None:
+            return () if self.plain else (self.f, lambda t, x: self.L * x)
+        return (self.f, g if self.plain else lambda t, x: g(t, x) + self.L * x)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no L."""
+        return not isinstance(self.L, Tensor) and self.L == 0

@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .errors import ArgumentError, unknown
-from .implicit import LinearlyImplicit
-from .methods import REGISTRY
 from .bdf import BDF, BDFS
+from .diagonally import DiagonallyImplicit
+from .errors import ArgumentError, unknown
+from .fully import FullyImplicit
+from .linearly import LinearlyImplicit
+from .methods import REGISTRY
+from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
+from .methods.esdirk import ESDIRK
 from .multistep import ADAMS, Adams
 from .methods.rosenbrock import ROSENBROCK
 from .trial import Explicit, Stepper
@@ -18,6 +22,8 @@ from .trial import Explicit, Stepper
 KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (ROSENBROCK, LinearlyImplicit),
+    (ESDIRK, DiagonallyImplicit),
+    (COLLOCATION, FullyImplicit),
     (ADAMS, Adams),
     (BDFS, BDF),
 )

@@ -8,7 +8,7 @@ start to the end of a run, whichever way t goes: t = sign s, and the weights of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from .control import Controller, I
 from .errors import ArgumentError
 from .methods.embedded import Pair
-from .problem import ODE
 
 Rate = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,8 +71,8 @@ class Stepper:
         self.root = math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
-    def suit(self, problem: ODE, linear: str | None) -> None:
-        """What implicit methods need besides: how df/dx looks, and how systems with it are solved."""
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        """What implicit methods need: how df/dx looks, f and L x + g apart, how systems are solved."""
         if linear is not None:
             raise ArgumentError("linear= is for implicit methods")
 

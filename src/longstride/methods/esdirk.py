@@ -1,9 +1,9 @@
 """Diagonally implicit Runge-Kutta methods with an explicit first stage, alone or beside an explicit one.
 
-    z_i = h f(t + c_i h, x + sum_{j<=i} a_ij z_j),     a_ii = gamma but for a_11 = 0,     x1 = x + sum_i b_i z_i.
+    z_i = h f(t + c_i h, x + sum_{j<=i} a_ij z_j),     x1 = x + sum_i b_i z_i;     a_11 = 0, a_ii = gamma.
 
-All here are stiffly accurate, b the last row of a: x1 is the last stage's point and z_s is h f there. Additive
-ones (IMEX) have a second, explicit table on the same c with the same b, for the part that is not stiff.
+All here are stiffly accurate, b the last row of a: x1 is the last stage's point and z_s is h f there.
+Additive ones (IMEX) have a second, explicit table on the same c with the same b, for what is not stiff.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .embedded import Rows, padded
 
 @dataclass(frozen=True)
 class Esdirk:
-    """a: rows of all stages, the last being b; error: b - b_hat; explicit: rows of the explicit table, or none.
+    """a: rows of all stages, the last being b; error: b - b_hat; explicit: rows of that table, or none.
 
     shrinks: the power of h that the estimate goes down with.  filtered: whether the estimate is solved with
     I - h gamma J, as one is that would not see the stiff parts decay (Hosea and Shampine 1996).
@@ -64,7 +64,8 @@ class Esdirk:
         return tuple(weights)
 
 
-def _minus(b: tuple[float, ...], hat: tuple[float, ...]) -> tuple[float, ...]:
+def minus(b: tuple[float, ...], hat: tuple[float, ...]) -> tuple[float, ...]:
+    """b - hat, hat being 0 where it ends."""
     return tuple(w - v for w, v in zip(b, padded(hat, len(b)), strict=True))
 
 
@@ -74,7 +75,7 @@ def _tr_bdf2() -> Esdirk:
     b = (w, w, gamma)
     hat = ((1 - w) / 3, (3 * w + 1) / 3, gamma / 3)
     return Esdirk(
-        2, ((), (gamma, gamma), b), _minus(b, hat), 3, filtered=True, reference="Hosea and Shampine 1996"
+        2, ((), (gamma, gamma), b), minus(b, hat), 3, filtered=True, reference="Hosea and Shampine 1996"
     )
 
 
@@ -86,7 +87,7 @@ def _kvaerno3() -> Esdirk:
     b2 = (1 / 3 - gamma - (0.5 - gamma)) / (c2 * c2 - c2)
     b3 = 0.5 - gamma - b2 * c2
     third, b = (1 - low - gamma, low, gamma), (1 - b2 - b3 - gamma, b2, b3, gamma)
-    return Esdirk(3, ((), (gamma, gamma), third, b), _minus(b, third), 3, reference="Kvaerno 2004")
+    return Esdirk(3, ((), (gamma, gamma), third, b), minus(b, third), 3, reference="Kvaerno 2004")
 
 
 _K6 = (0.13855640231268224, 0.0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676, 0.26)
@@ -112,7 +113,7 @@ ESDIRK = {
             _K6,
             _K7,
         ),
-        _minus(_K7, _K6),
+        minus(_K7, _K6),
         5,
         reference="Kvaerno 2004",
     ),
@@ -124,7 +125,7 @@ ESDIRK = {
             (2746238789719 / 10658868560708, -640167445237 / 6845629431997, _G3),
             _KC3,
         ),
-        _minus(
+        minus(
             _KC3,
             (2756255671327 / 12835298489170, -10771552573575 / 22201958757719,
              9247589265047 / 10645013368117, 2193209047091 / 5459859503100),
@@ -149,7 +150,7 @@ ESDIRK = {
              2285395 / 8070912, 0.25),
             _KC4,
         ),
-        _minus(
+        minus(
             _KC4,
             (4586570599 / 29645900160, 0.0, 178811875 / 945068544, 814220225 / 1159782912,
              -3700637 / 11593932, 61727 / 225920),

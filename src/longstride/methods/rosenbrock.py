@@ -41,7 +41,9 @@ class Rosenbrock:
         sizes = {len(row) for row in (self.a, self.C, self.c, self.d, self.b, self.error)}
         rows = [*enumerate(self.a), *enumerate(self.C)]
         if sizes != {len(self.b)} or any(len(row) != i for i, row in rows):
-            raise ArgumentError(f"a table of {len(self.b)} stages has as many rows, each of what comes before")
+            raise ArgumentError(
+                f"a table of {len(self.b)} stages has as many rows, each of what comes before"
+            )
         for b, row in zip(self.b, self.dense, strict=bool(self.dense)):
             if abs(sum(row) - b) > 1e-11 * max(1.0, *map(abs, row)):
                 raise ArgumentError(f"the interpolant does not end where the step does: {row}")
@@ -106,7 +108,8 @@ ROSENBROCK = {
             (-2.430093356833875, -0.2063599157091915),
             (-0.1073529058151375, -9.594562251023355, -20.47028614809616),
             (7.496443313967647, -10.24680431464352, -33.99990352819905, 11.7089089320616),
-            (8.083246795921522, -7.981132988064893, -31.52159432874371, 16.31930543123136, -6.058818238834054),
+            (8.083246795921522, -7.981132988064893, -31.52159432874371, 16.31930543123136,
+             -6.058818238834054),
         ),
         (0.0, 0.386, 0.21, 0.63, 1.0, 1.0),
         (0.25, -0.1043, 0.1035, -0.0362, 0.0, 0.0),
