@@ -64,6 +64,10 @@ class Implicit(Stepper):
         self.where = torch.where(who, s, self.where)
         return tangent
 
+    def forget(self, who: Tensor) -> None:
+        super().forget(who)
+        self.where = torch.where(who, torch.nan, self.where)
+
     def column(self, h: Tensor) -> Tensor:
         """dt/ds h [G] beside vectors: [G, 1]."""
         return (self.sign * h).to(self.real)[:, None]

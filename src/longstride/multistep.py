@@ -5,7 +5,8 @@ Samples of all orders are one batch: all sum the same differences (`past.Past`),
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Multistep(Stepper):
         self.past = Past(
             torch.zeros(self.lag + 3, *self.shape, dtype=self.dtype, device=like.device), torch.zeros(self.groups, len(self.count), **clock), none
         )
+        self.turns = torch.arange(-1, 2, device=like.device)
         self.beginning = True
         self.one = torch.ones((1, 1), **clock)
 
@@ -100,11 +102,6 @@ class Multistep(Stepper):
         group = torch.zeros_like(sample) if self.shared else sample
         return self.between(trial, sample, group, theta)
 
-    def forget(self, who: Tensor) -> None:
-        self.past.points = torch.where(who, 0, self.past.points)
-        self.k, self.young = torch.where(who, 1, self.k), self.young | who
-        self.shrinks, self.beginning = self.k + 1, True
-
     @torch.no_grad()
     def ratio(self, trial: Trial) -> Tensor:
         assert isinstance(trial, Course)
@@ -114,50 +111,52 @@ class Multistep(Stepper):
             ratio = torch.where(trial.failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
         return ratio
 
+    def forget(self, who: Tensor) -> None:
+        super().forget(who)
+        self.past = replace(self.past, points=torch.where(who, 0, self.past.points))
+        self.k, self.young = torch.where(who, 1, self.k), self.young | who
+        self.failed = torch.where(who, 0, self.failed)
+        self.shrinks, self.beginning = self.k + 1, True
+
     @torch.no_grad()
-    def errors(self, new: Past, trial: Trial, k: Tensor) -> Tensor:
+    def errors(self, new: Past, trial: Trial) -> Tensor:
         """As orders k - 1, k, k + 1 would have had them in equal steps, over what is allowed: [G, 3]."""
+        width, h = len(new.rows), trial.h[:, None]
         scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
-        rows = (new.rows / scale).reshape(len(new.rows), self.groups, -1)
+        rows = (new.rows / scale).reshape(width, self.groups, -1)
         sizes = torch.linalg.vector_norm(rows, dim=2).t().to(torch.float64) / self.root
-        h, count = trial.h[:, None], torch.arange(1, len(new.rows), device=k.device)
-        equal = (count * h / new.back[:, 1 : len(new.rows)]).cumprod(1)
-        q = k[:, None] + torch.arange(-1, 2, device=k.device)
+        # From modified to backward differences.
+        equal = (self.count[1:width] * h / new.back[:, 1:width]).cumprod(1)
+        q = self.k[:, None] + self.turns
         known = (q >= 1) & (q <= self.highest) & (q + self.lag < new.points[:, None])
-        at = (q + self.lag).clamp(max=len(new.rows) - 1)
-        found = sizes.gather(1, at) * equal.gather(1, (at - 1).clamp_min(0))
-        found = found * self.constants[(q - 1).clamp(0, self.highest - 1)] * h ** (1 - self.lag)
-        return torch.where(known, found, torch.inf)
+        at = (q + self.lag).clamp(max=width - 1)
+        found = sizes.gather(1, at) * equal.gather(1, (at - 1).clamp_min(0)) * h ** (1 - self.lag)
+        found = found * self.constants[(q - 1).clamp(0, self.highest - 1)]
+        return torch.where(known, found, math.inf).nan_to_num(math.inf, math.inf)
 
     def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
         assert isinstance(trial, Course)
         new = trial.past.pushed(self.value(trial), trial.K[:-1], trial.h)
-        k, turn = self.k, torch.arange(-1, 2, device=self.k.device)
-        errors = self.errors(new, trial, k)
-        gains = errors.clamp_min(1e-12).pow(-1 / (k[:, None] + 1 + turn))
-        since, young = self.since + 1, self.young & ok & (errors[:, 0] > errors[:, 1]) | (self.young & (k == 1) & ok)
-        young = young & (k < self.highest)
-        ready = since > k
-        best = gains.argmax(1) - 1
-        step = torch.where(ready & ok, best, 0)
-        step = torch.where(ok & young, 1, step)
-        step = torch.where(~ok & (errors[:, 0] < errors[:, 1]), -1, step)
-        gain = gains.gather(1, (step + 1)[:, None])[:, 0] / gains[:, 1]
-        ratio = h / trial.h.clamp_min(TINY) * gain * 2 ** (-1 / (k + step + 1))
-        grown = torch.where(ready & (ratio > KEEP[1]), ratio.clamp(max=self.growth), 1.0)
-        ratio = torch.where(ratio < KEEP[0], ratio, grown)
-        ratio = torch.where(young, 2.0, ratio)
-        h = torch.where(ok, trial.h * ratio, h)
-        changed = (step != 0) | (ratio != 1) | ~ok
-        self.since = torch.where(changed, 0, since)
-        self.k, self.young, self.failed = k + step, young, torch.where(ok, 0, self.failed + 1)
-        self.shrinks = self.k + 1
-        self.past = new.kept(ok, self.past, min(int(self.k.max()) + 2, self.highest + 1) + self.lag)
-        self.beginning = bool((self.past.points == 0).any())
-        if not ok.all() and bool((self.failed >= PATIENCE).any()):
-            self.forget(self.failed >= PATIENCE)
-            self.failed = torch.where(self.failed >= PATIENCE, 0, self.failed)
-        return h
+        k, errors, refused = self.k, self.errors(new, trial), ~ok & (trial.h > 0)
+        falls = (errors[:, 0] > errors[:, 1]) | (k == 1)
+        young, settled = self.young & ok & falls & (k < self.highest), self.since >= k
+        gains = errors.clamp_min(1e-12).pow(-1 / (k[:, None] + 1 + self.turns))  # steps that orders allow
+        turn = torch.where(settled, gains.argmax(1) - 1, 0)
+        turn = torch.where(ok, torch.where(young, 1, turn), torch.where(refused & ~falls, -1, 0))
+        ratio = h / trial.h.clamp_min(TINY) * gains.gather(1, turn[:, None] + 1)[:, 0] / gains[:, 1]
+        ratio = ratio * 2 ** (-1 / (k + turn + 1))
+        longer = torch.where(settled & (ratio > KEEP[1]), ratio.clamp(max=self.growth), 1.0)
+        ratio = torch.where(young, 2.0, torch.where(ratio < KEEP[0], ratio, longer))
+        self.since = torch.where(ok & (turn == 0) & (ratio == 1), self.since + 1, 0)
+        self.k, self.young = k + turn, young | (self.young & ~ok & (self.past.points == 0))
+        self.failed = torch.where(refused, self.failed + 1, 0)
+        width = min(int(self.k.max()) + 2, self.highest + 1) + self.lag
+        self.past = new.kept(ok, self.past, width)
+        self.shrinks, lost = self.k + 1, self.failed >= PATIENCE
+        self.beginning = self.beginning and bool((self.past.points == 0).any())
+        if bool(lost.any()):
+            self.forget(lost)
+        return torch.where(ok, trial.h * ratio, h)
 
 
 GAUSS_X, GAUSS_W = np.polynomial.legendre.leggauss(8)
@@ -203,6 +202,17 @@ class Adams(Multistep):
         last = self.rate(t1, x1)
         weight = along[:, -1] - weights.gather(1, m[:, None] - 1)[:, 0]
         return Course(s, h, x, x1, last, torch.cat([star, e[None]]), 2, m=m, past=past, weight=weight)
+
+    @torch.no_grad()
+    def stiffness(self, trial: Trial) -> Tensor:
+        """|f(x1) - f(p)| over |x1 - p|, of the predicted p."""
+        assert isinstance(trial, Course)
+        star, e = trial.K[:-1], trial.K[-1]
+        among = (self.count[: len(star)] < trial.m[:, None]).to(trial.h)
+        apart = self.sign * trial.last - e - (trial.past.wide(among) * star).sum(0)
+        weights = self.weights(self.one[0], trial.h, trial.past.back)
+        moved = self._norm(e) * weights.gather(1, trial.m[:, None])[:, 0]
+        return trial.h * self._norm(apart) / moved.clamp_min(TINY)
 
 
 def moulton(highest: int) -> tuple[float, ...]:

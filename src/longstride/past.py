@@ -16,7 +16,7 @@ order: that is the m up to which a sample sums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,6 +72,8 @@ class Past:
     def kept(self, ok: Tensor, old: Past, width: int) -> Past:
         """This where ok [G], else what was before; of the differences, the first."""
         rows = self.rows[:width]
+        if bool(ok.all()):
+            return replace(self, rows=rows)
         before = old.rows[:width]
         if len(before) < len(rows):
             before = torch.cat([before, torch.zeros_like(rows[: len(rows) - len(before)])])

@@ -17,6 +17,7 @@ from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .multistep import ADAMS, Adams
 from .methods.rosenbrock import ROSENBROCK
+from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
 
 KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
@@ -26,6 +27,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (COLLOCATION, FullyImplicit),
     (ADAMS, Adams),
     (BDFS, BDF),
+    (AUTO, Switching),
 )
 
 
