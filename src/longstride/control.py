@@ -23,13 +23,15 @@ class Controller(Protocol):
     """start(ones) gives the history of a run of as many samples.
 
     control(ratio, history, power) gives factor, accept and the next history, all [B] as ratio is. The
-    estimate falls with h^power, a number or one of each sample. A ratio of NaN or infinity is a step that failed: it must not be accepted,
-    and its factor must be below 1.
+    estimate falls with h^power, a number or one of each sample. A ratio of NaN or infinity is a step that
+    failed: it must not be accepted, and its factor must be below 1.
     """
 
     def start(self, ones: Tensor) -> History: ...
 
-    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]: ...
+    def control(
+        self, ratio: Tensor, history: History, power: int | Tensor
+    ) -> tuple[Tensor, Tensor, History]: ...
 
 
 @dataclass(frozen=True)

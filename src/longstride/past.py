@@ -1,17 +1,19 @@
-"""What a multistep method remembers: modified divided differences of a sequence at times of each sample's own.
+"""What a multistep method remembers: modified divided differences of a sequence, at times of each sample.
 
-Of values v at t_n > t_(n-1) > ... are kept (Krogh; Shampine and Gordon 1975; Hairer, Norsett and Wanner, III.5)
+Of values v at t_n > t_(n-1) > ... are kept (Krogh; Shampine and Gordon 1975; Hairer, Norsett and Wanner 1993,
+III.5)
 
     Phi_j = (t_n - t_(n-1)) ... (t_n - t_(n-j)) v[t_n, ..., t_(n-j)],
 
 which are backward differences where steps are equal. With back_i = t_n - t_(n-i), a step of h from there and
 
-    Phi*_j = Phi_j prod_(i<j) (h + back_i)/back_(i+1),      B_j(theta) = prod_(i<j) (theta h + back_i)/(h + back_i),
+    Phi*_j = Phi_j prod_(i<j) (h + back_i)/back_(i+1),
+    B_j(theta) = prod_(i<j) (theta h + back_i)/(h + back_i),
 
-sum_(j<m) B_j(theta) Phi*_j is the polynomial through the last m values at t_n + theta h, and B_m(theta) e is what
-a new value v_(n+1) = sum_(j<m) Phi*_j + e adds to it. For theta in [0, 1] every factor of B is as well, so that no
-ratio of steps costs digits. The new differences are Phi_j = v_(n+1) - sum_(i<j) Phi*_i. None of this knows of an
-order: that is the m up to which a sample sums.
+sum_(j<m) B_j(theta) Phi*_j is the polynomial through the last m values, at t_n + theta h, and B_m(theta) e is
+what a new value v_(n+1) = sum_(j<m) Phi*_j + e adds to it. For theta in [0, 1] every factor of B is there as
+well, so that no ratio of steps costs digits. The new differences are Phi_j = v_(n+1) - sum_(i<j) Phi*_i. None
+of this knows of an order: that is the m up to which a sample sums.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def basis(theta: Tensor, h: Tensor, back: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(factors[..., :1]), factors.cumprod(-1)], -1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Past:
     """rows [W, *shape]: Phi_0, ..., as many as the highest order in the batch asks for.
 
@@ -42,13 +44,17 @@ class Past:
     back: Tensor
     points: Tensor
 
+    def wide(self, w: Tensor) -> Tensor:
+        """[G, W] beside rows."""
+        return w.t().to(self.rows.dtype).reshape(-1, len(w), *(1,) * (self.rows.ndim - 2))
+
     def begun(self, start: Tensor, points: int, h: Tensor) -> Past:
         """With samples that have no past given one: Phi_0, ... of `start`, at times of steps h."""
         fresh, rows = self.points == 0, torch.zeros_like(self.rows)
         rows[: len(start)] = start
         count = torch.arange(self.back.shape[1], dtype=h.dtype, device=h.device)
         return Past(
-            torch.where(fresh.view(-1, *(1,) * (rows.ndim - 2)), rows, self.rows),
+            torch.where(self.wide(fresh[:, None]).bool(), rows, self.rows),
             torch.where(fresh[:, None], h.clamp_min(TINY)[:, None] * count, self.back),
             torch.where(fresh, points, self.points),
         )
@@ -59,10 +65,6 @@ class Past:
         grown = (h.clamp_min(TINY)[:, None] + back[:, :-1]) / back[:, 1:]
         return self.wide(torch.cat([one, grown.cumprod(1)], 1)) * self.rows
 
-    def wide(self, w: Tensor) -> Tensor:
-        """[G, W] beside rows."""
-        return w.t().to(self.rows.dtype).reshape(-1, len(w), *(1,) * (self.rows.ndim - 2))
-
     def pushed(self, value: Tensor, star: Tensor, h: Tensor) -> Past:
         """After a step of h to a new value: one difference more."""
         rows = value - torch.cat([torch.zeros_like(star[:1]), star.cumsum(0)])
@@ -71,15 +73,13 @@ class Past:
 
     def kept(self, ok: Tensor, old: Past, width: int) -> Past:
         """This where ok [G], else what was before; of the differences, the first."""
-        rows = self.rows[:width]
         if bool(ok.all()):
-            return replace(self, rows=rows)
+            return replace(self, rows=self.rows[:width])
         before = old.rows[:width]
-        if len(before) < len(rows):
-            before = torch.cat([before, torch.zeros_like(rows[: len(rows) - len(before)])])
-        wide = ok.view(-1, *(1,) * (rows.ndim - 2))
+        if len(before) < width:
+            before = torch.cat([before, before.new_zeros(width - len(before), *before.shape[1:])])
         return Past(
-            torch.where(wide, rows, before),
+            torch.where(self.wide(ok[:, None]).bool(), self.rows[:width], before),
             torch.where(ok[:, None], self.back, old.back),
             torch.where(ok, self.points, old.points),
         )

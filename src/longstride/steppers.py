@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from .bdf import BDF, BDFS
+from .adams import Adams
+from .bdf import BDF
 from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
 from .fully import FullyImplicit
@@ -15,7 +16,7 @@ from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
-from .multistep import ADAMS, Adams
+from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .switching import AUTO, Switching
 from .trial import Explicit, Stepper

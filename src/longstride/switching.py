@@ -1,6 +1,6 @@
-"""Two methods in one run, an explicit one and an implicit one: each sample takes the one that suits where it is.
+"""Two methods in one run, an explicit one and an implicit one: each sample takes what suits where it is.
 
-Which samples are stiff is a mask. f is evaluated on whole batches, so a trial costs what the methods cost that
+Who is stiff is a mask. f is evaluated on whole batches, so that a trial costs what the methods cost that
 somebody takes; the others take steps of length 0 in it, which change nothing.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .bdf import BDF, BDFS
+from .adams import Adams
+from .bdf import BDF
 from .implicit import Implicit
 from .linearly import LinearlyImplicit
 from .methods.embedded import PAIRS
+from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
-from .multistep import ADAMS, Adams
 from .trial import Explicit, Rate, Stepper, Trial
 
 INTO, BACK = 10, 5  # steps in which a method has to look wrong before a sample leaves it
@@ -46,8 +47,8 @@ class Pairing:
 class Switching(Stepper):
     """A sample becomes stiff after INTO steps whose h |lambda| is at the edge, net of those where it is not.
 
-    It ceases to be after BACK steps in which h |df/dx|, of largest row sums, is below half the edge. Both are as
-    in OrdinaryDiffEq's AutoSwitch and, in spirit, LSODA (Petzold 1983).
+    It ceases to be after BACK steps in which h |df/dx|, by largest row sums, is below half the edge. So do
+    OrdinaryDiffEq's AutoSwitch and, by the steps that either method would take, LSODA (Petzold 1983).
     """
 
     def __init__(self, pairing: Pairing, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
@@ -89,7 +90,9 @@ class Switching(Stepper):
         trials.evaluations = sum(t.evaluations for t in (one, other) if t)
         return trials
 
-    def _own(self, trial: Trial, ask: Callable[[Stepper, Trial], Tensor], who: Tensor | None = None) -> Tensor:
+    def _own(
+        self, trial: Trial, ask: Callable[[Stepper, Trial], Tensor], who: Tensor | None = None
+    ) -> Tensor:
         """What each sample, or each of `who`, hears from its own method."""
         assert isinstance(trial, Both)
         assert trial.stiff is not None
@@ -114,7 +117,11 @@ class Switching(Stepper):
     def stiffness(self, trial: Trial) -> Tensor:
         """Where the explicit method is taken."""
         assert isinstance(trial, Both)
-        return torch.where(self.stiff, 0.0, self.explicit.stiffness(trial.explicit)) if trial.explicit else 0 * trial.h
+        return (
+            torch.where(self.stiff, 0.0, self.explicit.stiffness(trial.explicit))
+            if trial.explicit
+            else 0 * trial.h
+        )
 
     def forget(self, who: Tensor) -> None:
         self.explicit.forget(who)
