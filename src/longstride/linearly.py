@@ -11,6 +11,7 @@ from torch import Tensor
 from .errors import ArgumentError
 from .implicit import HERMITE, Implicit, Solved
 from .jacobian import shaped, vector
+from .methods.embedded import padded
 from .methods.rosenbrock import Rosenbrock
 from .trial import Rate, Trial
 
@@ -29,7 +30,7 @@ class LinearlyImplicit(Implicit):
             like.new_tensor([[1.0, 0.0, *a], [0.0, d, *(table.gamma * w for w in C)]])
             for a, C, d in zip(table.a, table.C, table.d, strict=True)
         ]
-        self.ends = like.new_tensor([[1.0, 0.0, *table.b], [0.0, 0.0, *table.error]])
+        self.ends = like.new_tensor([[1.0, 0.0, *table.b], [0.0, 0.0, *padded(table.error, len(table.b))]])
         self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
         self.polynomials(torch.tensor(table.dense or HERMITE, **clock))
         self.by_time: Tensor | None = None
@@ -72,8 +73,10 @@ class LinearlyImplicit(Implicit):
                 self.U[i + 2] = u
         U = torch.stack(us) if self.graph else self.U
         end, error = torch.mm(self.ends, U.view(len(U), -1)).view(2, *v.shape).unbind()
-        x1 = shaped(end, x)
-        last = shaped(self.f(times[-1], end), x)
+        f = self.f(times[-1], end)
+        if not table.error:
+            error = self.structure.solve(factors, end - v - 0.5 * by * (vector(first) + f))
+        x1, last = shaped(end, x), shaped(f, x)
         K = self._seen(U[2:]) if table.dense else self.hermite(h, x, x1, first, last)
         return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
 
