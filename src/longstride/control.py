@@ -98,20 +98,21 @@ class Predictive(_Filter):
     keep: float = 1.2
 
     def start(self, ones: Tensor) -> History:
-        return (0 * ones, ones)
+        return (ones * torch.inf,)
 
-    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
-        accept, (before, grew) = ratio <= 1.0, history
-        floored = ratio.clamp_min(1e-2)
-        factor = self.safety * ratio.pow(-1 / power)
-        trend = self.safety * grew * (before / floored).pow(1 / power) * floored.pow(-1 / power)
-        factor = torch.where(accept & (before > 0), torch.fmin(factor, trend), factor)
+    def control(
+        self, ratio: Tensor, history: History, power: int | Tensor
+    ) -> tuple[Tensor, Tensor, History]:
+        """history: h_n/h_(n-1) r_(n-1)^(1/k), infinite before the first step that was kept."""
+        accept = ratio <= 1.0
+        plain, trend = ratio.pow(-1 / power), history[0]
+        floored = plain.clamp(max=100 ** (1 / power))  # an error below 0.01 says nothing of the next
+        factor = torch.where(accept, plain * (trend * floored).clamp(max=1.0), plain).mul_(self.safety)
         factor = factor.nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
-        factor = torch.where(accept & (factor >= 1.0) & (factor <= self.keep), 1.0, factor)
-        # Over an error that was refused, the step that follows has no past to go by but its own.
-        before = torch.where(accept, floored, before)
-        grew = torch.where(accept, factor, grew * factor)
-        return factor, accept, (before, grew)
+        stays = accept & (factor >= 1.0) & (factor <= self.keep)
+        factor = factor.masked_fill_(stays, 1.0)
+        # After an error that was refused it is the step to come over the last one kept that counts.
+        return factor, accept, (factor * torch.where(accept, 1 / floored, trend),)
 
 
 def first_step(

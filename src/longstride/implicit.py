@@ -84,9 +84,11 @@ class Implicit(Stepper):
     def ratio(self, trial: Trial) -> Tensor:
         assert isinstance(trial, Solved)
         ratio = self.weigh(trial.error, self.scale(torch.maximum(trial.x.abs(), trial.x1.abs())))
-        if trial.failed is not None:  # half the step, or less where the estimate is not even a number
-            ratio = torch.where(trial.failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
-        return ratio
+        failed = (trial.h > 0) & (trial.s + trial.h == trial.s)  # a state that time does not move is none
+        if trial.failed is not None:
+            failed = failed | trial.failed
+        # Half the step, or less where the estimate is not even a number.
+        return torch.where(failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
 
     def hermite(self, h: Tensor, x: Tensor, x1: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """K of the cubic."""

@@ -58,34 +58,34 @@ class Tangent:
         """v^T df/dx of every sample, v [B, D]."""
         return self._grad(v) if self.f.requires_grad else torch.zeros_like(v)
 
-    @cached_property
-    def _pulled(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """u, and u^T df/dx, u^T df/dt as functions of it, which are linear."""
-        u = torch.zeros_like(self.x, requires_grad=True)
-        with torch.inference_mode(False), torch.enable_grad():
-            by_x, by_t = torch.autograd.grad(
-                self.f, (self.x, self.t), u, create_graph=True, retain_graph=True, allow_unused=True
-            )
-        return u, by_x, by_t
-
     def times(self, v: Tensor) -> Tensor:
         """df/dx v of every sample, v [B, D]."""
-        if not self.f.requires_grad:
-            return torch.zeros_like(v)
-        u, pulled, _ = self._pulled
-        return self._push(u, pulled, v)
+        return torch.zeros_like(v) if self._pulled[1] is None else self._push(*self._pulled, v)
 
     @property
-    def by_time(self) -> Tensor:
-        """df/dt [B, D]."""
+    def by_time(self) -> Tensor | None:
+        """df/dt [B, D], None where t does not enter."""
+        u, pulled = self._pull_back(self.t)
+        return None if pulled is None else self._push(u, pulled, torch.ones_like(self.t))
+
+    @cached_property
+    def _pulled(self) -> tuple[Tensor, Tensor | None]:
+        return self._pull_back(self.x)
+
+    def _pull_back(self, by: Tensor) -> tuple[Tensor, Tensor | None]:
+        """u, and u^T df/dx or df/dt as a function of it, which is linear."""
+        u = torch.zeros_like(self.x, requires_grad=True)
         if not self.f.requires_grad:
-            return torch.zeros_like(self.value)
-        u, _, pulled = self._pulled
-        return self._push(u, pulled, torch.ones_like(self.t))
+            return u, None
+        with torch.inference_mode(False), torch.enable_grad():
+            found = torch.autograd.grad(
+                self.f, by, u, create_graph=True, retain_graph=True, allow_unused=True
+            )[0]
+        return u, found if found is not None and found.requires_grad else None
 
     def _push(self, u: Tensor, pulled: Tensor | None, v: Tensor) -> Tensor:
-        if pulled is None or not pulled.requires_grad:
-            return torch.zeros_like(u)
+        """The derivative of what was pulled back, by u: a product from the right."""
+        assert pulled is not None
         (found,) = torch.autograd.grad(
             pulled, u, v, retain_graph=True, create_graph=self.graph, materialize_grads=True
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 from .errors import ArgumentError
 from .implicit import HERMITE, Implicit, Solved
 from .jacobian import shaped, vector
+from .methods.embedded import padded
 from .methods.rosenbrock import Rosenbrock
 from .trial import Rate, Trial
 
@@ -24,10 +25,12 @@ class LinearlyImplicit(Implicit):
         self.order, self.shrinks = table.order, table.shrinks
         self.most = sum(table.asks(i) for i in range(len(table.b))) + 2
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
+        # Of x, h gamma h f_t, u_1, ...: where stage i evaluates f, and what is added to h gamma f there.
         self.rows = [
-            like.new_tensor([a, [table.gamma * w for w in C]]) for a, C in zip(table.a, table.C, strict=True)
+            like.new_tensor([[1.0, 0.0, *a], [0.0, d, *(table.gamma * w for w in C)]])
+            for a, C, d in zip(table.a, table.C, table.d, strict=True)
         ]
-        self.ends = like.new_tensor([table.b, table.error])
+        self.ends = like.new_tensor([[1.0, 0.0, *table.b], [0.0, 0.0, *padded(table.error, len(table.b))]])
         self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
         self.polynomials(torch.tensor(table.dense or HERMITE, **clock))
         self.by_time: Tensor | None = None
@@ -35,41 +38,60 @@ class LinearlyImplicit(Implicit):
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
         super().suit(jacobian, parts, linear)
         if linear is not None:
-            raise ArgumentError(
-                "Rosenbrock methods want exact solutions: linear= goes with kvaerno5, radau5"
-            )
+            raise ArgumentError("Rosenbrock methods want exact solutions: linear= goes with kvaerno5, radau5")
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        """Memory for the stages, unless there is something to backpropagate to."""
+        super().prepare(x, first)
+        v = vector(x)
+        self.U = v.new_zeros(len(self.rows) + 2, *v.shape)
+        flat = self.U.view(len(self.U), -1)
+        self.known = [flat[: i + 2] for i in range(len(self.rows))]
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         table, before, v = self.table, self.calls, vector(x)
-        moved = s != self.where
-        tangent = self.linearize(s, v, moved | self.graph, self.graph)
-        if tangent is not None:
-            found = tangent.by_time
-            old = found if self.by_time is None else self.by_time
-            self.by_time = torch.where((moved | self.graph)[:, None], found, old)
-        assert self.by_time is not None
-        by = table.gamma * self.column(h)
-        factors = self.structure.factor(self.J, by[:, 0])
+        self.linearize_in_time(s, v)
+        by = self.column(h)
+        scaled = table.gamma * by
+        factors = self.structure.factor(self.J, scaled[:, 0])
         self.factorizations += 1
-        times, us, f = self.times(s, h, self.c), list[Tensor](), vector(first)
-        drift = by * by / table.gamma * self.by_time
+        times, f = self.times(s, h, self.c), vector(first)
+        drift = None if self.by_time is None else scaled * by * self.by_time
+        us = [v, torch.zeros_like(v) if drift is None else drift]
+        if not self.graph:
+            self.U[0] = v
+            self.U[1] = us[1]
         for i, row in enumerate(self.rows):
-            at, rest = v, None
-            if i:
-                at, rest = (row @ torch.stack(us).view(i, -1)).view(2, *v.shape)
-                at = v + at
+            known = torch.stack(us).view(i + 2, -1) if self.graph else self.known[i]
+            at, rest = torch.mm(row, known).view(2, *v.shape).unbind()
             if table.asks(i):
                 f = self.f(times[i], at)
-            r = by * f if rest is None else torch.addcmul(rest, by, f)
-            if table.d[i]:
-                r = torch.add(r, drift, alpha=table.d[i])
-            us.append(self.structure.solve(factors, r))
-        U = torch.stack(us)
-        step, error = (self.ends @ U.view(len(us), -1)).view(2, *v.shape)
-        x1 = shaped(v + step, x)
-        last = shaped(self.f(times[-1], v + step), x)
-        K = self._seen(U) if table.dense else self.hermite(h, x, x1, first, last)
+            u = self.structure.solve(factors, torch.addcmul(rest, scaled, f))
+            if self.graph:
+                us.append(u)
+            else:
+                self.U[i + 2] = u
+        U = torch.stack(us) if self.graph else self.U
+        end, error = torch.mm(self.ends, U.view(len(U), -1)).view(2, *v.shape).unbind()
+        f = self.f(times[-1], end)
+        if not table.error:
+            error = self.structure.solve(factors, end - v - 0.5 * by * (vector(first) + f))
+        x1, last = shaped(end, x), shaped(f, x)
+        K = self._seen(U[2:]) if table.dense else self.hermite(h, x, x1, first, last)
         return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
+
+    def linearize_in_time(self, s: Tensor, v: Tensor) -> None:
+        """df/dx and df/dt at (s, v) for those who moved; for all, where they are to be differentiated."""
+        moved = (s != self.where) | self.graph
+        tangent = self.linearize(s, v, moved, self.graph)
+        if tangent is None:
+            return
+        found, old = tangent.by_time, self.by_time
+        if found is None and old is None:
+            return
+        zero = torch.zeros_like(v)
+        new, old = (zero if part is None else part for part in (found, old))
+        self.by_time = torch.where(moved[:, None], new, old)
 
     def _seen(self, U: Tensor) -> Tensor:
         if self.like.is_complex():

@@ -20,7 +20,7 @@ class Esdirk:
     """a: rows of all stages, the last being b; error: b - b_hat; explicit: rows of that table, or none.
 
     shrinks: the power of h that the estimate goes down with.  filtered: whether the estimate is solved with
-    I - h gamma J, as one is that would not see the stiff parts decay (Hosea and Shampine 1996).
+    I - h gamma J, so that it does not see stiff parts that have long decayed (Hosea and Shampine 1996).
     """
 
     order: int
@@ -137,6 +137,7 @@ ESDIRK = {
             (5535828885825 / 10492691773637, 788022342437 / 10882634858940),
             (6485989280629 / 16251701735622, -4246266847089 / 9704473918619, 10755448449292 / 10357097424841),
         ),
+        filtered=True,
         reference="Kennedy and Carpenter 2003, ARK3(2)4L[2]SA",
     ),
     "kencarp4": Esdirk(
@@ -166,6 +167,7 @@ ESDIRK = {
             (647845179188 / 3216320057751, 73281519250 / 8382639484533, 552539513391 / 3454668386233,
              3354512671639 / 8306763924573, 4040 / 17871),
         ),
+        filtered=True,
         reference="Kennedy and Carpenter 2003, ARK4(3)6L[2]SA",
     ),
 }  # fmt: skip

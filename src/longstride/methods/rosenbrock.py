@@ -21,6 +21,8 @@ GAMMA_ROS3P = 0.5 + math.sqrt(3) / 6
 class Rosenbrock:
     """a, C: rows of the stages before; d: of f_t; error: e; shrinks: the power of h that the estimate has.
 
+    error may be empty: the estimate is then the defect of the trapezoidal rule from x to x1, solved with
+    I - h gamma J. All embedded methods of order 2 of ROS3P, its own too, agree with it where f is linear.
     dense: a row of each stage, coefficients of theta, theta^2, ...; none: Hermite's cubic, of f at both ends.
     """
 
@@ -38,7 +40,7 @@ class Rosenbrock:
     reference: str = ""
 
     def __post_init__(self) -> None:
-        sizes = {len(row) for row in (self.a, self.C, self.c, self.d, self.b, self.error)}
+        sizes = {len(row) for row in (self.a, self.C, self.c, self.d, self.b, self.error or self.b)}
         rows = [*enumerate(self.a), *enumerate(self.C)]
         if sizes != {len(self.b)} or any(len(row) != i for i, row in rows):
             raise ArgumentError(
@@ -94,7 +96,7 @@ ROSENBROCK = {
         (0.0, 1.0, 1.0),
         (GAMMA_ROS3P, GAMMA_ROS3P - 1, 0.5 - 2 * GAMMA_ROS3P),
         _B3P,
-        tuple(b - hat for b, hat in zip(_B3P, (2.113248654051871, 1.0, 0.4226497308103742), strict=True)),
+        (),
         3,
         reference="Lang and Verwer 2001",
     ),
