@@ -67,7 +67,8 @@ def at_order(
     for ratio in RATIOS[: k + kind.lag]:
         times.insert(0, times[0] - ratio * h)
     of = x if kind.lag else lambda s: f(s * ONE, x(s))
-    stepper.k, stepper.past, stepper.beginning = stepper.k * 0 + k, remembered(of, times), False
+    stepper.k = stepper.shrinks = stepper.k * 0 + k
+    stepper.past, stepper.beginning = remembered(of, times), False
     trial = stepper.trial(t * ONE, h * ONE, x0, f(t * ONE, x0))
     assert isinstance(trial, Course)
     return stepper, trial

@@ -31,7 +31,7 @@ class BDF(Multistep, Iterative):
 
     def __init__(self, constants: Constants, *bound: Any) -> None:
         super().__init__(constants, (1.0,), 1, *bound)
-        self.harmonic = self.count[1 : self.highest + 1].reciprocal().cumsum(0)
+        self.harmonic = self.count[1 : self.orders.highest + 1].reciprocal().cumsum(0)
         self.newton.fresh = 0.3  # with one system a step, iterations are cheaper than df/dx
 
     def prepare(self, x: Tensor, first: Tensor) -> None:

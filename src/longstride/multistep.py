@@ -6,21 +6,22 @@ its own.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .control import Controller, I
 from .methods.multistep import Constants
-from .past import TINY, Past
+from .orders import Orders
+from .past import Past
 from .trial import Stepper, Trial
 
-KEEP = 0.9, 1.2  # ratios between which a step stays as it is
-MARGIN = 2.0  # of the error, when a new step is chosen: as Shampine and Gordon, and DASSL
-PATIENCE = 3  # steps refused one after another, after which the past is not believed
+
+def host(v: Tensor) -> np.ndarray:
+    return v.detach().cpu().numpy()
 
 
 def nothing() -> Tensor:
@@ -41,13 +42,9 @@ class Course(Trial):
 
 
 class Multistep(Stepper):
-    """Orders and steps: of methods that predict with the polynomial through k + lag values at order k.
+    """Order k predicts with the polynomial through k + lag values; `orders.Orders` says which k and step.
 
     constants: of the error, see `methods.multistep`.  growth: of a step, at most.
-
-    A sample begins at order 1. While it is young, order and step rise with every step, until the error no
-    longer falls with the order. Then both stay for k steps at least, and turn to the longest step that order
-    k - 1, k or k + 1 allows. A refused step takes the lower order where that has the smaller error.
     """
 
     lag: int
@@ -59,16 +56,12 @@ class Multistep(Stepper):
     def __init__(self, constants: Constants, *bound: Any) -> None:
         super().__init__(*bound)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": self.rtol.device}
-        self.highest = len(constants)
-        self.constants = torch.tensor(constants, **clock).abs()
-        self.count = torch.arange(self.highest + self.lag + 2, **clock)
-        self.turns = torch.arange(-1, 2, device=self.rtol.device)
-        self.one = torch.ones((1, 1), **clock)
-        self.since = self.failed = torch.zeros(self.groups, dtype=torch.int64, device=self.rtol.device)
-        self.k, self.young, self.beginning = self.since + 1, self.since == 0, True
-        self.shrinks = self.k + 1
+        self.orders = Orders(self.groups, constants, self.lag, self.growth)
+        self.count = torch.arange(self.orders.highest + self.lag + 2, **clock)
+        self.one, self.beginning = torch.ones((1, 1), **clock), True
+        self._follow()
         rows = torch.zeros(self.lag + 3, *self.shape, dtype=self.dtype, device=self.rtol.device)
-        self.past = Past(rows, torch.zeros(self.groups, len(self.count), **clock), self.since)
+        self.past = Past(rows, torch.zeros(self.groups, len(self.count), **clock), self.k * 0)
 
     def weights(self, theta: Tensor, h: Tensor, back: Tensor) -> Tensor:
         """Of Phi*_0, ..., e at theta [P] of steps h [P]: [P, J + 1]."""
@@ -121,48 +114,36 @@ class Multistep(Stepper):
             ratio = torch.where(trial.failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
         return ratio
 
-    @torch.no_grad()
-    def errors(self, new: Past, trial: Trial) -> Tensor:
-        """As orders k - 1, k, k + 1 would have had them in equal steps, over what is allowed: [G, 3]."""
-        width, h = len(new.rows), trial.h[:, None]
-        scale = self.scale(torch.maximum(trial.x.abs(), trial.x1.abs()))
-        rows = (new.rows / scale).reshape(width, self.groups, -1)
-        sizes = torch.linalg.vector_norm(rows, dim=2).t().to(torch.float64) / self.root
-        # From modified to backward differences.
-        equal = (self.count[1:width] * h / new.back[:, 1:width]).cumprod(1)
-        q = self.k[:, None] + self.turns
-        known = (q >= 1) & (q <= self.highest) & (q + self.lag < new.points[:, None])
-        at = (q + self.lag).clamp(max=width - 1)
-        found = sizes.gather(1, at) * equal.gather(1, (at - 1).clamp_min(0)) * h ** (1 - self.lag)
-        found = found * self.constants[(q - 1).clamp(0, self.highest - 1)]
-        return torch.where(known, found, math.inf).nan_to_num(math.inf, math.inf)
-
     def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
         assert isinstance(trial, Course)
         new = trial.past.pushed(self.value(trial), trial.K[:-1], trial.h)
-        k, errors, refused = self.k, self.errors(new, trial), ~ok & (trial.h > 0)
-        falls = (errors[:, 0] > errors[:, 1]) | (k == 1)
-        young, settled = self.young & ok & falls & (k < self.highest), self.since >= k
-        gains = errors.clamp_min(1e-12).pow(-1 / (k[:, None] + 1 + self.turns))  # the steps that orders allow
-        turn = torch.where(settled, gains.argmax(1) - 1, 0)
-        turn = torch.where(ok, torch.where(young, 1, turn), torch.where(refused & ~falls, -1, 0))
-        ratio = h / trial.h.clamp_min(TINY) * gains.gather(1, turn[:, None] + 1)[:, 0] / gains[:, 1]
-        ratio = ratio * MARGIN ** (-1 / (k + turn + 1))
-        longer = torch.where(settled & (ratio > KEEP[1]), ratio.clamp(max=self.growth), 1.0)
-        ratio = torch.where(young, 2.0, torch.where(ratio < KEEP[0], ratio, longer))
-        self.since = torch.where(ok & (turn == 0) & (ratio == 1), self.since + 1, 0)
-        self.k, self.young = k + turn, young | (self.young & ~ok & (self.past.points == 0))
-        self.failed = torch.where(refused, self.failed + 1, 0)
-        width = min(int(self.k.max()) + 2, self.highest + 1) + self.lag
-        self.past, lost = new.kept(ok, self.past, width), self.failed >= PATIENCE
-        self.shrinks = self.k + 1
+        taken, before = self.sizes(new, trial), self.past.points
+        ok_, h_, wanted, fresh = (host(v) for v in (ok, trial.h, h, before == 0))
+        with np.errstate(all="ignore"):  # of samples that have stopped, whose steps are 0
+            errors = self.orders.errors(taken, h_, host(new.back), host(new.points))
+            ratio = self.orders.turn(errors, ok_, h_, wanted, fresh)
+        self.past = new.kept(ok, self.past, self.orders.width)
         self.beginning = self.beginning and bool((self.past.points == 0).any())
-        if bool(lost.any()):
-            self.forget(lost)
-        return torch.where(ok, trial.h * ratio, h)
+        self._follow()
+        if self.orders.lost.any():
+            self.forget(torch.from_numpy(self.orders.lost).to(ok.device))
+        return torch.where(ok, trial.h * torch.from_numpy(ratio).to(h), h)
+
+    @torch.no_grad()
+    def sizes(self, new: Past, trial: Trial) -> np.ndarray:
+        """Of the differences, over what is allowed: [G, W]."""
+        scale = self.scale(torch.maximum(trial.x.abs(), trial.x1.abs()))
+        rows = (new.rows / scale).reshape(len(new.rows), self.groups, -1)
+        return host(torch.linalg.vector_norm(rows, dim=2).t().to(torch.float64) / self.root)
+
+    def _follow(self) -> None:
+        """The orders beside the state."""
+        self.k = torch.from_numpy(self.orders.k).to(self.one.device)
+        self.shrinks = self.k + 1
 
     def forget(self, who: Tensor) -> None:
         super().forget(who)
         self.past = replace(self.past, points=torch.where(who, 0, self.past.points))
-        self.k, self.failed = torch.where(who, 1, self.k), torch.where(who, 0, self.failed)
-        self.young, self.shrinks, self.beginning = self.young | who, self.k + 1, True
+        self.orders.forget(host(who))
+        self.beginning = True
+        self._follow()
