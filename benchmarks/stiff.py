@@ -162,7 +162,7 @@ def scipys(method: str, problem: Problem, tol: float, parameter: float | None = 
     return run.y[:, -1] if run.y.size else problem.x0 * np.nan, run.success
 
 
-def cvode(problem: Problem, tol: float):
+def cvode(problem: Problem, tol: float, method: str = "BDF"):
     from sksundae.cvode import CVODE
 
     g = problem.g(problem.default)
@@ -171,7 +171,7 @@ def cvode(problem: Problem, tol: float):
         out[:] = g(t, x)
 
     run = CVODE(
-        rhs, method="BDF", rtol=tol, atol=tol * problem.scale, max_num_steps=1_000_000
+        rhs, method=method, rtol=tol, atol=tol * problem.scale, max_num_steps=1_000_000
     ).solve(np.array([0.0, problem.end]), problem.x0)  # fmt: skip
     return np.asarray(run.y)[-1], bool(run.success)
 

@@ -309,6 +309,19 @@ def test_gradients_agree_with_finite_differences(method: str) -> None:
     assert abs(dk - for_k) < 2e-5 * (1 + abs(for_k))
 
 
+@pytest.mark.parametrize("method", ["adams", "bdf", "adams_bdf"])
+@pytest.mark.parametrize("starts", [(1.0, 0.2, 0.9), (1.0,)])
+def test_steps_that_failed_leave_no_nan_in_a_gradient(method: str, starts: tuple[float, ...]) -> None:
+    """x' = -c sqrt(x): (sqrt(x0) - c t/2)^2. Trials that overshoot below 0 are NaN and rejected."""
+    c = torch.tensor([1.0, 0.01, 1.0][: len(starts)], dtype=F64)[:, None]
+    x0 = torch.tensor(starts, dtype=F64)[:, None].requires_grad_()
+    f = lambda t, x: -c * x.sqrt()  # noqa: E731
+    run = ls.solve(ls.ODE(f), x0, t=(0, 1.7), rtol=1e-8, first_step=1.7, method=method)
+    (found,) = torch.autograd.grad(run.x.sum(), x0)
+    assert run.stats.rejected[0] > 0
+    assert torch.allclose(found, 1 - c * 0.85 / x0.detach().sqrt(), rtol=1e-5)
+
+
 # Switching
 
 

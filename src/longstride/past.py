@@ -78,6 +78,8 @@ class Past:
         before = old.rows[:width]
         if len(before) < width:
             before = torch.cat([before, before.new_zeros(width - len(before), *before.shape[1:])])
+        if not bool(ok.any()):  # what failed must not be in a graph, not even with a weight of 0
+            return replace(old, rows=before)
         return Past(
             torch.where(self.wide(ok[:, None]).bool(), self.rows[:width], before),
             torch.where(ok[:, None], self.back, old.back),
