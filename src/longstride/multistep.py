@@ -57,6 +57,7 @@ class Multistep(Stepper):
         super().__init__(*bound)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": self.rtol.device}
         self.orders = Orders(self.groups, constants, self.lag, self.growth)
+        self.degree = self.orders.highest + 1
         self.count = torch.arange(self.orders.highest + self.lag + 2, **clock)
         self.one, self.beginning = torch.ones((1, 1), **clock), True
         self._follow()

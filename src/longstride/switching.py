@@ -56,6 +56,7 @@ class Switching(Stepper):
         self.implicit = pairing.implicit(rate, x0, sign, *bound)
         super().__init__(rate, x0, sign, *bound)
         self.edge, self.order = pairing.edge, self.explicit.order
+        self.degree = max(self.explicit.degree, self.implicit.degree)
         self.stiff = torch.zeros(self.groups, dtype=torch.bool, device=x0.device)
         self.hits = torch.zeros(self.groups, dtype=torch.int64, device=x0.device)
         self.some = (True, False)  # whether anybody takes the explicit one, the implicit one
