@@ -100,9 +100,7 @@ class Predictive(_Filter):
     def start(self, ones: Tensor) -> History:
         return (ones * torch.inf,)
 
-    def control(
-        self, ratio: Tensor, history: History, power: int | Tensor
-    ) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
         """history: h_n/h_(n-1) r_(n-1)^(1/k), infinite before the first step that was kept."""
         accept = ratio <= 1.0
         plain, trend = ratio.pow(-1 / power), history[0]

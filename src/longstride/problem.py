@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .core import Field, Weight
 from .errors import SolveError
+from .interpolation import Path
 from .operator import Linear
+from .tree import Tree
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,25 @@ class ODE:
     jacobian: what implicit methods may know of the derivative by x of what they solve for, of a sample with x
     flattened to D elements: a function of (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths
     (lower, upper) of its bands. Where it is not given, all D columns are differentiated.
+    jump_times: where f jumps, as the argument of `solve` of that name, which adds to them.
     """
 
-    f: Callable[[Tensor, Tensor], Tensor]
+    f: Callable[[Tensor, Any], Any]
     L: Weight = 0.0
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
+    jump_times: tuple[float, ...] = ()
+
+    def flattened(self, tree: Tree) -> ODE:
+        """The same on states that are laid out flat; L may be a tree as well."""
+        g, known = self.stiff, self.jacobian
+        return replace(
+            self,
+            f=tree.rate(self.f),
+            L=tree.weight(self.L, tree.dtype),
+            stiff=None if g is None else tree.rate(g),
+            jacobian=tree.reader(known) if callable(known) else known,
+        )
 
     def operator(self, exponential: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
@@ -79,3 +96,22 @@ class ODE:
     def plain(self) -> bool:
         """Whether there is no L."""
         return not isinstance(self.L, Tensor) and self.L == 0
+
+
+def SecondOrder(a: Callable[[Tensor, Any, Any], Any]) -> ODE:
+    """x'' = a(t, x, v) with v = x', as x' = v, v' = a. The state is the pair (x, v), [B, ...] or trees."""
+    return ODE(lambda t, state: (state[1], a(t, *state)))
+
+
+def CDE(f: Callable[[Tensor, Any], Any], path: Path) -> ODE:
+    """dz = f(t, z) dX(t), a controlled differential equation: z' = f(t, z) X'(t).
+
+    f: [B, ..., C] for z [B, ...], C the channels of the path; of a tree, a tree of such.  path: see
+    `interpolation`. Where its derivative jumps, steps end. (Kidger, Morrill, Foster and Lyons 2020.)
+    """
+
+    def rate(t: Tensor, z: Any) -> Any:
+        slope = path.derivative(t)
+        return tree_map(lambda out: torch.einsum("b...c,bc->b...", out, slope.to(out.dtype)), f(t, z))
+
+    return ODE(rate, jump_times=path.jump_times)
