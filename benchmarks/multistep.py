@@ -6,8 +6,8 @@ Pleiades (7 bodies, 28 states, 0 to 3), Van der Pol mu = 1000 (0 to 2000), Rober
 one thread, processor time, the lowest of rounds in which all solvers take turns. Problems, the error and
 CVODE's call are those of benchmarks/stiff.py; the reference of Pleiades is dopri8 at rtol 1e-13. Calls are
 counted by f, those for difference quotients of a Jacobian included. Numbers at an error are interpolated on
-log-log work-precision curves. Then 1000 parameters at once, mu or k2, beside a loop over scipy measured on some
-of them.
+log-log work-precision curves. Then 1000 parameters at once, mu or k2, beside a loop over scipy, measured on
+some of them.
 
 What is measured is kept in benchmarks/results/multistep.json, and a second call adds rounds to it; it stops
 taking new measurements after as many seconds as it is told.
@@ -236,8 +236,8 @@ def main() -> None:
     until = time.time() + (float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0)
     path = RESULTS / "multistep.json"
     data = json.loads(path.read_text()) if path.exists() else {}
-    single(data, until)
     batches(data, until)
+    single(data, until)
     text = page(data)
     (RESULTS / "multistep.md").write_text(text)
     print(text)
