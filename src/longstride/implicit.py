@@ -86,6 +86,12 @@ class Implicit(Stepper):
         # Half the step, or less where the estimate is not even a number.
         return torch.where(failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
 
+    def states(self, V: Tensor) -> Tensor:
+        """Vectors [S, B, D] as states [S, B, ...]."""
+        if self.like.is_complex():
+            return torch.view_as_complex(V.reshape(len(V), *self.shape, 2))
+        return V.view(len(V), *self.shape)
+
     def hermite(self, h: Tensor, x: Tensor, x1: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """K of the cubic."""
         by = self.spread(self.sign * h)
