@@ -38,7 +38,7 @@ SCIPY = ("Radau", "BDF", "LSODA")
 ROUNDS = 3
 EXPLICIT = 5000  # steps
 N = 128
-BATCH, SAMPLE = 1000, 10  # parameters, and those of them that the loop over scipy is measured on
+BATCH, SAMPLE = 1000, 5  # parameters, and those of them that the loop over scipy is measured on
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ _BRUSSELATOR = np.stack([1 + np.sin(2 * np.pi * _AT), np.full(N, 3.0)], 1).ravel
 PROBLEMS = {
     "van der pol": Problem(
         van_der_pol, van_der_pol_numpy, np.array([2.0, 0.0]), 2000.0, 1000.0,
-        np.logspace(2, 3, BATCH),
+        np.logspace(2.8, 3.2, BATCH),
     ),
     "robertson": Problem(
         robertson, robertson_numpy, np.array([1.0, 0.0, 0.0]), 1e11, 3e7, np.logspace(6, 8, BATCH), 1e-6
@@ -233,9 +233,9 @@ def batches(data: dict, until: float) -> None:
         if f"{name}|truth" not in rows:
             if time.time() > until:
                 return
-            rows[f"{name}|truth"] = [list(scipys("Radau", problem, 1e-10, p)[0]) for p in chosen]
+            rows[f"{name}|truth"] = [list(scipys("Radau", problem, 1e-9, p)[0]) for p in chosen]
         truth = np.array(rows[f"{name}|truth"])
-        for solver in ("rodas5p", "radau5", "kvaerno5"):
+        for solver in ("rodas5p", "radau5"):
             for tol in (1e-6, 1e-7):
                 if time.time() > until or f"{name}|{solver}|{tol:.0e}" in rows:
                     continue

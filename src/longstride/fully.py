@@ -27,6 +27,7 @@ class FullyImplicit(Iterative):
         self.gamma, pair, rows = table.spectrum
         super().__init__((self.gamma, pair), len(table.c), rate, x0, sign, *bound)
         self.order, self.shrinks, like = table.order, table.shrinks, vector(x0)
+        self.most += 1  # for the second estimate
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
         self.A, self.into = like.new_tensor(table.A), like.new_tensor(rows)

@@ -110,9 +110,14 @@ class Iterative(Implicit):
         super().__init__(rate, x0, sign, *bound)
         self.newton = Newton(self.groups, kappa(self.rtol, torch.finfo(self.real).eps))
         self.shifts = shifts
-        self.most = MOST * systems + 2
+        self.systems, self.most = systems, MOST * systems + 2
         self.factors: list[Parts] = []
         self.last_s = self.last_h = torch.full_like(self.where, torch.nan)
+
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        super().suit(jacobian, parts, linear)
+        if linear is not None:  # f may have to be linearized once more
+            self.most += 2 * self.systems + 1
 
     @torch.no_grad()
     def refresh(self, s: Tensor, h: Tensor, v: Tensor) -> Tensor:
