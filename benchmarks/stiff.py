@@ -4,12 +4,12 @@
 
 Van der Pol mu = 1000 (0 to 2000), Robertson (0 to 1e11), Brusselator in one dimension, N = 128 (256 states, 0
 to 10): one solve, one thread, processor time, the lowest of rounds in which all solvers take turns. The error
-is the root mean square of (x - reference)/(1e-6 scale + |reference|) at the end; the reference is scipy's Radau
-at rtol 1e-12. Times at an error are interpolated on log-log work-precision curves. Then 1000 parameters at
-once, mu or k2, beside a loop over scipy measured on some of them.
+is the root mean square of (x - reference)/(1e-6 scale + |reference|) at the end; the reference is Radau's of
+scipy at rtol 1e-12. Times at an error are interpolated on log-log work-precision curves. Then 1000 parameters
+at once, mu or k2, beside a loop over scipy measured on some of them.
 
-What is measured is kept in benchmarks/results/stiff.json, and a second call adds rounds to it; it stops taking
-new measurements after as many seconds as it is told.
+What is measured is kept in benchmarks/results/stiff.json, and a second call adds what is missing; it stops
+taking new measurements after as many seconds as it is told.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from scipy.integrate import solve_ivp
 import longstride as ls
 
 RESULTS = Path(__file__).parent / "results"
-TOLERANCES = tuple(10.0**-k for k in range(3, 11))
+TOLERANCES = (1e-3, 1e-4, 1e-6, 1e-8, 1e-9, 1e-10)
 ASKED = (1e-3, 1e-6, 1e-9)
-OURS = ("rodas5p", "radau5", "kvaerno5", "kencarp4", "rodas4")
+OURS = ("rodas5p", "radau5", "kvaerno5")
 SCIPY = ("Radau", "BDF", "LSODA")
 ROUNDS = 3
 EXPLICIT = 5000  # steps
 N = 128
-BATCH, SAMPLE = 1000, 10  # parameters, and those of them that the loop over scipy is measured on
+BATCH, SAMPLE = 1000, 5  # parameters, and those of them that the loop over scipy is measured on
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ _BRUSSELATOR = np.stack([1 + np.sin(2 * np.pi * _AT), np.full(N, 3.0)], 1).ravel
 PROBLEMS = {
     "van der pol": Problem(
         van_der_pol, van_der_pol_numpy, np.array([2.0, 0.0]), 2000.0, 1000.0,
-        np.logspace(2, 3, BATCH),
+        np.logspace(2.8, 3.2, BATCH),
     ),
     "robertson": Problem(
         robertson, robertson_numpy, np.array([1.0, 0.0, 0.0]), 1e11, 3e7, np.logspace(6, 8, BATCH), 1e-6
@@ -200,21 +200,16 @@ def references(data: dict) -> dict[str, np.ndarray]:
     return {name: np.array(x) for name, x in kept.items()}
 
 
-def single(data: dict, until: float) -> None:
+def single(data: dict, until: float, rounds: int) -> None:
     """Rounds over problems, tolerances and solvers, each keeping its lowest time."""
     truth, runs, rows = references(data), candidates(), data.setdefault("single", {})
-    for _ in range(ROUNDS):
+    for n in range(rounds):
         for name, problem in PROBLEMS.items():
             for tol in TOLERANCES:
                 for solver, run in runs.items():
                     key = f"{name}|{solver}|{tol:.0e}"
                     row = rows.get(key, {"seconds": 9e9, "rounds": 0})
-                    if (
-                        row["rounds"] >= ROUNDS
-                        or time.time() > until
-                        or row["seconds"] > 30
-                        and row["rounds"]
-                    ):
+                    if row["rounds"] > n or time.time() > until:
                         continue
                     begun = time.process_time()
                     x, good = run(problem, tol)
@@ -238,9 +233,9 @@ def batches(data: dict, until: float) -> None:
         if f"{name}|truth" not in rows:
             if time.time() > until:
                 return
-            rows[f"{name}|truth"] = [list(scipys("Radau", problem, 1e-12, p)[0]) for p in chosen]
+            rows[f"{name}|truth"] = [list(scipys("Radau", problem, 1e-9, p)[0]) for p in chosen]
         truth = np.array(rows[f"{name}|truth"])
-        for solver in ("rodas5p", "radau5", "kvaerno5"):
+        for solver in ("rodas5p", "radau5"):
             for tol in (1e-6, 1e-7):
                 if time.time() > until or f"{name}|{solver}|{tol:.0e}" in rows:
                     continue
@@ -275,9 +270,8 @@ def explicit(data: dict, until: float) -> None:
 
             f = problem.f(problem.default)
             try:
-                odeint(
-                    f, x0, torch.tensor([0.0, end]), method="dopri5", options={"max_num_steps": EXPLICIT}, **tol
-                )
+                span, options = torch.tensor([0.0, end]), {"max_num_steps": EXPLICIT}
+                odeint(f, x0, span, method="dopri5", options=options, **tol)
                 rows[name]["torchdiffeq dopri5"] = "reached"
             except AssertionError as failed:
                 rows[name]["torchdiffeq dopri5"] = str(failed)
@@ -402,8 +396,9 @@ def main() -> None:
     until = time.time() + (float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0)
     path = RESULTS / "stiff.json"
     data = json.loads(path.read_text()) if path.exists() else {}
+
     batches(data, until)
-    single(data, until)
+    single(data, until, ROUNDS)
     explicit(data, until)
     text = page(data)
     (RESULTS / "stiff.md").write_text(text)

@@ -27,9 +27,11 @@ class FullyImplicit(Iterative):
         self.gamma, pair, rows = table.spectrum
         super().__init__((self.gamma, pair), len(table.c), rate, x0, sign, *bound)
         self.order, self.shrinks, like = table.order, table.shrinks, vector(x0)
+        self.most += 1  # for the second estimate
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
         self.A, self.into = like.new_tensor(table.A), like.new_tensor(rows)
+        self.into_A = like.new_tensor(rows @ table.A)
         self.back = like.new_tensor(np.linalg.inv(rows))
         self.e = self.gamma * like.new_tensor(table.error)
         self.polynomials(torch.tensor(table.dense, **clock))
@@ -57,8 +59,9 @@ class FullyImplicit(Iterative):
         x1 = shaped(v + Z[-1], x)
         error = self.estimate(s, by, v.detach(), vector(first.detach()), Z.detach(), scale, again)
         last = shaped(self.f(times[-1], v + Z[-1]), x)
-        K = torch.view_as_complex(Z.view(-1, *x.shape, 2)) if x.is_complex() else Z.view(-1, *x.shape)
-        return Solved(s, h, x, x1, last, K, self.calls - before, error=error, failed=self.outcome())
+        return Solved(
+            s, h, x, x1, last, self.states(Z), self.calls - before, error=error, failed=self.outcome()
+        )
 
     @torch.no_grad()
     def guess(self, s: Tensor, h: Tensor) -> Tensor:
@@ -77,15 +80,20 @@ class FullyImplicit(Iterative):
         newton = self.newton
         newton.begin()
         while newton.active.any():
-            r = self.mix(self.into, self.mix(self.A, by * self.rates(times[:-1], v, Z)) - Z)
+            # In the eigenvectors of A: of A h f - Z.
+            r = self.mix(self.into_A, by * self.rates(times[:-1], v, Z)) - self.mix(self.into, Z)
             real = self.structure.solve(self.factors[0], r[0])
             pair = self.structure.solve(self.factors[1], torch.complex(r[1], r[2]))
             dZ = self.mix(self.back, torch.stack([real, pair.real, pair.imag]))
             moving = newton.moving(Z)
             Z = Z + dZ if moving is None else torch.where(moving, Z + dZ, Z)
-            sizes = torch.stack([self.weigh(dz, scale) for dz in dZ])
-            newton.advance(sizes.square().mean(0).sqrt())
+            newton.advance(self.weigh_all(dZ, scale))
         return Z
+
+    def weigh_all(self, Z: Tensor, scale: Tensor) -> Tensor:
+        """Root mean square of all stages over a scale: [G]."""
+        parts = (self.states(Z) / scale).transpose(0, 1).reshape(self.groups, -1)
+        return torch.linalg.vector_norm(parts, dim=1).to(torch.float64) / (self.root * len(Z) ** 0.5)
 
     def corrected(self, times: tuple[Tensor, ...], by: Tensor, v: Tensor, Z: Tensor) -> Tensor:
         """One more Newton correction, with df/dx at each stage: what a gradient goes through."""

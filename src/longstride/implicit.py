@@ -90,6 +90,12 @@ class Implicit(Stepper):
         # Half the step, or less where the estimate is not even a number.
         return torch.where(failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
 
+    def states(self, V: Tensor) -> Tensor:
+        """Vectors [S, B, D] as states [S, B, ...]."""
+        if self.like.is_complex():
+            return torch.view_as_complex(V.reshape(len(V), *self.shape, 2))
+        return V.view(len(V), *self.shape)
+
     def hermite(self, h: Tensor, x: Tensor, x1: Tensor, first: Tensor, last: Tensor) -> Tensor:
         """K of the cubic."""
         by = self.spread(self.sign * h)
@@ -108,9 +114,14 @@ class Iterative(Implicit):
         super().__init__(rate, x0, sign, *bound)
         self.newton = Newton(self.groups, kappa(self.rtol, torch.finfo(self.real).eps))
         self.shifts = shifts
-        self.most = MOST * systems + 2
+        self.systems, self.most = systems, MOST * systems + 2
         self.factors: list[Parts] = []
         self.last_s = self.last_h = torch.full_like(self.where, torch.nan)
+
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        super().suit(jacobian, parts, linear)
+        if linear is not None:  # f may have to be linearized once more
+            self.most += 2 * self.systems + 1
 
     @torch.no_grad()
     def refresh(self, s: Tensor, h: Tensor, v: Tensor) -> Tensor:

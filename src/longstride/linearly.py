@@ -23,7 +23,8 @@ class LinearlyImplicit(Implicit):
         super().__init__(rate, x0, sign, *bound)
         self.table, like = table, vector(x0)
         self.order, self.shrinks = table.order, table.shrinks
-        self.most = sum(table.asks(i) for i in range(len(table.b))) + 2
+        self.asks = [table.asks(i) for i in range(len(table.b))]
+        self.most = sum(self.asks) + 2
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         # Of x, h gamma h f_t, u_1, ...: where stage i evaluates f, and what is added to h gamma f there.
         self.rows = [
@@ -64,7 +65,7 @@ class LinearlyImplicit(Implicit):
         for i, row in enumerate(self.rows):
             known = torch.stack(us).view(i + 2, -1) if self.graph else self.known[i]
             at, rest = torch.mm(row, known).view(2, *v.shape).unbind()
-            if table.asks(i):
+            if self.asks[i]:
                 f = self.f(times[i], at)
             u = self.structure.solve(factors, torch.addcmul(rest, scaled, f))
             if self.graph:
@@ -77,7 +78,7 @@ class LinearlyImplicit(Implicit):
         if not table.error:
             error = self.structure.solve(factors, end - v - 0.5 * by * (vector(first) + f))
         x1, last = shaped(end, x), shaped(f, x)
-        K = self._seen(U[2:]) if table.dense else self.hermite(h, x, x1, first, last)
+        K = self.states(U[2:]) if table.dense else self.hermite(h, x, x1, first, last)
         return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
 
     def linearize_in_time(self, s: Tensor, v: Tensor) -> None:
@@ -92,8 +93,3 @@ class LinearlyImplicit(Implicit):
         zero = torch.zeros_like(v)
         new, old = (zero if part is None else part for part in (found, old))
         self.by_time = torch.where(moved[:, None], new, old)
-
-    def _seen(self, U: Tensor) -> Tensor:
-        if self.like.is_complex():
-            return torch.view_as_complex(U.view(len(U), *self.shape, 2))
-        return U.view(len(U), *self.shape)
