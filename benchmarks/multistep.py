@@ -31,7 +31,7 @@ import stiff
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
-ASKED = (1e-2, 1e-4, 1e-6)
+ASKED = (1e-3, 1e-4, 1e-5, 1e-6)
 ROUNDS = 2
 SMOOTH = ("adams", "tsit5", "dopri8")
 STIFF = ("bdf", "adams_bdf", "auto", "rodas5p")
