@@ -24,6 +24,7 @@ from .shards import read_samples
 if TYPE_CHECKING:
     from . import learn, samplers, systems
     from .learn import tune
+    from .samplers.chains import hmc, langevin
 
 __version__ = "0.1.0"
 
@@ -51,8 +52,10 @@ __all__ = [
     "fields",
     "gradients",
     "grid",
+    "hmc",
     "interpolation",
     "invert",
+    "langevin",
     "learn",
     "list_methods",
     "load",
@@ -78,6 +81,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name in ("hmc", "langevin"):
+        return getattr(import_module(".samplers.chains", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,11 +15,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..systems import Plane, Series, SpaceTime, System
 from .pictures import DPI, FAINT, INK, PAPER
 from .plots import COLOURS
-
-if TYPE_CHECKING:
-    from ..systems import Plane, Series, SpaceTime, System
 
 SAMPLES = 8  # drawn at most
 WARNING = "#b3261e"
@@ -47,8 +45,8 @@ def trajectory_picture(
     t, x: [T], [T, B, *shape] along the solutions, NaN where they did not come.  steps: of the first sample.
     warning: what went wrong, written below.
     """
-    from ..systems import Plane, Series, SpaceTime  # they need nothing of this, and are not always loaded
-
+    if x.shape[1] > SAMPLES:
+        subtitle += f"; {SAMPLES} of {x.shape[1]} samples"
     x, view = x.detach().cpu()[:, :SAMPLES], system.view
     sheet = _Sheet(system.name, subtitle, warning)
     if isinstance(view, Series):
