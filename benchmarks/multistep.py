@@ -161,16 +161,10 @@ def batches(data: dict, until: float) -> None:
         if f"{name}|truth" not in rows:
             if time.time() > until:
                 return
-            rows[f"{name}|truth"] = [list(stiff.scipys("Radau", problem, 1e-11, p)[0]) for p in chosen]
+            rows[f"{name}|truth"] = [list(stiff.scipys("Radau", problem, 1e-9, p)[0]) for p in chosen]
             save(data)
         truth = np.array(rows[f"{name}|truth"])
-        for solver in (
-            "longstride bdf",
-            "longstride adams_bdf",
-            "longstride auto",
-            "scipy BDF",
-            "scipy LSODA",
-        ):
+        for solver in MANY:
             key = f"{name}|{solver}|1e-06"
             if time.time() > until or key in rows:
                 continue
