@@ -73,8 +73,8 @@ def adaptive(
     Returns:
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
         message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite". With
-        on_budget="reach" also "stretched", where the tolerances gave way, and error [B]: the root mean square
-        of the error estimated in each step, summed over the steps.
+        on_budget="reach" also "stretched", where the tolerances gave way, and error [B], an estimate of the
+        error at the end, root mean square over a sample.
 
     Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
     go back to is seen from x0 and the first value of f.

@@ -15,9 +15,9 @@ from torch import Tensor
 from .core import Field, advance
 from .errors import ArgumentError, SolveError, finite, positive, whole
 from .events import Crossings
+from .interpolant import Interpolant
 from .methods import REGISTRY, get
 from .noise import Noise
-from .output import Interpolant
 from .plan import Plan
 from .problem import ODE
 from .tree import Tree, is_state

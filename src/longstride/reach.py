@@ -30,8 +30,9 @@ MEMORY = 0.7  # of how the steps wanted compare with the pilot's
 
 def looseness(x0: Tensor, rtol: Tensor, atol: Tensor) -> float:
     """How many times the tolerances the pilot's are."""
-    size = float(x0.abs().square().mean().sqrt()) or 1.0
-    return max(1.0, PILOT * size / float((atol + rtol * x0.abs()).mean()))
+    x0 = x0.detach().abs()
+    size = float(x0.square().mean().sqrt()) or 1.0
+    return max(1.0, PILOT * size / float((atol + rtol * x0).mean()))
 
 
 class Pilot:
@@ -52,7 +53,10 @@ class Pilot:
 
 
 class Estimating:
-    """A controller whose estimates are summed: error [B], root mean squares over a sample."""
+    """A controller whose estimates are summed: error [B], root mean squares over a sample.
+
+    power: with which the true error falls where the sum falls.
+    """
 
     between = False
 
@@ -67,12 +71,14 @@ class Estimating:
         return self.controller.control(ratio, history, power)
 
     def begin(self, s: Tensor, x: Tensor) -> None:
-        self.error = torch.zeros_like(s)
+        self.error, self.power = torch.zeros_like(s), 1.0
 
-    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> None:
+    def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
+        self.power = stepper.order / max(stepper.shrinks - 1, 1)
+        return torch.zeros_like(ok)
 
 
 class Reach(Estimating):
@@ -113,6 +119,10 @@ def reach(run: Callable[..., Solution], looser: float, rule: Controller, limits:
     """The pilot, and with what it left of the budget the run; the pilot alone where that is too little.
 
     run(looser, controller, limits, *outputs) is a run whose tolerances are looser by that factor.
+
+    The two differ by the pilot's error. With steps of size h errors are of order h^p, and the sums E of the
+    estimates of order h^(k-1) where one falls as h^k: the run's error is that difference times (E/E_pilot)^q,
+    q = p/(k - 1). That knows how errors grow and die out. Of a pilot alone the sum has to do.
     """
     assert limits.nfe is not None
     times, first = Steps(), Estimating(rule)
@@ -124,7 +134,13 @@ def reach(run: Callable[..., Solution], looser: float, rule: Controller, limits:
         second = Reach(rule, Pilot(s), looser)
         found = run(1.0, second, replace(limits, nfe=left), second)
         if "nfe_limit" not in found.status:
-            return _told(found, second.error, second.stretched.expand(len(s[0])).tolist(), pilot.stats.nfe)
+            apart = (found.x_end - pilot.x_end).detach().reshape(len(first.error), -1)
+            apart = apart.abs().square().mean(1).sqrt()
+            error = apart * (second.error / first.error.clamp_min(1e-300)) ** second.power
+            came = zip(found.status, pilot.status, strict=True)
+            both = torch.tensor([a == b == "reached" for a, b in came], device=error.device)
+            error = torch.where(both, error, second.error)
+            return _told(found, error, second.stretched.expand(len(error)).tolist(), pilot.stats.nfe)
     return _told(pilot, first.error, [looser > 1] * len(pilot.status), 0)
 
 

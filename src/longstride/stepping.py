@@ -195,10 +195,10 @@ class Loop:
         while True:
             left = c.end - c.s
             step = torch.minimum(c.h, left)
-            if longest < math.inf:
-                step = step.clamp(max=longest)
             if self.reach:
                 step = self.reach.lengthened(stepper, c, step, left, self._affordable(c))
+            if longest < math.inf:
+                step = step.clamp(max=longest)
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
@@ -226,7 +226,8 @@ class Loop:
         """[G]: how many more steps the budget pays for, less one for each jump ahead, which may waste one."""
         assert self.limits.nfe is not None
         jumps = len(self.legs) - 1 - c.leg
-        free = self.limits.nfe - c.spent - c.extra - self.base - (self.reserve - self.reading) - jumps
+        gone = self.base + c.bill + c.spent + c.extra
+        free = self.limits.nfe - gone - (self.reserve - self.reading) - jumps
         return free // (self.stepper.most + self.reading) - jumps
 
     def _settle(
@@ -321,8 +322,7 @@ class Loop:
         """Output of a step up to s1; returns who was read between its ends [G]."""
         need = torch.zeros_like(ok)
         for output in self.outputs:
-            output.note(self.stepper, trial, s1, ok)
-            need = need | (ok & output.between)
+            need = need | output.note(self.stepper, trial, s1, ok)
         return need | self._marks(trial, s1, ok) if len(self.save) else need
 
     def _marks(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:

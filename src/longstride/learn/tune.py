@@ -210,9 +210,7 @@ class Tuning:
         self.halved = endpoint_error(judge.features(half), judge.features(self.select[:CHECKED]))
         self.minimized = f"{judge.identity(self.select[:CHECKED])}, through {through}"
         self.seconds = time.perf_counter() - started
-        self.say(
-            f"solved; half the evaluations move what they come to by {self.halved:.2g}"
-        )
+        self.say(f"solved; half the evaluations move what they come to by {self.halved:.2g}")
 
     def _paths(self) -> Trajectories:
         """The solutions to fit to, of which a journal keeps the states."""
