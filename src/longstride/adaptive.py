@@ -25,7 +25,7 @@ from .reach import looseness, reach
 from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
-from .trial import Rate
+from .trial import Rate, Stepper
 
 DEFAULT = "tsit5"
 
@@ -48,6 +48,7 @@ def adaptive(
     raise_on_failure: bool = False,
     grad: bool | str | Way = True,
     regularize: str | Regularize | None = None,
+    linear: str | None = None,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -72,6 +73,7 @@ def adaptive(
             given; in one of the ways of `differentiable.WAYS`, which remember little; False, not at all.
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
             steps becomes `penalty` [B] of the solution, to be added to a loss.
+        linear: "gmres": implicit methods solve by products with df/dx, which is never written down.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
             on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
@@ -118,17 +120,21 @@ def adaptive(
         return found if penalty is None else replace(found, penalty=x0.new_zeros(len(x0)))
 
     saved = [] if given is None else [sign * s for s in times]
-    marks, rate = [sign * s for s in jumps], _checked(problem, method, x0)
+    marks, rate = [sign * s for s in jumps], _checked(problem.rate, method, x0)
+    parts = [_checked(part, method, x0) for part in problem.parts]
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(rate, shared_step)
         x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
 
-        def run(looser: float, rule: Controller, bounds: Limits, *more: Output) -> Solution:
+        def run(looser: float, rule: Controller | None, bounds: Limits, *more: Output) -> Solution:
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
             steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose)
+            steps.suit(problem.jacobian, parts, linear)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
-            loop = Loop(steps, rule, bounds, span, marks, saved, events, outputs, observers)
+            loop = Loop(
+                steps, rule or steps.controller, bounds, span, marks, saved, events, outputs, observers
+            )
             ended = gone_through(loop, x0, method, way, problem)
             ended, crossings = flow.ended(ended, t[1], events)
             if given is None:
@@ -139,17 +145,18 @@ def adaptive(
             value = noted.value(len(x0)) if noted else None
             spent = flow.evaluations + (noted.evaluations if noted else 0)
             ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
-            found = _solution(x, times, ended, crossings, time.perf_counter() - began, raise_on_failure)
+            seconds = time.perf_counter() - began
+            found = _solution(x, times, ended, crossings, steps, seconds, raise_on_failure)
             return replace(found, penalty=value, **keeping.given(span))
 
         if bounds.on_budget == "reach":
             return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
-        return run(1.0, controller or I(), bounds)
+        return run(1.0, controller, bounds)
 
 
-def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
+def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
     """f, whose errors name the method and the time."""
-    rate, shape, dtype = problem.rate, x0.shape, x0.dtype
+    shape, dtype = x0.shape, x0.dtype
 
     def checked(t: Tensor, x: Tensor) -> Tensor:
         try:
@@ -208,6 +215,7 @@ def _solution(
     times: tuple[float, ...],
     ended: Ended,
     seen: tuple[Crossings, ...],
+    steps: Stepper,
     seconds: float,
     loud: bool,
 ) -> Solution:
@@ -226,6 +234,8 @@ def _solution(
         accepted=ended.accepted,
         rejected=ended.rejected,
         nfe_each=ended.nfe,
+        jacobians=steps.jacobians,
+        factorizations=steps.factorizations,
     )
     status = tuple(STATUSES[code] for code in codes)
     return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)

@@ -23,13 +23,15 @@ class Controller(Protocol):
     """start(ones) gives the history of a run of as many samples.
 
     control(ratio, history, power) gives factor, accept and the next history, all [B] as ratio is. The
-    estimate falls with h^power. A ratio of NaN or infinity is a step that failed: it must not be accepted,
-    and its factor must be below 1.
+    estimate falls with h^power, a number or one of each sample. A ratio of NaN or infinity is a step that
+    failed: it must not be accepted, and its factor must be below 1.
     """
 
     def start(self, ones: Tensor) -> History: ...
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]: ...
+    def control(
+        self, ratio: Tensor, history: History, power: int | Tensor
+    ) -> tuple[Tensor, Tensor, History]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Filter:
     def start(self, ones: Tensor) -> History:
         return (ones,) * (len(self.betas) - 1)
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
         accept = ratio <= 1.0
         factor = ratio.pow(-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):
@@ -82,6 +84,33 @@ class PID(_Filter):
     """With a derivative: beta = (0.58, -0.21, 0.1), after Kennedy and Carpenter 2003, as ARKODE has it."""
 
     betas: ClassVar[tuple[float, ...]] = (0.58, -0.21, 0.1)
+
+
+@dataclass(frozen=True)
+class Predictive(_Filter):
+    """Gustafsson's, for implicit methods: the error is expected to go on growing or falling as it did.
+
+    h' = h safety r_n^(-1/k) min(1, (h_n/h_(n-1)) (r_(n-1)/r_n)^(1/k)), as in RADAU5 (Hairer and Wanner 1996,
+    IV.8). A step that would grow by less than `keep` stays as it is, and with it what is factored.
+    """
+
+    max_factor: float = 8.0
+    keep: float = 1.2
+
+    def start(self, ones: Tensor) -> History:
+        return (ones * torch.inf,)
+
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
+        """history: h_n/h_(n-1) r_(n-1)^(1/k), infinite before the first step that was kept."""
+        accept = ratio <= 1.0
+        plain, trend = ratio.pow(-1 / power), history[0]
+        floored = plain.clamp(max=100 ** (1 / power))  # an error below 0.01 says nothing of the next
+        factor = torch.where(accept, plain * (trend * floored).clamp(max=1.0), plain).mul_(self.safety)
+        factor = factor.nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
+        stays = accept & (factor >= 1.0) & (factor <= self.keep)
+        factor = factor.masked_fill_(stays, 1.0)
+        # After an error that was refused it is the step to come over the last one kept that counts.
+        return factor, accept, (factor * torch.where(accept, 1 / floored, trend),)
 
 
 def first_step(

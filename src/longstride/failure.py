@@ -52,7 +52,7 @@ class Standing:
         if self.stiffness > 2:
             return (
                 f"{what}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is "
-                "stiff there, and wants an implicit or exponential method"
+                "stiff there, and wants an implicit method: rodas5p, radau5 or kvaerno5"
             )
         if self.grown > 1e6:
             return f"{what}; |x| grew {self.grown:.1e}-fold: the solution seems to blow up near this t"

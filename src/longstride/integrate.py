@@ -35,6 +35,8 @@ class Stats:
 
     rounds: evaluations that wait for each other: all of them, unless they were swept in parallel.
     accepted, rejected, nfe_each: of each sample [B], in an adaptive run; nfe and steps are the largest.
+    jacobians, factorizations: of implicit methods. The evaluation that a Jacobian is differentiated at is in
+    nfe; the products with its derivative, one for each column, colour or iteration, are not.
     """
 
     nfe: int = 0
@@ -45,6 +47,8 @@ class Stats:
     accepted: Tensor | None = None
     rejected: Tensor | None = None
     nfe_each: Tensor | None = None
+    jacobians: int = 0
+    factorizations: int = 0
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Estimating:
     def start(self, ones: Tensor) -> History:
         return self.controller.start(ones)
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
         self.ratio = ratio
         return self.controller.control(ratio, history, power)
 
@@ -77,7 +77,8 @@ class Estimating:
         scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
-        self.power = stepper.order / max(stepper.shrinks - 1, 1)
+        shrinks = float(torch.as_tensor(stepper.shrinks).max())  # the highest of those of the samples
+        self.power = stepper.order / max(shrinks - 1, 1)
         return torch.zeros_like(ok)
 
 
@@ -97,7 +98,7 @@ class Reach(Estimating):
         ahead, length = self.pilot.ahead(c.s)
         told = (length / c.h).clamp(1e-3, 1e6)  # how many steps are wanted in the place of one of the pilot's
         if self.fresh:  # the first step is a guess
-            self.fresh, told = False, torch.full_like(told, self.looser ** (1 / stepper.shrinks))
+            self.fresh, told = False, torch.full_like(told, self.looser) ** (1 / stepper.shrinks)
             self.shorter = told
         told = self.shorter**MEMORY * told ** (1 - MEMORY)
         self.shorter = torch.where(left > 0, told, self.shorter)
@@ -107,7 +108,7 @@ class Reach(Estimating):
         self.allowed = torch.where(last, math.inf, longer**stepper.shrinks).clamp(1.0, self.looser)
         return torch.where(last, left, step)
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
         factor, accept, history = super().control(ratio, history, power)
         kept = ratio <= self.allowed
         self.stretched = self.stretched | (kept & ~accept)

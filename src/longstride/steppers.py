@@ -6,15 +6,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from .adams import Adams
+from .bdf import BDF
+from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
+from .fully import FullyImplicit
+from .linearly import LinearlyImplicit
 from .methods import REGISTRY
+from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
+from .methods.esdirk import ESDIRK
+from .methods.multistep import ADAMS, BDFS
+from .methods.rosenbrock import ROSENBROCK
 from .reversible import REVERSIBLE, Reversible
+from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
 
 KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (REVERSIBLE, Reversible),
+    (ROSENBROCK, LinearlyImplicit),
+    (ESDIRK, DiagonallyImplicit),
+    (COLLOCATION, FullyImplicit),
+    (ADAMS, Adams),
+    (BDFS, BDF),
+    (AUTO, Switching),
 )
 
 

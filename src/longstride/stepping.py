@@ -161,8 +161,8 @@ class Loop:
         c, trial = self._begin(x), None
         with torch.set_grad_enabled(self.stepper.graph):
             while bool((c.code == RUNNING).any()):
-                trial, ratio, accept, values = self._plain_steps(c)
-                self._settle(c, trial, ratio, accept, values)
+                trial, ratio, accept, h, values = self._plain_steps(c)
+                self._settle(c, trial, ratio, accept, h, values)
                 self._aim(c)
         return self._ended(c, x, trial, method)
 
@@ -216,7 +216,7 @@ class Loop:
             )
             self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
 
-    def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, list[Tensor]]:
+    def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, Tensor, list[Tensor]]:
         """Steps for as long as all samples are accepted and nothing else happens; the first that is not."""
         stepper, longest = self.stepper, self.limits.max_step
         while True:
@@ -238,13 +238,12 @@ class Loop:
                 plain = plain & ~event.crossed(before, after)
             out = c.n >= self.limits.max_steps or (self.limits.nfe is not None and self._spent(c).any())
             if out or not plain.all():
-                # A step cut short to land says little of the next one.
-                c.h = torch.where(accept & (step < c.h), torch.fmax(c.h, h), h)
-                return trial, ratio, accept, values
+                return trial, ratio, accept, h, values
             if self.saving:
                 c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, plain)
             self._note(c, trial, None)
-            c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
+            c.h = stepper.accepted(trial, accept, h)
+            c.s, c.x, c.first, c.values = s1, trial.x1, trial.last, values
 
     def _values(self, s: Tensor, x: Tensor) -> list[Tensor]:
         """The events at s, which get it for each sample [B], also where the step is shared."""
@@ -271,12 +270,17 @@ class Loop:
         free = self.limits.nfe - gone - (self.reserve - self.reading) - jumps
         return free // (self.stepper.most + self.reading) - jumps
 
-    def _settle(self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, values: list[Tensor]) -> None:
+    def _settle(
+        self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, h: Tensor, values: list[Tensor]
+    ) -> None:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
         stepper, active = self.stepper, c.code == RUNNING
         ok = accept & active
         if stepper.graph:
             trial = self._sound(c, trial, ok)
+        h = stepper.accepted(trial, ok, h)
+        # A step cut short to land says little of the next one.
+        c.h = torch.where(accept & (trial.h < c.h), torch.fmax(c.h, h), h)
         landed, need = ok & (trial.h >= c.end - c.s), torch.zeros_like(ok)
         s1 = upto = torch.where(landed, c.end, trial.s + trial.h)
         if self.events:
@@ -321,6 +325,7 @@ class Loop:
         if not bool(jumped.any()):
             return
         c.leg, c.extra = c.leg + jumped, c.extra + jumped
+        self.stepper.forget(jumped)
         c.first = self.stepper.afresh(c.s, c.x, c.first, jumped)
 
     def _cross(

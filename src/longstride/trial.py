@@ -8,13 +8,14 @@ start to the end of a run, whichever way t goes: t = sign s, and the weights of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .control import Controller, I
 from .errors import ArgumentError
 from .methods.embedded import Pair
 
@@ -47,8 +48,9 @@ class Stepper:
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
     repeatable: whether a trial is a function of its arguments alone, and can be made again.
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
-    order: of the method.  shrinks: the power of h that the error estimate goes down with.
+    order: of the method.  shrinks: the power of h that the error estimate goes down with, or those [G].
     degree: at most, of the polynomial in theta that the solution along a step is.
+    jacobians, factorizations: made so far, by implicit methods.  controller: of a run that names none.
     """
 
     most: int
@@ -56,8 +58,11 @@ class Stepper:
     two_at_end = False
     repeatable = False
     order: int
-    shrinks: int
+    shrinks: int | Tensor
     degree: int = 5
+    jacobians = 0
+    factorizations = 0
+    controller: Controller = I()
 
     def __init__(
         self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
@@ -71,6 +76,16 @@ class Stepper:
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
         self.root = math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
+
+    def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
+        """What implicit methods need: how df/dx looks, f and L x + g apart, how systems are solved."""
+        if linear is not None:
+            raise ArgumentError("linear= is for implicit methods")
+
+    def polynomials(self, dense: Tensor) -> None:
+        """What `between` reads a step by: x + sum_j K_j sum_m dense[j][m] theta^(m+1)."""
+        self.dense = dense
+        self.powers = torch.arange(1, dense.shape[1] + 1, dtype=torch.float64, device=dense.device)
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         """Before the first step: first is f at x."""
@@ -102,17 +117,34 @@ class Stepper:
         """h |lambda| of a step [G] as its last two stages tell it, where `two_at_end`, with its graph."""
         raise NotImplementedError
 
-    def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        """The solution at theta [B] of every sample."""
-        raise NotImplementedError
+    def complete(self, trial: Trial) -> Tensor:
+        """K with all that `dense` gives weights to."""
+        return trial.K
+
+    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
+        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
+        weights = (theta[:, None] ** self.powers) @ self.dense.t()
+        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
+        return x + (weights * K).sum(0)
 
     def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
         """The solution at theta [P] along the steps of samples [P], which may come several times."""
-        raise NotImplementedError
+        return self.between(trial.x[sample], self.complete(trial)[:, sample], theta)
+
+    def along(self, trial: Trial, theta: Tensor) -> Tensor:
+        """The solution at theta [B] of every sample."""
+        return self.between(trial.x, self.complete(trial), theta)
 
     def stiffness(self, trial: Trial) -> Tensor:
         """h |lambda| of a step [G] where the method can tell, else 0."""
         return 0 * trial.h
+
+    def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
+        """After every trial: ok [G] who keeps it. The next step, given the one that the controller wants."""
+        return h
+
+    def forget(self, who: Tensor) -> None:
+        """f jumps where samples who [G] stand: what is remembered of before says nothing of what comes."""
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
@@ -163,8 +195,7 @@ class Explicit(Stepper):
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
-        self.dense = sign * torch.tensor(pair.dense, **clock)
-        self.powers = torch.arange(1, self.dense.shape[1] + 1, **clock)
+        self.polynomials(sign * torch.tensor(pair.dense, **clock))
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
@@ -239,15 +270,3 @@ class Explicit(Stepper):
         for t, row in zip(self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True):
             ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
         return torch.stack(ks)
-
-    def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
-        """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""
-        weights = (theta[:, None] ** self.powers) @ self.dense.t()
-        weights = weights.t().to(self.dtype).view(*K.shape[:2], *(1,) * (K.ndim - 2))
-        return x + (weights * K).sum(0)
-
-    def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
-        return self.between(trial.x[sample], self.complete(trial)[:, sample], theta)
-
-    def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        return self.between(trial.x, self.complete(trial), theta)
