@@ -380,8 +380,8 @@ def picture(data: dict) -> None:
         axis.set(title=name, xlabel="error", ylabel="seconds" if name == "van der pol" else "")
         axis.invert_xaxis()
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncol=7, fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(RESULTS / "stiff.png", dpi=90)
 
 
