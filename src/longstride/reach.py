@@ -77,7 +77,8 @@ class Estimating:
         scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
-        self.power = stepper.order / max(stepper.shrinks - 1, 1)
+        if isinstance(stepper.shrinks, int):  # with an order of each sample, estimates are those of that order
+            self.power = stepper.order / max(stepper.shrinks - 1, 1)
         return torch.zeros_like(ok)
 
 
