@@ -77,8 +77,8 @@ class Estimating:
         scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
-        shrinks = float(torch.as_tensor(stepper.shrinks).max())  # the highest of those of the samples
-        self.power = stepper.order / max(shrinks - 1, 1)
+        if isinstance(stepper.shrinks, int):  # else orders, and estimates of them, are each sample's
+            self.power = stepper.order / max(stepper.shrinks - 1, 1)
         return torch.zeros_like(ok)
 
 
