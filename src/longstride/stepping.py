@@ -221,8 +221,8 @@ class Loop:
         stepper, longest = self.stepper, self.limits.max_step
         while True:
             left = c.end - c.s
-            # What two steps will do is not done in a long and a short one: at p = 5 that errs twice as much.
-            c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
+            if self.limits.on_budget == "stop":  # what two steps will do is not done in a long and a short one
+                c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
             if self.reach:
                 step = self.reach.lengthened(stepper, c, step, left, self._affordable(c))
