@@ -89,7 +89,8 @@ def differentiable(
     if not isinstance(way, Adjoint):
         plan = plan.mapped(ties.inner)
     chain = Chain(model.fields(cond, guidance), plan, noise)
-    return attached(chain, xs, _memory(way, chain, model.process), ties, callback)
+    (end,) = attached(chain, xs, _memory(way, chain, model.process), ties, callback)
+    return end
 
 
 def _memory(way: Way, chain: Chain, process: Process) -> Memory:
@@ -114,6 +115,7 @@ def _memory(way: Way, chain: Chain, process: Process) -> Memory:
     return Memory(
         frozenset({middle.last, *range(middle.first)}),
         lambda states, g, wanted: adjoint(
-            way, middle, chain.fields, {n: xs[-1] for n, (xs, _) in states.items()}, g, wanted, chain.noise
+            way, middle, chain.fields, {n: xs[-1] for n, (xs, _) in states.items()},
+            g[steps - 1][0], wanted, chain.noise,
         ),
     )
