@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import control, fields, gradients, grid, metrics, models, process
+from .brownian import Brownian
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -16,7 +17,7 @@ from .methods import list_methods
 from .models import load
 from .parallel import Parallel
 from .plan import Plan
-from .problem import ODE
+from .problem import ODE, SDE
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
@@ -28,7 +29,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ODE",
+    "SDE",
     "ArgumentError",
+    "Brownian",
     "Denoiser",
     "Event",
     "Guidance",

@@ -87,12 +87,12 @@ def adaptive(
     )
     if shared_step and events and len(x0) > 1:
         raise ArgumentError("events stop samples one by one: leave out shared_step")
-    tolerances = _tolerances(x0, rtol=rtol, atol=atol)
+    allowed = tolerances(x0, rtol=rtol, atol=atol)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start)
+        return at_once(x0, times, start)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
+    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *allowed)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
     loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
@@ -146,7 +146,7 @@ def _floats(what: str, values: Any) -> tuple[float, ...]:
     return tuple(finite(what, value) for value in values)
 
 
-def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
+def tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     """rtol, atol beside the state."""
     found = []
     for name, value in given.items():
@@ -166,7 +166,7 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
 
 
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
+def at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
     """An interval of length 0: the start."""
     ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
     none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)

@@ -146,16 +146,14 @@ class Brownian:
         return W[0], H[0]
 
     def between(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """W and H [n, *shape] of the intervals between n + 1 places that follow each other, [n + 1, B or 1].
+        """W and H [n, *shape] of the intervals between n + 1 places that follow each other, [n + 1, B or 1]."""
+        return self.changes(places, *self.at(places))
 
-        Of an interval of length 0 both are 0.
-        """
-        W, J = self.at(places)
+    def changes(self, places: Tensor, W: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
+        """The same from what `at` says of the places. Of an interval of length 0 both are 0."""
         h = places.diff(dim=0).double().mul_(self.unit)
-        h = h.view(*h.shape, *(1,) * (len(self.shape) - 1))
-        change = W.diff(dim=0)
-        mean = (J.diff(dim=0) - W[:-1] * h) / torch.where(h == 0, 1.0, h)
-        return change, mean - change / 2
+        h, change = h.view(*h.shape, *(1,) * (len(self.shape) - 1)), W.diff(dim=0)
+        return change, (J.diff(dim=0) - W[:-1] * h) / torch.where(h == 0, 1.0, h) - change / 2
 
     def at(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """W and its integral from `low` on, [n, *shape], at places [n, B or 1]."""

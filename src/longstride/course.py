@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,13 +17,15 @@ from .errors import SolveError
 from .integrate import said
 from .methods.sde import Scheme, State
 from .problem import SDE
+from .transpose import Kept
 
 
 class Bound:
     """An SDE as its steps see it. columns: whether g is [B, ..., m], to be multiplied by W [B, m]."""
 
-    def __init__(self, problem: SDE, columns: bool) -> None:
-        self.f, self.g, self.slope, self.ito = problem.f, problem.g, problem.slope, problem.interpretation == "ito"
+    def __init__(self, problem: SDE, columns: bool, differentiable: bool) -> None:
+        self.f, self.g, self.slope = problem.f, problem.g, problem.slope
+        self.ito, self.differentiable = problem.interpretation == "ito", differentiable
         self.push: Callable[[Tensor, Tensor, Tensor], Tensor] = _mixed if columns else torch.addcmul
 
 
@@ -31,6 +33,11 @@ def _mixed(x: Tensor, g: Tensor, z: Tensor) -> Tensor:
     """x + g z, g [B, ..., m], z [B, m]."""
     rows, m = len(x), g.shape[-1]
     return torch.baddbmm(x.reshape(rows, -1, 1), g.reshape(rows, -1, m), z[..., None]).view(x.shape)
+
+
+def beside(v: Tensor, like: Tensor) -> Tensor:
+    """v with as many dimensions as `like`, the first of them its own."""
+    return v.view(*v.shape, *(1,) * (like.ndim - v.ndim))
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,16 @@ class Leg:
 
 
 class Course(ABC):
-    """Steps of a scheme on an equation. Noise is drawn for several at once, and again when asked again."""
+    """Steps of a scheme on an equation, as `transpose.Steps`; noise is drawn for several of them at once.
+
+    save: the steps after which x is given out.
+    """
+
+    states = 1
 
     def __init__(self, name: str, scheme: Scheme, eq: Bound, like: Tensor, steps: int, numbers: int) -> None:
-        self.name, self.scheme, self.eq, self.like, self.steps = name, scheme, eq, like, steps
+        self.name, self.scheme, self.eq, self.like, self.steps = name, scheme, eq, like.detach(), steps
+        self.save = frozenset({steps - 1})
         self.each = max(1, AT_ONCE // max(1, numbers))
         self.block, self.legs = -1, list[Leg]()
 
@@ -67,44 +80,44 @@ class Course(ABC):
                 self.legs = self.drawn(first, min(first + self.each, self.steps))
         return self.legs[n % self.each]
 
-    def start(self, x: Tensor) -> State:
-        return self.scheme.start(self.eq, self.leg(0).s, x)
-
-    def step(self, n: int, state: State) -> State:
-        """The state after step n from that before it.
+    def step(self, n: int, kept: Kept) -> Kept:
+        """What step n makes of the state before it; the first one begins with x alone.
 
         Raises:
             SolveError: what f or g raised, with method, step and time.
         """
-        leg = self.leg(n)
+        leg, state = self.leg(n), tuple(kept[0])
         try:
+            if n == 0:
+                state = self.scheme.start(self.eq, leg.s, *state)
             out = self.scheme.step(self.eq, leg.s, leg.t, leg.h, state, leg.z)
         except Exception as error:
-            where = f"method {self.name}, step {n + 1} of {self.steps}, t = {float(leg.s.min()):.6g}"
-            raise SolveError(f"{where}: {said(error)}") from error
-        if leg.live is None:
-            return out
-        return tuple(torch.where(leg.live, new, old) for new, old in zip(out, state, strict=True))
+            raise SolveError(f"{self.where(n)}: {said(error)}") from error
+        if leg.live is not None:
+            out = tuple(torch.where(leg.live, new, old) for new, old in zip(out, state, strict=True))
+        return out, ()
 
-    def undo(self, n: int, state: State) -> State:
-        """The state before step n from that after it, by the step back of a reversible scheme."""
-        leg = self.leg(n)
-        return self.scheme.step(self.eq, leg.t, leg.s, -leg.h, state, tuple(-z for z in leg.z))
+    def look(self, n: int, kept: Kept) -> tuple[Kept, Sequence[Tensor]]:
+        out = self.step(n, kept)
+        return out, out[0][:1] if n in self.save else ()
 
-    @torch.no_grad()
-    def go(self, state: State, a: int, b: int) -> State:
-        """From the state before step a to that before step b."""
-        for n in range(a, b):
-            state = self.step(n, state)
-        return state
+    def where(self, n: int) -> str:
+        return f"method {self.name}, step {n + 1} of {self.steps}, t = {float(self.leg(n).s.min()):.6g}"
+
+    def undone(self, state: State) -> Iterator[tuple[int, Kept]]:
+        """(n, state before step n) for falling n from the state at the end, by steps back of a reversible one."""
+        for n in reversed(range(self.steps)):
+            leg = self.leg(n)
+            with torch.no_grad():
+                state = self.scheme.step(self.eq, leg.t, leg.s, -leg.h, state, tuple(-z for z in leg.z))
+            yield n, (state if n else state[:1], ())
 
     def legs_of(
         self, clock: tuple[Sequence[Tensor], ...], lengths: Tensor, W: Tensor, H: Tensor | None
     ) -> list[Leg]:
         """Legs from s, t and h of each, with the noise that the scheme makes of W and H, [n, B, ...]."""
         H = None if H is None else H.to(self.like)
-        lengths = lengths.to(self.like).view(*lengths.shape, *(1,) * (W.ndim - lengths.ndim))
-        z = self.scheme.noise(self.eq.ito, lengths, W.to(self.like), H)
+        z = self.scheme.noise(self.eq.ito, beside(lengths.to(self.like), W), W.to(self.like), H)
         parts = zip(*clock, zip(*(v.unbind(0) for v in z), strict=True), strict=True)
         return [Leg(s, t, h, z, live) for s, t, h, live, z in parts]
 
@@ -141,7 +154,7 @@ class Even(Course):
             return source.between(source.place(self.times[a : b + 1])[:, None])
         backward = self.times[0] > self.times[-1]
         W, H = source.increments(*((self.steps - b, self.steps - a) if backward else (a, b)), area)
-        scale = lengths.abs().sqrt().view(-1, *(1,) * len(source.shape))
+        scale = beside(lengths.abs().sqrt(), W)
         W, H = W * scale, None if H is None else H * (scale / 12**0.5)
         return (-W.flip(0), None if H is None else H.flip(0)) if backward else (W, H)
 
@@ -161,6 +174,5 @@ class Own(Course):
         steps = places.diff(dim=0)
         # Who has come to its end waits: a step of a unit without noise is taken, and is not used.
         lengths = torch.where(steps == 0, 1, steps).double() * path.unit
-        beside = (*steps.shape, *(1,) * (self.like.ndim - 1))
-        clock = told[:-1], told[1:], lengths.to(self.like).view(beside).unbind(), (steps != 0).view(beside).unbind()
-        return self.legs_of(clock, lengths, *path.between(places))
+        h, live = (beside(v, self.like[None]).unbind() for v in (lengths.to(self.like), steps != 0))
+        return self.legs_of((told[:-1], told[1:], h, live), lengths, *path.between(places))

@@ -18,7 +18,7 @@ from .events import Crossings
 from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
-from .problem import ODE
+from .problem import ODE, SDE
 
 Callback = Callable[[int, float, Tensor], Any]
 
@@ -195,7 +195,7 @@ def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
 
 
 def solve(
-    problem: ODE,
+    problem: ODE | SDE,
     x0: Tensor,
     *,
     t: tuple[float, float] | None = None,
@@ -213,6 +213,7 @@ def solve(
     With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
     With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are
     those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
 
     Args:
         x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
@@ -224,6 +225,14 @@ def solve(
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if isinstance(problem, SDE):
+        from .sde import solve_sde  # it builds on Solution, above
+
+        if plan is not None or callback is not None:
+            raise ArgumentError("plan= and callback= are not for an SDE: give method= and save_at=")
+        return solve_sde(
+            problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
+        )
     if plan is not None:
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
@@ -233,36 +242,44 @@ def solve(
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
         return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
+    check_state(x0)
+    times, marks = stops(t, dt, steps, save_at)
+    if len(times) == 1:
+        raise ArgumentError(f"nothing to integrate: t = {t}")
+    method = method or "rk4"
+    plan = plan_problem(problem, times, method, **options)
+    wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
+    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
+        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
+    if marks[0] == times[0]:
+        found = [x0, *found]
+    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+
+
+def stops(
+    t: tuple[float, float] | None, dt: float | None, steps: int, save_at: Sequence[float] | None
+) -> tuple[list[float], list[float]]:
+    """The ends of equal steps over t that meet the times of save_at, and these; see `solve`."""
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
-    method = method or "rk4"
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
-    check_state(x0)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
     marks = [end] if save_at is None else [finite("save_at", s) for s in save_at]
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
-    stops = [start, *(m for m in marks if m != start)]
+    turns = [start, *(m for m in marks if m != start)]
     forward = end > start
-    if any((b <= a) if forward else (b >= a) for a, b in pairwise(stops)) or (
-        stops[-1] > end if forward else stops[-1] < end
+    if any((b <= a) if forward else (b >= a) for a, b in pairwise(turns)) or (
+        turns[-1] > end if forward else turns[-1] < end
     ):
         raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
     times = [start]
-    for a, b in pairwise(stops):
+    for a, b in pairwise(turns):
         n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
         times += [a + (b - a) * i / n for i in range(1, n)] + [b]
-    if len(times) == 1:
-        raise ArgumentError(f"nothing to integrate: t = {t}")
-    plan = plan_problem(problem, times, method, **options)
-    wanted = {times.index(stop) - 1 for stop in stops[1:]}
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
-    if marks[0] == start:
-        found = [x0, *found]
-    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+    return times, marks
 
 
 def check_state(x0: Tensor) -> None:

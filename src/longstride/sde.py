@@ -1,13 +1,15 @@
 """Solving an SDE: what is asked, checked and given back.
 
 Noise that multiplies g(t, x) is no weight of a plan, so this is a loop of its own beside the core. The steps
-of a run make a `Course`: equal ones are known before it, others are chosen as it goes (`sde_adaptive`).
+of a run make a `Course`: equal ones are known before it, others are chosen as it goes (`sde_adaptive.py`).
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,14 +17,16 @@ from torch import Tensor
 
 from .adaptive import at_once
 from .brownian import Brownian, Independent
-from .course import Bound, Course, Even
-from .errors import ArgumentError, SolveError, finite, unknown
-from .gradients import Way, way_of
+from .course import Bound, Course, Even, Own
+from .errors import ArgumentError, SolveError, unknown
+from .gradients import Checkpoint, Reverse, Way, way_of
 from .integrate import Solution, Stats, check_state, said, stops
-from .methods.sde import Scheme, State, scheme
+from .methods.sde import Scheme, scheme
 from .noise import seed_of
 from .problem import SDE
-from .sde_gradients import attached
+from .recall import places, recall
+from .sde_adaptive import Asked, steps_chosen
+from .transpose import Given, Kept, leaves, tied, transposed
 
 
 def solve_sde(
@@ -37,20 +41,23 @@ def solve_sde(
     seed: int | torch.Generator = 0,
     brownian: Brownian | None = None,
     grad: bool | str | Way = True,
+    raise_on_failure: bool = False,
     **options: Any,
 ) -> Solution:
     """Integrate an SDE over t = (start, end), in equal steps or in steps that keep a tolerance.
 
     Args:
-        x0: [B, ...], real.  method: of `longstride.methods.sde.SCHEMES`; default the one of the highest order.
-        dt or steps: as in `ls.solve`; without either samples step on their own, see `sde_adaptive.Own`.
+        x0: [B, ...], real.  method: one of `longstride.methods.sde.SCHEMES` that fits the noise and the
+            integral; default the one of the highest strong order.
+        dt or steps: as in `ls.solve`. Without either samples step on their own, see `sde_adaptive.Asked`
+            for the arguments of that.
         seed: sample i gets the same noise whatever the batch.  brownian: a path to follow instead, so that
-            runs with other steps and other methods see the same one. Without one the noise of equal steps
-            belongs to these steps; that of others is a path over t.
-        grad: True: backpropagation through the steps; "checkpoint" keeps some states and makes the others
-            again from the seed; "reverse" undoes the steps of `reversible_heun`. The last two remember
-            little; all give the same gradient, to x0 and whatever f and g close over.
-        options: without dt and steps, rtol, atol, controller and the limits of `adaptive`.
+            runs with other steps and other methods see the same one. Without it the noise of equal steps
+            belongs to the number of the step, and that of others is a path over t.
+        grad: True: backpropagation through the steps. "checkpoint": some states are kept and the others made
+            again from the seed. "reverse": the steps of `reversible_heun` are undone. All give the same
+            gradient to x0 and to what f and g close over.
+        raise_on_failure: raise a SolveError where x becomes NaN or infinite, instead of a status.
 
     Backward, t = (1, 0), the path is run back: its increments change sign. Ito's integral has no such way.
 
@@ -63,32 +70,152 @@ def solve_sde(
     if x0.is_complex():
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
-    if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
-    if end < start and problem.interpretation == "ito" and problem.noise != "additive":
+    equal, way = dt is not None or steps != 0, way_of(grad)
+    times, marks = stops(t, dt, steps if equal else 1, save_at)
+    start, end = times[0], times[-1]
+    _refused(problem, name, rule, way, end < start, equal, options)
+    asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)
+    if start == end or not x0.numel():
+        return at_once(x0, tuple(marks), start)
+    x0 = x0.contiguous()
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        eq, noise = _bound(problem, x0, start, name, own=not equal)
+        shape, span = (len(x0), *noise), (min(start, end), max(start, end))
+        if brownian is not None:
+            _fits(brownian, shape, span)
+        if asked is None:
+            source = brownian or Independent(shape, seed_of(seed), x0.device)
+            found = _in_equal_steps(Even(name, rule, eq, x0, times, source), x0, tuple(marks), way)
+        else:
+            path = brownian or Brownian(shape, span, seed_of(seed), x0.device)
+            with torch.no_grad():
+                found, grid, counts = steps_chosen(asked, eq, x0, tuple(marks), start, path)
+            if eq.differentiable and torch.is_grad_enabled() and len(grid) > 1:
+                x = through(Own(name, rule, eq, x0, grid, path), x0, counts, way)
+                found = replace(found, x=torch.where(found.x.isnan(), found.x, x))
+    found.stats.seconds = time.perf_counter() - began
+    failed = [i for i, message in enumerate(found.message) if message]
+    if raise_on_failure and failed:
+        raise SolveError(f"{len(failed)} of {len(x0)} samples failed; {found.message[failed[0]]}")
+    return found
+
+
+def _refused(
+    problem: SDE, name: str, rule: Scheme, way: Way | None, backward: bool, equal: bool, options: dict[str, Any]
+) -> None:
+    if backward and problem.interpretation == "ito" and problem.noise != "additive":
         raise ArgumentError(
             'Ito\'s integral does not run backward: convert with problem.to("stratonovich"), or give t upward'
         )
-    way = way_of(grad)
-    if start == end or not x0.numel():
-        return at_once(x0, (end,) * max(1, len(save_at or ())), start)
-    equal = dt is not None or steps
     if equal and options:
-        raise unknown("argument of a run in equal steps", next(iter(options)), ("seed", "brownian", "save_at"))
-    if equal:
-        times, marks = stops(t, dt, steps, save_at)
-    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
-        eq, shape, differentiable = bound(problem, x0, start, name, own=not equal)
-    source = _source(brownian, (len(x0), *shape), (min(t), max(t)), seed, bool(equal), x0)
-    if not equal:
-        from .sde_adaptive import adaptive_sde
+        raise unknown("argument of a run in equal steps", next(iter(options)), ("brownian", "save_at", "seed"))
+    if isinstance(way, Reverse) and not (rule.reversible and equal):
+        raise ArgumentError("grad='reverse' undoes equal steps of reversible_heun: take these, or 'checkpoint'")
+    if not isinstance(way, Checkpoint | Reverse | None):
+        raise ArgumentError("grad= of an SDE is True, False, 'checkpoint' or 'reverse'")
 
-        assert isinstance(source, Brownian)
-        return adaptive_sde(name, rule, eq, x0, (start, end), save_at, source, way if differentiable else False, began, **options)
-    course = Even(name, rule, eq, x0, times, source)
-    ends = [times.index(m) for m in marks]
-    x = run(course, x0, ends, way if differentiable else False)
-    nfe = 2 + len(course) * sum(rule.evaluations) + 2 * rule.reversible
-    stats = Stats(nfe, nfe, len(course), time.perf_counter() - began, nfe)
-    return _solution(course, x0, x, tuple(marks), stats)
+
+def _fits(path: Brownian, shape: tuple[int, ...], span: tuple[float, float]) -> None:
+    if path.shape != shape:
+        raise ArgumentError(f"brownian has shape {path.shape}; x0 and g take {shape}")
+    if not path.span[0] <= span[0] <= span[1] <= path.span[1]:
+        raise ArgumentError(f"t from {span[0]} to {span[1]} leaves the span {path.span} of brownian")
+
+
+def _bound(problem: SDE, x0: Tensor, start: float, name: str, own: bool) -> tuple[Bound, tuple[int, ...]]:
+    """The equation as its steps see it, and the shape of a sample's noise, from f and g at the start."""
+    t = torch.full((len(x0),) if own else (), start, dtype=x0.dtype, device=x0.device)
+    try:
+        values = {"f": problem.f(t, x0), "g": problem.g(t, x0)}
+    except Exception as error:
+        raise SolveError(f"method {name}, t = {start:.6g}: {said(error)}") from error
+    shape, noise, g = x0.shape, problem.noise, values["g"]
+    wide = isinstance(g, Tensor) and g.ndim == x0.ndim + 1
+    columns = noise == "general" or (noise == "additive" and wide)
+    expected = {"f": shape, "g": (*shape, g.shape[-1] if wide else "m") if columns else shape}
+    for what, value in values.items():
+        if not isinstance(value, Tensor) or value.dtype != x0.dtype or value.shape != expected[what]:
+            is_ = f"{value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise SolveError(
+                f"{what} returned {is_} for x of {x0.dtype}, {tuple(shape)} and {noise} noise: "
+                f"return {x0.dtype}, {tuple(expected[what])}"
+            )
+    differentiable = x0.requires_grad or any(value.requires_grad for value in values.values())
+    each = g.shape[-1:] if columns else (1,) * (x0.ndim - 1) if noise == "scalar" else shape[1:]
+    return Bound(problem, columns, differentiable), tuple(each)
+
+
+def _in_equal_steps(course: Even, x0: Tensor, marks: tuple[float, ...], way: Way | None) -> Solution:
+    times, batch = course.times, len(x0)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and course.eq.differentiable):
+        x = through(course, x0, [times.index(mark) for mark in marks], way)
+    rule = course.scheme
+    nfe = 2 + 2 * rule.reversible + len(course) * sum(rule.evaluations)
+    stats = Stats(nfe, nfe, len(course), 0.0, nfe)
+    stopped, x_end, message = torch.full((batch,), len(course)), x[-1].detach(), ("",) * batch
+    if not bool(x_end.isfinite().all()):
+        stopped, x_end = _watched(course, x0)
+        here = stopped.to(x.device).view(-1, *(1,) * (x.ndim - 2))
+        x = torch.stack([v.where(times.index(m) <= here, math.nan) for v, m in zip(x, marks, strict=True)])
+        message = tuple(
+            "" if n == len(course) else f"{course.where(n)}: x becomes NaN or infinite; check f and g there, or "
+            "take smaller steps" for n in stopped.tolist()
+        )  # fmt: skip
+    status = tuple("non_finite" if m else "reached" for m in message)
+    t_end = torch.tensor(times, dtype=torch.float64)[stopped].to(x.device)
+    return Solution(x, marks, status, stats, t_end, x_end, (), message)
+
+
+@torch.no_grad()
+def _watched(course: Course, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """How many steps each sample came through finite [B], and its state then: the run, looked at."""
+    kept: Kept = ((x0,), ())
+    x = x0
+    alive = x0.isfinite().flatten(1).all(1)
+    steps = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+    for n in range(len(course)):
+        kept = course.step(n, kept)
+        alive = alive & kept[0][0].isfinite().flatten(1).all(1)
+        x = torch.where(alive.view(-1, *(1,) * (x0.ndim - 1)), kept[0][0], x)
+        steps = steps + alive
+    return steps.cpu(), x
+
+
+def through(course: Course, x0: Tensor, counts: Sequence[int], way: Way | None) -> Tensor:
+    """x [len(counts), *x0.shape] after as many steps, differentiable in the way that is asked for."""
+    course.save = frozenset(n - 1 for n in counts if n)
+    steps, given, held, found = len(course), dict[int, Sequence[Tensor]](), dict[int, Kept](), dict[int, Tensor]()
+    direct = way is None or not torch.is_grad_enabled()
+    keep, pull = _memory(course, way)
+    kept: Kept = ((x0 if direct else x0.detach(),), ())
+    for n in range(steps):
+        if not direct and n in keep:
+            held[n] = kept
+        kept, given[n] = course.look(n, kept)
+        if not direct:
+            found |= leaves(kept[0])
+            kept, given[n] = (tuple(v.detach() for v in kept[0]), ()), [v.detach() for v in given[n]]
+    if not direct and steps in keep:
+        held[steps] = kept
+    values = [v for part in given.values() for v in part]
+    if not direct:
+        wanted = list(found.values())
+        values = tied(given, held, pull, wanted, [x0, *wanted])
+    return torch.stack(([x0] if not counts[0] else []) + values)
+
+
+def _memory(course: Course, way: Way | None) -> Any:
+    """The steps before which the state is kept, and what makes gradients of that."""
+    steps = len(course)
+    if isinstance(way, Reverse):
+
+        def undo(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+            return transposed(course, course.undone(tuple(states[steps][0])), g, wanted)
+
+        return {steps}, undo
+    held = isinstance(way, Checkpoint) and way.memory or math.ceil(2 * math.sqrt(steps))
+
+    def again(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+        return transposed(course, recall(states, course, held), g, wanted)
+
+    return {0, *places(0, steps, held - 1)}, again

@@ -93,16 +93,19 @@ def milstein(eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z: State
 
 def _platen_noise(ito: bool, h: Size, W: Tensor, H: Tensor | None) -> State:
     W, twice = _double(ito, h, W, H)
-    second = twice / abs(h) ** 0.5
+    second = twice / h**0.5
     return W - second, second
 
 
 def platen(eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z: State) -> State:
-    """Milstein's with g'g = (g(x + h f + sqrt(h) g) - g)/sqrt(h)."""
+    """Milstein's with g'g = (g(x + h f + sqrt(h) g) - g)/sqrt(h).
+
+    What that leaves out is multiplied by W^2 - h, which is 0 on the average; W^2 is not.
+    """
     (x,) = state
     f, g = eq.f(s, x), eq.g(s, x)
     there = drift(x, f, h)
-    ahead = eq.g(s, drift(there, g, abs(h) ** 0.5))
+    ahead = eq.g(s, drift(there, g, h**0.5))
     return (eq.push(eq.push(there, g, z[0]), ahead, z[1]),)
 
 
@@ -265,7 +268,7 @@ SMOOTH = {"diagonal": 1.5, "scalar": 1.5}
 SCHEMES = {
     "euler_maruyama": Scheme(euler_maruyama, ROUGH, (ITO,), (1, 1), "Maruyama 1955"),
     "milstein": Scheme(milstein, COMMUTING, INTERPRETATIONS, (1, 1), "Milstein 1974", noise=_double),
-    "platen": Scheme(platen, COMMUTING, INTERPRETATIONS, (1, 2), "Kloeden and Platen 1992, 11.1",
+    "platen": Scheme(platen, COMMUTING, (ITO,), (1, 2), "Kloeden and Platen 1992, 11.1",
                      noise=_platen_noise),
     "heun": Scheme(heun, EVEN, (STRATONOVICH,), (2, 2), "Ruemelin 1982"),
     "midpoint": Scheme(midpoint, EVEN, (STRATONOVICH,), (2, 2), "Kloeden and Platen 1992"),
