@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,11 @@ from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE
 
+if TYPE_CHECKING:
+    from .differentiable import Way
+
 Callback = Callable[[int, float, Tensor], Any]
+Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Solution:
     """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost.
 
     Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
-    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
+    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did;
+    penalty [B], where one was asked for.
     """
 
     x: Tensor
@@ -57,6 +62,7 @@ class Solution:
     x_end: Tensor | None = None
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
+    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -198,14 +204,14 @@ def solve(
     problem: ODE | SDE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None = None,
+    t: tuple[Time, Time] | None = None,
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[Time] | Tensor | None = None,
     plan: Plan | None = None,
     callback: Callback | None = None,
-    grad: bool = True,
+    grad: bool | str | Way = True,
     **options: Any,
 ) -> Solution:
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
@@ -220,7 +226,11 @@ def solve(
             is shortened so that the saved times are hit exactly.
         save_at: monotone times inside t at which the state is kept; default the end alone.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
+        grad: how gradients are made: True, by torch's own graph; in one of the ways of `differentiable.WAYS`,
+            which remember little: "checkpoint", "reverse", "adjoint"; False, not at all.
         options: of the method.
+
+    Times that are tensors are differentiated by.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
@@ -246,18 +256,22 @@ def solve(
     times, marks = stops(t, dt, steps, save_at)
     if len(times) == 1:
         raise ArgumentError(f"nothing to integrate: t = {t}")
-    method = method or "rk4"
-    plan = plan_problem(problem, times, method, **options)
+    plan = plan_problem(problem, times, method or "rk4", **options)
     wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
-    if marks[0] == times[0]:
-        found = [x0, *found]
-    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+    from .differentiable import Flow
+
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        flow = Flow(problem.rate, shared=True)
+        x0 = flow.moved(x0, t[0], ahead=-1.0)
+        found, stats = _made(problem, plan, x0, callback, grad, wanted)
+        x = torch.stack([x0, *found] if marks[0] == times[0] else found)
+        x = flow.saved(x, t[1:] if save_at is None else save_at, x0)
+    stats.nfe += flow.evaluations
+    return Solution(x, tuple(marks), ("done",) * len(x0), stats)
 
 
 def stops(
-    t: tuple[float, float] | None, dt: float | None, steps: int, save_at: Sequence[float] | None
+    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | None
 ) -> tuple[list[float], list[float]]:
     """The ends of equal steps over t that meet the times of save_at, and these; see `solve`."""
     if dt is not None and steps:
@@ -265,8 +279,8 @@ def stops(
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
-    marks = [end] if save_at is None else [finite("save_at", s) for s in save_at]
+    start, end = moments("t", t)
+    marks = [end] if save_at is None else moments("save_at", save_at)
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     turns = [start, *(m for m in marks if m != start)]
@@ -282,13 +296,33 @@ def stops(
     return times, marks
 
 
+def _made(
+    problem: ODE, plan: Plan, x0: Tensor, callback: Callback | None, grad: Any, save: set[int] | None = None
+) -> tuple[list[Tensor], Stats]:
+    """`run`, with gradients in the way asked for."""
+    from .differentiable import WAYS, planned
+    from .gradients import way_of
+
+    way = way_of(grad, WAYS)
+    if way is None or not torch.is_grad_enabled():
+        return run(plan_fields(problem, plan), plan, x0, callback=callback, save=save)
+    began = time.perf_counter()
+    found = planned(problem, plan, x0, save or {len(plan.steps) - 1}, way, callback)
+    return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
+
+
+def moments(what: str, values: Any) -> list[float]:
+    """Times as floats, of numbers and tensors without dimensions."""
+    return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
+
+
 def check_state(x0: Tensor) -> None:
     if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
         raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
 
 
 def _planned(
-    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: bool
+    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: Any, others: bool
 ) -> Solution:
     if others:
         raise ArgumentError(
@@ -296,6 +330,6 @@ def _planned(
         )
     plan.demand({})
     check_state(x0)
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        found, stats = _made(problem, plan, x0, callback, grad)
     return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)

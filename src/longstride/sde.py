@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adaptive import at_once
 from .brownian import Brownian, Independent
 from .course import Bound, Course, Even, Own
 from .errors import ArgumentError, SolveError, unknown
@@ -76,7 +75,9 @@ def solve_sde(
     _refused(problem, name, rule, way, end < start, equal, options)
     asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)
     if start == end or not x0.numel():
-        return at_once(x0, tuple(marks), start)
+        ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
+        x, status, said_ = torch.stack([x0] * len(marks)), ("reached",) * len(x0), ("",) * len(x0)
+        return Solution(x, tuple(marks), status, Stats(), ends, x0, (), said_)
     x0 = x0.contiguous()
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         eq, noise = _bound(problem, x0, start, name, own=not equal)

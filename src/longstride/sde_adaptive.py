@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adaptive import tolerances
+from .adaptive import _tolerances
 from .brownian import DEPTH, Brownian
 from .control import PI, Controller
 from .course import Bound, beside
@@ -65,7 +65,7 @@ class Asked:
                 f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their error it "
                 "may go to another limit; give dt= or steps=, or take a method of order 1"
             )
-        allowed = tolerances(x0, rtol=options.get("rtol", 1e-3), atol=options.get("atol", 1e-4))
+        allowed = _tolerances(x0, rtol=options.get("rtol", 1e-3), atol=options.get("atol", 1e-4))
         return cls(name, rule, order, *allowed, options.get("controller") or PI(safety=0.7), Limits(**limits))
 
 

@@ -26,6 +26,7 @@ from .plan import Plan
 
 Kept = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
 Given = Mapping[int, Sequence[Tensor | None]]  # by the number of a step: what belongs to what it gives out
+Pull = Callable[[dict[int, Kept], Given, Sequence[Tensor]], list[Tensor | None]]
 
 
 class Steps(Protocol):
@@ -89,7 +90,7 @@ class Memory:
     """
 
     keep: frozenset[int]
-    pull: Callable[[dict[int, Kept], Given, Sequence[Tensor]], list[Tensor | None]]
+    pull: Pull
 
 
 class Ties:
@@ -133,32 +134,32 @@ def attached(
         run(chain.fields, plan, [x.detach() for x in xs], chain.noise)  # says where
     others = [leaf for leaf in found.values() if all(leaf is not t for t in ties.inside)]
     wanted = [*ties.inside, *others]
-    return tied(given, held, memory, wanted, [*xs, *ties.outside, *others])
+    return tied(given, held, memory.pull, wanted, [*xs, *ties.outside, *others])
 
 
 def tied(
     given: Mapping[int, Sequence[Tensor]],
     held: dict[int, Kept],
-    memory: Memory,
+    pull: Pull,
     wanted: Sequence[Tensor],
     inputs: Sequence[Tensor],
 ) -> list[Tensor]:
-    """The tensors of `given` as functions of `inputs`, whose gradient `memory` makes of what is held."""
+    """The tensors of `given` as functions of `inputs`, whose gradient `pull` makes of what is held."""
     values = [v for part in given.values() for v in part]
     if not torch.is_grad_enabled() or not values or not any(t.requires_grad for t in inputs):
         return values
     counts = {n: len(part) for n, part in given.items()}
     sizes = {n: (len(xs), len(fs)) for n, (xs, fs) in held.items()}
 
-    def pull(saved: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def backward(saved: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor | None]:
         rest, states = iter(saved), dict[int, Kept]()
         for n, (a, b) in sizes.items():
             states[n] = list(islice(rest, a)), list(islice(rest, b))
         cotangents = iter(g)
-        return memory.pull(states, {n: list(islice(cotangents, k)) for n, k in counts.items()}, wanted)
+        return pull(states, {n: list(islice(cotangents, k)) for n, k in counts.items()}, wanted)
 
     saved = [v for xs, fs in held.values() for v in (*xs, *fs)]
-    return list(_Attached.apply(pull, values, saved, *inputs))
+    return list(_Attached.apply(backward, values, saved, *inputs))
 
 
 class _Attached(torch.autograd.Function):
