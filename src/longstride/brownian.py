@@ -141,12 +141,12 @@ class Brownian:
 
     def __call__(self, a: float | Tensor, b: float | Tensor) -> tuple[Tensor, Tensor]:
         """W and H on [a, b], [*shape] in float64; a and b: numbers, or one for each sample [B]."""
-        ends = [self.place(t).expand(self.shape[0]) for t in (a, b)]
+        ends = [self.place(torch.as_tensor(t)).expand(self.shape[0]) for t in (a, b)]
         W, H = self.between(torch.stack(ends))
         return W[0], H[0]
 
     def between(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """W and H [n, *shape] of the intervals between n + 1 places that follow each other, [n + 1, B or 1]."""
+        """W and H [n, *shape] of the intervals between places [n + 1, B or 1] that follow each other."""
         return self.changes(places, *self.at(places))
 
     def changes(self, places: Tensor, W: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +199,8 @@ def _added(weights: Pairs, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]
     """W and its integral from weights [..., B or 1] of two normals [..., B, size]."""
     (z_w, n_w), (z_j, n_j) = weights
     Z, N = pair
-    return tuple((z[..., None] * Z).add_(n[..., None] * N) for z, n in ((z_w, n_w), (z_j, n_j)))
+    W, J = ((z[..., None] * Z).add_(n[..., None] * N) for z, n in ((z_w, n_w), (z_j, n_j)))
+    return W, J
 
 
 def _root(theta: Tensor) -> Pairs:
@@ -214,4 +215,7 @@ def _wavelets(theta: Tensor, d: Tensor) -> Pairs:
     p, root = 1 - (2 * theta - 1).abs(), d.sqrt()
     square, long = p * p, d * d.sqrt()
     in_W = root / 4 * (3 * square - 2 * p), sign * (0.75**0.5 * root) * (p - square)
-    return in_W, (sign * (long / 8) * (square * p - square), 0.1875**0.5 * long * (square / 2 - square * p / 3))
+    return in_W, (
+        sign * (long / 8) * (square * p - square),
+        0.1875**0.5 * long * (square / 2 - square * p / 3),
+    )

@@ -29,7 +29,7 @@ class Controller(Protocol):
 
     def start(self, ones: Tensor) -> History: ...
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]: ...
+    def control(self, ratio: Tensor, history: History, power: float) -> tuple[Tensor, Tensor, History]: ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Filter:
     def start(self, ones: Tensor) -> History:
         return (ones,) * (len(self.betas) - 1)
 
-    def control(self, ratio: Tensor, history: History, power: int) -> tuple[Tensor, Tensor, History]:
+    def control(self, ratio: Tensor, history: History, power: float) -> tuple[Tensor, Tensor, History]:
         accept = ratio <= 1.0
         factor = ratio.pow(-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):

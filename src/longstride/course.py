@@ -1,4 +1,4 @@
-"""The steps of a run of an SDE, once they are chosen: any of them can be taken, again or backward, from the seed."""
+"""The steps of a run of an SDE, once they are chosen: each can be taken again, or back, from the seed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Course(ABC):
         return f"method {self.name}, step {n + 1} of {self.steps}, t = {float(self.leg(n).s.min()):.6g}"
 
     def undone(self, state: State) -> Iterator[tuple[int, Kept]]:
-        """(n, state before step n) for falling n from the state at the end, by steps back of a reversible one."""
+        """(n, state before step n) for falling n from the state at the end, by steps of a reversible one."""
         for n in reversed(range(self.steps)):
             leg = self.leg(n)
             with torch.no_grad():
@@ -113,13 +113,22 @@ class Course(ABC):
             yield n, (state if n else state[:1], ())
 
     def legs_of(
-        self, clock: tuple[Sequence[Tensor], ...], lengths: Tensor, W: Tensor, H: Tensor | None
+        self,
+        times: Sequence[Tensor],
+        steps: Sequence[Any],
+        lengths: Tensor,
+        noise: tuple[Tensor, Tensor | None],
+        live: Sequence[Tensor | None],
     ) -> list[Leg]:
-        """Legs from s, t and h of each, with the noise that the scheme makes of W and H, [n, B, ...]."""
-        H = None if H is None else H.to(self.like)
-        z = self.scheme.noise(self.eq.ito, beside(lengths.to(self.like), W), W.to(self.like), H)
-        parts = zip(*clock, zip(*(v.unbind(0) for v in z), strict=True), strict=True)
-        return [Leg(s, t, h, z, live) for s, t, h, live, z in parts]
+        """Legs between times, with the noise that the scheme makes of W and H [n, B, ...].
+
+        steps: the lengths, as they multiply f.
+        """
+        W, H = (None if v is None else v.to(self.like) for v in noise)
+        assert W is not None
+        made = self.scheme.noise(self.eq.ito, beside(lengths.to(self.like), W), W, H)
+        z = zip(*(v.unbind(0) for v in made), strict=True)
+        return [Leg(*parts) for parts in zip(times[:-1], times[1:], steps, z, live, strict=True)]
 
 
 class Even(Course):
@@ -146,7 +155,7 @@ class Even(Course):
         told = torch.tensor(times, dtype=self.like.dtype, device=self.like.device).unbind()
         h = [t - s for s, t in pairwise(times)]
         lengths = torch.tensor(h, dtype=torch.float64, device=self.like.device)[:, None]
-        return self.legs_of((told[:-1], told[1:], h, [None] * (b - a)), lengths, *self._noise(a, b, lengths))
+        return self.legs_of(told, h, lengths, self._noise(a, b, lengths), [None] * (b - a))
 
     def _noise(self, a: int, b: int, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
         source, area = self.source, self.scheme.area
@@ -175,4 +184,4 @@ class Own(Course):
         # Who has come to its end waits: a step of a unit without noise is taken, and is not used.
         lengths = torch.where(steps == 0, 1, steps).double() * path.unit
         h, live = (beside(v, self.like[None]).unbind() for v in (lengths.to(self.like), steps != 0))
-        return self.legs_of((told[:-1], told[1:], h, live), lengths, *path.between(places))
+        return self.legs_of(told, h, lengths, path.between(places), live)

@@ -254,7 +254,7 @@ def solve(
         return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
     check_state(x0)
     times, marks = stops(t, dt, steps, save_at)
-    if len(times) == 1:
+    if t is None or len(times) == 1:
         raise ArgumentError(f"nothing to integrate: t = {t}")
     plan = plan_problem(problem, times, method or "rk4", **options)
     wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
@@ -271,7 +271,7 @@ def solve(
 
 
 def stops(
-    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | None
+    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | Tensor | None
 ) -> tuple[list[float], list[float]]:
     """The ends of equal steps over t that meet the times of save_at, and these; see `solve`."""
     if dt is not None and steps:

@@ -125,4 +125,6 @@ class SDE:
             grad(pulled, w, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
             for v in columns
         ]
-        return pushed[0] if self.noise == "scalar" else sum(p[..., j] for j, p in enumerate(pushed))
+        if self.noise == "scalar":
+            return pushed[0]
+        return torch.stack([p[..., j] for j, p in enumerate(pushed)]).sum(0)

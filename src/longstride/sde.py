@@ -18,28 +18,28 @@ from torch import Tensor
 from .brownian import Brownian, Independent
 from .course import Bound, Course, Even, Own
 from .errors import ArgumentError, SolveError, unknown
-from .gradients import Checkpoint, Reverse, Way, way_of
-from .integrate import Solution, Stats, check_state, said, stops
+from .gradients import Reverse, way_of
+from .integrate import Solution, Stats, Time, check_state, said, stops
 from .methods.sde import Scheme, scheme
 from .noise import seed_of
 from .problem import SDE
-from .recall import places, recall
 from .sde_adaptive import Asked, steps_chosen
-from .transpose import Given, Kept, leaves, tied, transposed
+from .sde_gradients import WAYS, Way, through
+from .transpose import Kept
 
 
 def solve_sde(
     problem: SDE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None,
+    t: tuple[Time, Time] | None,
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[Time] | Tensor | None = None,
     seed: int | torch.Generator = 0,
     brownian: Brownian | None = None,
-    grad: bool | str | Way = True,
+    grad: Any = True,
     raise_on_failure: bool = False,
     **options: Any,
 ) -> Solution:
@@ -69,7 +69,10 @@ def solve_sde(
     if x0.is_complex():
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
-    equal, way = dt is not None or steps != 0, way_of(grad)
+    equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
+    given = [*(t or ()), *(() if save_at is None else save_at)]
+    if any(isinstance(v, Tensor) and v.requires_grad for v in given):
+        raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
     times, marks = stops(t, dt, steps if equal else 1, save_at)
     start, end = times[0], times[-1]
     _refused(problem, name, rule, way, end < start, equal, options)
@@ -102,18 +105,26 @@ def solve_sde(
 
 
 def _refused(
-    problem: SDE, name: str, rule: Scheme, way: Way | None, backward: bool, equal: bool, options: dict[str, Any]
+    problem: SDE,
+    name: str,
+    rule: Scheme,
+    way: Way | None,
+    backward: bool,
+    equal: bool,
+    options: dict[str, Any],
 ) -> None:
     if backward and problem.interpretation == "ito" and problem.noise != "additive":
         raise ArgumentError(
             'Ito\'s integral does not run backward: convert with problem.to("stratonovich"), or give t upward'
         )
     if equal and options:
-        raise unknown("argument of a run in equal steps", next(iter(options)), ("brownian", "save_at", "seed"))
+        raise unknown(
+            "argument of a run in equal steps", next(iter(options)), ("brownian", "save_at", "seed")
+        )
     if isinstance(way, Reverse) and not (rule.reversible and equal):
-        raise ArgumentError("grad='reverse' undoes equal steps of reversible_heun: take these, or 'checkpoint'")
-    if not isinstance(way, Checkpoint | Reverse | None):
-        raise ArgumentError("grad= of an SDE is True, False, 'checkpoint' or 'reverse'")
+        raise ArgumentError(
+            "grad='reverse' undoes equal steps of reversible_heun: take these, or 'checkpoint'"
+        )
 
 
 def _fits(path: Brownian, shape: tuple[int, ...], span: tuple[float, float]) -> None:
@@ -136,7 +147,9 @@ def _bound(problem: SDE, x0: Tensor, start: float, name: str, own: bool) -> tupl
     expected = {"f": shape, "g": (*shape, g.shape[-1] if wide else "m") if columns else shape}
     for what, value in values.items():
         if not isinstance(value, Tensor) or value.dtype != x0.dtype or value.shape != expected[what]:
-            is_ = f"{value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            is_ = (
+                f"{value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
             raise SolveError(
                 f"{what} returned {is_} for x of {x0.dtype}, {tuple(shape)} and {noise} noise: "
                 f"return {x0.dtype}, {tuple(expected[what])}"
@@ -158,10 +171,8 @@ def _in_equal_steps(course: Even, x0: Tensor, marks: tuple[float, ...], way: Way
         stopped, x_end = _watched(course, x0)
         here = stopped.to(x.device).view(-1, *(1,) * (x.ndim - 2))
         x = torch.stack([v.where(times.index(m) <= here, math.nan) for v, m in zip(x, marks, strict=True)])
-        message = tuple(
-            "" if n == len(course) else f"{course.where(n)}: x becomes NaN or infinite; check f and g there, or "
-            "take smaller steps" for n in stopped.tolist()
-        )  # fmt: skip
+        why = "x becomes NaN or infinite; check f and g there, or take smaller steps"
+        message = tuple("" if n == len(course) else f"{course.where(n)}: {why}" for n in stopped.tolist())
     status = tuple("non_finite" if m else "reached" for m in message)
     t_end = torch.tensor(times, dtype=torch.float64)[stopped].to(x.device)
     return Solution(x, marks, status, stats, t_end, x_end, (), message)
@@ -180,43 +191,3 @@ def _watched(course: Course, x0: Tensor) -> tuple[Tensor, Tensor]:
         x = torch.where(alive.view(-1, *(1,) * (x0.ndim - 1)), kept[0][0], x)
         steps = steps + alive
     return steps.cpu(), x
-
-
-def through(course: Course, x0: Tensor, counts: Sequence[int], way: Way | None) -> Tensor:
-    """x [len(counts), *x0.shape] after as many steps, differentiable in the way that is asked for."""
-    course.save = frozenset(n - 1 for n in counts if n)
-    steps, given, held, found = len(course), dict[int, Sequence[Tensor]](), dict[int, Kept](), dict[int, Tensor]()
-    direct = way is None or not torch.is_grad_enabled()
-    keep, pull = _memory(course, way)
-    kept: Kept = ((x0 if direct else x0.detach(),), ())
-    for n in range(steps):
-        if not direct and n in keep:
-            held[n] = kept
-        kept, given[n] = course.look(n, kept)
-        if not direct:
-            found |= leaves(kept[0])
-            kept, given[n] = (tuple(v.detach() for v in kept[0]), ()), [v.detach() for v in given[n]]
-    if not direct and steps in keep:
-        held[steps] = kept
-    values = [v for part in given.values() for v in part]
-    if not direct:
-        wanted = list(found.values())
-        values = tied(given, held, pull, wanted, [x0, *wanted])
-    return torch.stack(([x0] if not counts[0] else []) + values)
-
-
-def _memory(course: Course, way: Way | None) -> Any:
-    """The steps before which the state is kept, and what makes gradients of that."""
-    steps = len(course)
-    if isinstance(way, Reverse):
-
-        def undo(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
-            return transposed(course, course.undone(tuple(states[steps][0])), g, wanted)
-
-        return {steps}, undo
-    held = isinstance(way, Checkpoint) and way.memory or math.ceil(2 * math.sqrt(steps))
-
-    def again(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
-        return transposed(course, recall(states, course, held), g, wanted)
-
-    return {0, *places(0, steps, held - 1)}, again

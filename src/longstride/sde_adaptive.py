@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .adaptive import _tolerances
-from .brownian import DEPTH, Brownian
+from .brownian import Brownian
 from .control import PI, Controller
 from .course import Bound, beside
 from .errors import ArgumentError, unknown
@@ -32,11 +32,11 @@ from .stepping import Limits
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of steps chosen by their error: rtol=1e-3, atol=1e-4, the limits
-    of `Limits`, and a controller. The default one is PI(safety=0.7): the error of a step is a random number, and
-    at the usual 0.9 a third of the steps were rejected..
+    """What is asked of steps chosen by their error: rtol=1e-3, atol=1e-4, controller, and `Limits`.
 
-    A step is kept if the root mean square over a sample of its error/(atol + rtol max(|x|, |x1|)) is at most 1.
+    A step is kept if the root mean square of its error/(atol + rtol max(|x|, |x1|)) over a sample is at most
+    1. The default controller is PI(safety=0.7): the error of a step is a random number, and at the usual
+    0.9 a third of the steps were rejected.
 
     Raises:
         ArgumentError: a bad argument. Or a method of strong order below 1: what it leaves out of a step is 0
@@ -59,11 +59,13 @@ class Asked:
         limits = {key: value for key, value in options.items() if key in known}
         for key in options:
             if key not in (*known, "rtol", "atol", "controller"):
-                raise unknown("argument of an SDE", key, (*known, "rtol", "atol", "controller", "dt", "steps"))
+                raise unknown(
+                    "argument of an SDE", key, (*known, "rtol", "atol", "controller", "dt", "steps")
+                )
         if order < 1:
             raise ArgumentError(
-                f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their error it "
-                "may go to another limit; give dt= or steps=, or take a method of order 1"
+                f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their "
+                "error it may go to another limit; give dt= or steps=, or take a method of order 1"
             )
         allowed = _tolerances(x0, rtol=options.get("rtol", 1e-3), atol=options.get("atol", 1e-4))
         return cls(name, rule, order, *allowed, options.get("controller") or PI(safety=0.7), Limits(**limits))
@@ -125,7 +127,7 @@ class _Walk:
         return self.path.time(places).to(self.out.dtype)
 
     def aimed(self) -> tuple[Tensor, Tensor]:
-        """Where the next step ends, and whether it was cut to land on a mark; who has stopped, where it is."""
+        """Where the next step ends, and whether it was cut short; who has stopped stays."""
         running = self.code == RUNNING
         target = self.marks[self.mark.clamp(max=len(self.marks) - 1)]
         left = (target - self.at).abs()
@@ -141,7 +143,10 @@ class _Walk:
         end, cut = self.aimed()
         running, middle = self.code == RUNNING, (self.at + end) // 2
         places = torch.stack([self.at, middle, end])
-        W, J = (torch.cat([now, more]) for now, more in zip((self.W, self.J), self.path.at(places[1:]), strict=True))
+        W, J = (
+            torch.cat([now, more])
+            for now, more in zip((self.W, self.J), self.path.at(places[1:]), strict=True)
+        )
         whole = self.moved(state, places[::2], W[::2], J[::2])[0]
         halves = self.moved(state, places, W, J)
         scale = torch.addcmul(asked.atol, asked.rtol, torch.maximum(x.abs(), halves[0].abs()))
@@ -224,7 +229,7 @@ class _Walk:
 def steps_chosen(
     asked: Asked, eq: Bound, x0: Tensor, marks: tuple[float, ...], start: float, path: Brownian
 ) -> tuple[Solution, Tensor, list[int]]:
-    """The run, the places [steps + 1, B] between which it stepped, and how many steps come before each mark."""
+    """The run, the places [steps + 1, B] between its steps, and how many steps come before each mark."""
     walk = _Walk(asked, eq, x0, marks, start, path)
     walk.run()
     return walk.solution(marks, x0), *walk.grid()

@@ -136,7 +136,7 @@ def reversible_heun(eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z
 
 
 def _mean(ito: bool, h: Size, W: Tensor, H: Tensor | None) -> State:
-    """The means of W - W(s) and of W(t) - W over the step: what g at t and at s are multiplied by add to W."""
+    """The means of W - W(s) and of W(t) - W over the step, which add up to W; then W and H."""
     assert H is not None
     return W / 2 + H, W / 2 - H, W, H
 
@@ -297,7 +297,7 @@ def scheme(name: str | None, noise: str, interpretation: str) -> tuple[str, Sche
         fitting = [f"{n} ({s.orders[noise]})" for n, s in SCHEMES.items() if s.fits(noise, interpretation)]
         hint = "" if noise not in found.orders else " (`problem.to(...)` converts the equation)"
         raise ArgumentError(
-            f"method {name!r} is for {' or '.join(found.interpretations)}, {', '.join(found.orders)} noise, not "
-            f"for {interpretation}, {noise}; with their strong orders there are {', '.join(fitting)}{hint}"
+            f"method {name!r} is for {' or '.join(found.interpretations)}, {', '.join(found.orders)} noise, "
+            f"not for {interpretation}, {noise}; of these, with strong orders: {', '.join(fitting)}{hint}"
         )
     return name, found
