@@ -141,7 +141,7 @@ class Brownian:
 
     def __call__(self, a: float | Tensor, b: float | Tensor) -> tuple[Tensor, Tensor]:
         """W and H on [a, b], [*shape] in float64; a and b: numbers, or one for each sample [B]."""
-        ends = [self.place(torch.as_tensor(t)).expand(self.shape[0]) for t in (a, b)]
+        ends = [self.place(torch.as_tensor(t, dtype=torch.float64)).expand(self.shape[0]) for t in (a, b)]
         W, H = self.between(torch.stack(ends))
         return W[0], H[0]
 

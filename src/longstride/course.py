@@ -94,7 +94,9 @@ class Course(ABC):
         except Exception as error:
             raise SolveError(f"{self.where(n)}: {said(error)}") from error
         if leg.live is not None:
-            out = tuple(torch.where(leg.live, new, old) for new, old in zip(out, state, strict=True))
+            out = tuple(
+                torch.where(beside(leg.live, new), new, old) for new, old in zip(out, state, strict=True)
+            )
         return out, ()
 
     def look(self, n: int, kept: Kept) -> tuple[Kept, Sequence[Tensor]]:
@@ -183,5 +185,5 @@ class Own(Course):
         steps = places.diff(dim=0)
         # Who has come to its end waits: a step of a unit without noise is taken, and is not used.
         lengths = torch.where(steps == 0, 1, steps).double() * path.unit
-        h, live = (beside(v, self.like[None]).unbind() for v in (lengths.to(self.like), steps != 0))
-        return self.legs_of(told, h, lengths, path.between(places), live)
+        h = beside(lengths.to(self.like), self.like[None]).unbind()
+        return self.legs_of(told, h, lengths, path.between(places), (steps != 0).unbind())

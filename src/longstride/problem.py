@@ -103,10 +103,13 @@ class SDE:
 
         Of diagonal noise J^T g is J g. Else J v is the derivative of J^T w by w, pulled back along v.
         """
+        from .transpose import leaves  # which is about runs of problems
+
         graph = torch.is_grad_enabled()
         with torch.enable_grad():
             y = x if graph and x.requires_grad else x.detach().requires_grad_()
             g = self.g(t, y)
+            graph = graph and (y is x or len(leaves([g])) > 1)
             slope = self._slope(g, y, graph)
         return (g, slope) if graph else (g.detach(), slope.detach())
 

@@ -70,10 +70,11 @@ def solve_sde(
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
     equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
-    given = [*(t or ()), *(() if save_at is None else save_at)]
-    if any(isinstance(v, Tensor) and v.requires_grad for v in given):
-        raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
     times, marks = stops(t, dt, steps if equal else 1, save_at)
+    if any(
+        isinstance(v, Tensor) and v.requires_grad for v in (*(t or ()), *([] if save_at is None else save_at))
+    ):
+        raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
     start, end = times[0], times[-1]
     _refused(problem, name, rule, way, end < start, equal, options)
     asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def through(course: Course, x0: Tensor, counts: Sequence[int], way: Way | None) 
     """x [len(counts), *x0.shape] after as many steps, differentiable in the way that is asked for."""
     course.save = frozenset(n - 1 for n in counts if n)
     if way is None or not torch.is_grad_enabled():
-        found, kept = list[Tensor](), ((x0,), ())
+        found, kept = list[Tensor](), cast(Kept, ((x0,), ()))
         for n in range(len(course)):
             kept, given = course.look(n, kept)
             found += given
