@@ -36,7 +36,7 @@ def beside(t: Tensor, x: Tensor) -> Tensor:
 
 
 def problem(noise: str, sense: str) -> ls.SDE:
-    """Geometric Brownian motion for diagonal and scalar noise; else something with no commutation to help."""
+    """Geometric Brownian motion for diagonal and scalar noise; else something nonlinear in time and x."""
     if noise in ("diagonal", "scalar"):
         return ls.SDE(lambda t, x: MU * x, lambda t, x: SIGMA * x, noise, sense)
     drift = lambda t, x: torch.sin(2 * x.flip(-1)) - x * torch.cos(3 * beside(t, x))  # noqa: E731
@@ -71,7 +71,7 @@ def rms(v: Tensor) -> float:
 def test_the_wavelets_add_up_to_the_covariance_of_a_motion_and_its_integral(place: int) -> None:
     """Of unit normals: Var W = t, Cov(W, int W) = t^2/2, Var int W = t^3/3, to round-off."""
     t = place * 2.0**-DEPTH
-    weights = [tuple(torch.cat(pair) for pair in _root(torch.tensor([t], dtype=F64)))]
+    weights = [tuple(map(torch.cat, _root(torch.tensor([t], dtype=F64))))]
     for level in range(DEPTH):
         theta = torch.tensor([(t * 2**level) % 1], dtype=F64)
         weights.append(tuple(map(torch.cat, _wavelets(theta, torch.tensor([0.5**level], dtype=F64)))))
@@ -290,6 +290,11 @@ def test_states_of_any_shape() -> None:
         run = ls.solve(what, x0, t=(0.0, 1.0), steps=8, seed=1).x[-1]
         other = ls.solve(what, x0.view(4, *shape), t=(0.0, 1.0), steps=8, seed=1).x[-1]
         assert torch.allclose(run.view_as(other), other, rtol=1e-14)
+    for noise in ("diagonal", "scalar", "additive"):
+        what = ls.SDE(lambda t, x: -x, lambda t, x: torch.ones_like(x), noise)
+        for options in ({"dt": 0.1}, {"rtol": 0.01}):
+            flat = ls.solve(what, x0[:, 0], t=(0.0, 1.0), seed=1, **options).x
+            assert torch.allclose(flat, ls.solve(what, x0[:, :1], t=(0.0, 1.0), seed=1, **options).x[..., 0])
 
 
 # Steps chosen by their error
@@ -491,6 +496,10 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
     ],
 )
 def test_what_g_must_not_return_is_named(noise: str, g: Callable, message: str) -> None:
-    for options in ({"dt": 0.1, "method": "euler_maruyama"},):
-        with pytest.raises(ls.SolveError, match=message):
-            ls.solve(ls.SDE(lambda t, x: -x, g, noise), start(2), t=(0.0, 1.0), **options)
+    with pytest.raises(ls.SolveError, match=message):
+        ls.solve(ls.SDE(lambda t, x: -x, g, noise), start(2), t=(0.0, 1.0), dt=0.1, method="euler_maruyama")
+
+
+def test_additive_noise_that_is_none_is_refused() -> None:
+    with pytest.raises(ls.ArgumentError, match="changes with x"):
+        ls.solve(ls.SDE(lambda t, x: -x, lambda t, x: x, "additive"), start(2), t=(0.0, 1.0), dt=0.1)

@@ -21,11 +21,15 @@ from .transpose import Kept
 
 
 class Bound:
-    """An SDE as its steps see it. columns: whether g is [B, ..., m], to be multiplied by W [B, m]."""
+    """An SDE as its steps see it. columns: whether g is [B, ..., m], to be multiplied by W [B, m].
+
+    differentiable: whether there is anything to go back to.  asked: evaluations that were made to see.
+    """
 
     def __init__(self, problem: SDE, columns: bool, differentiable: bool) -> None:
         self.f, self.g, self.slope = problem.f, problem.g, problem.slope
         self.ito, self.differentiable = problem.interpretation == "ito", differentiable
+        self.asked = 2 + (problem.noise == "additive")
         self.push: Callable[[Tensor, Tensor, Tensor], Tensor] = _mixed if columns else torch.addcmul
 
 
@@ -38,6 +42,11 @@ def _mixed(x: Tensor, g: Tensor, z: Tensor) -> Tensor:
 def beside(v: Tensor, like: Tensor) -> Tensor:
     """v with as many dimensions as `like`, the first of them its own."""
     return v.view(*v.shape, *(1,) * (like.ndim - v.ndim))
+
+
+def rows(v: Tensor) -> Tensor:
+    """[B, ...] as [B, D]."""
+    return v.reshape(len(v), -1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .brownian import Brownian, Independent
-from .course import Bound, Course, Even, Own
+from .course import Bound, Course, Even, Own, beside, rows
 from .errors import ArgumentError, SolveError, unknown
 from .gradients import Reverse, way_of
 from .integrate import Solution, Stats, Time, check_state, said, stops
@@ -71,23 +71,20 @@ def solve_sde(
     name, rule = scheme(method, problem.noise, problem.interpretation)
     equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
     times, marks = stops(t, dt, steps if equal else 1, save_at)
-    if any(
-        isinstance(v, Tensor) and v.requires_grad for v in (*(t or ()), *([] if save_at is None else save_at))
-    ):
+    given = [*(t or ()), *(() if save_at is None else save_at)]
+    if any(isinstance(v, Tensor) and v.requires_grad for v in given):
         raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
     start, end = times[0], times[-1]
     _refused(problem, name, rule, way, end < start, equal, options)
     asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)
     if start == end or not x0.numel():
-        ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
-        x, status, said_ = torch.stack([x0] * len(marks)), ("reached",) * len(x0), ("",) * len(x0)
-        return Solution(x, tuple(marks), status, Stats(), ends, x0, (), said_)
+        return _arrived(torch.stack([x0] * len(marks)), tuple(marks), start, Stats())
     x0 = x0.contiguous()
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         eq, noise = _bound(problem, x0, start, name, own=not equal)
         shape, span = (len(x0), *noise), (min(start, end), max(start, end))
         if brownian is not None:
-            _fits(brownian, shape, span)
+            brownian = _fitting(brownian, shape, span, x0.device)
         if asked is None:
             source = brownian or Independent(shape, seed_of(seed), x0.device)
             found = _in_equal_steps(Even(name, rule, eq, x0, times, source), x0, tuple(marks), way)
@@ -128,11 +125,14 @@ def _refused(
         )
 
 
-def _fits(path: Brownian, shape: tuple[int, ...], span: tuple[float, float]) -> None:
+def _fitting(
+    path: Brownian, shape: tuple[int, ...], span: tuple[float, float], device: torch.device
+) -> Brownian:
     if path.shape != shape:
         raise ArgumentError(f"brownian has shape {path.shape}; x0 and g take {shape}")
     if not path.span[0] <= span[0] <= span[1] <= path.span[1]:
         raise ArgumentError(f"t from {span[0]} to {span[1]} leaves the span {path.span} of brownian")
+    return replace(path, device=device)
 
 
 def _bound(problem: SDE, x0: Tensor, start: float, name: str, own: bool) -> tuple[Bound, tuple[int, ...]]:
@@ -148,34 +148,42 @@ def _bound(problem: SDE, x0: Tensor, start: float, name: str, own: bool) -> tupl
     expected = {"f": shape, "g": (*shape, g.shape[-1] if wide else "m") if columns else shape}
     for what, value in values.items():
         if not isinstance(value, Tensor) or value.dtype != x0.dtype or value.shape != expected[what]:
-            is_ = (
-                f"{value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            )
+            kind = type(value).__name__
+            is_ = f"{value.dtype}, {tuple(value.shape)}" if isinstance(value, Tensor) else kind
             raise SolveError(
                 f"{what} returned {is_} for x of {x0.dtype}, {tuple(shape)} and {noise} noise: "
                 f"return {x0.dtype}, {tuple(expected[what])}"
             )
+    if noise == "additive" and not torch.equal(problem.g(t, x0 + 1), g):
+        raise ArgumentError("g of additive noise changes with x: it is diagonal, scalar or general noise")
     differentiable = x0.requires_grad or any(value.requires_grad for value in values.values())
     each = g.shape[-1:] if columns else (1,) * (x0.ndim - 1) if noise == "scalar" else shape[1:]
     return Bound(problem, columns, differentiable), tuple(each)
 
 
+def _arrived(x: Tensor, marks: tuple[float, ...], end: float, stats: Stats) -> Solution:
+    """Where all samples came to the end."""
+    batch, last = x.shape[1], x[-1].detach()
+    t_end = torch.full((batch,), end, dtype=torch.float64, device=x.device)
+    return Solution(x, marks, ("reached",) * batch, stats, t_end, last, (), ("",) * batch)
+
+
 def _in_equal_steps(course: Even, x0: Tensor, marks: tuple[float, ...], way: Way | None) -> Solution:
-    times, batch = course.times, len(x0)
+    times = course.times
     with torch.set_grad_enabled(torch.is_grad_enabled() and course.eq.differentiable):
         x = through(course, x0, [times.index(mark) for mark in marks], way)
     rule = course.scheme
-    nfe = 2 + 2 * rule.reversible + len(course) * sum(rule.evaluations)
+    nfe = course.eq.asked + 2 * rule.reversible + len(course) * sum(rule.evaluations)
     stats = Stats(nfe, nfe, len(course), 0.0, nfe)
-    stopped, x_end, message = torch.full((batch,), len(course)), x[-1].detach(), ("",) * batch
-    if not bool(x_end.isfinite().all()):
-        stopped, x_end = _watched(course, x0)
-        here = stopped.to(x.device).view(-1, *(1,) * (x.ndim - 2))
-        x = torch.stack([v.where(times.index(m) <= here, math.nan) for v, m in zip(x, marks, strict=True)])
-        why = "x becomes NaN or infinite; check f and g there, or take smaller steps"
-        message = tuple("" if n == len(course) else f"{course.where(n)}: {why}" for n in stopped.tolist())
+    if bool(x[-1].isfinite().all()):
+        return _arrived(x, marks, times[-1], stats)
+    stopped, x_end = _watched(course, x0)
+    here = beside(stopped, x0)
+    x = torch.stack([v.where(times.index(m) <= here, math.nan) for v, m in zip(x, marks, strict=True)])
+    why = "x becomes NaN or infinite; check f and g there, or take smaller steps"
+    message = tuple("" if n == len(course) else f"{course.where(n)}: {why}" for n in stopped.tolist())
     status = tuple("non_finite" if m else "reached" for m in message)
-    t_end = torch.tensor(times, dtype=torch.float64)[stopped].to(x.device)
+    t_end = torch.tensor(times, dtype=torch.float64, device=x.device)[stopped]
     return Solution(x, marks, status, stats, t_end, x_end, (), message)
 
 
@@ -184,11 +192,11 @@ def _watched(course: Course, x0: Tensor) -> tuple[Tensor, Tensor]:
     """How many steps each sample came through finite [B], and its state then: the run, looked at."""
     kept: Kept = ((x0,), ())
     x = x0
-    alive = x0.isfinite().flatten(1).all(1)
+    alive = rows(x0).isfinite().all(1)
     steps = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
     for n in range(len(course)):
         kept = course.step(n, kept)
-        alive = alive & kept[0][0].isfinite().flatten(1).all(1)
-        x = torch.where(alive.view(-1, *(1,) * (x0.ndim - 1)), kept[0][0], x)
+        alive = alive & rows(kept[0][0]).isfinite().all(1)
+        x = torch.where(beside(alive, x), kept[0][0], x)
         steps = steps + alive
-    return steps.cpu(), x
+    return steps, x

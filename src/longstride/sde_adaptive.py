@@ -22,7 +22,7 @@ from torch import Tensor
 from .adaptive import _tolerances
 from .brownian import Brownian
 from .control import PI, Controller
-from .course import Bound, beside
+from .course import Bound, beside, rows
 from .errors import ArgumentError, unknown
 from .failure import NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT, UNDERFLOW, Standing
 from .integrate import Solution, Stats
@@ -96,7 +96,7 @@ class _Walk:
         self.mark, self.code, self.rejected, self.tries = zero, zero, zero, zero
         if marks[0] == start:
             self.out[0], self.mark = x, zero + 1
-        self.code = torch.where(x.flatten(1).isfinite().all(1), RUNNING, NON_FINITE)
+        self.code = torch.where(rows(x).isfinite().all(1), RUNNING, NON_FINITE)
         span, limits = (self.marks[-1] - self.at).abs().double(), asked.limits
         self.longest = limits.max_step / path.unit
         self.h = torch.full_like(span, limits.first_step / path.unit) if limits.first_step else span / 100
@@ -106,7 +106,7 @@ class _Walk:
 
     @property
     def base(self) -> int:
-        return 2 + 2 * self.asked.rule.reversible
+        return self.eq.asked + 2 * self.asked.rule.reversible
 
     def run(self) -> None:
         limits = self.asked.limits
@@ -150,7 +150,7 @@ class _Walk:
         whole = self.moved(state, places[::2], W[::2], J[::2])[0]
         halves = self.moved(state, places, W, J)
         scale = torch.addcmul(asked.atol, asked.rtol, torch.maximum(x.abs(), halves[0].abs()))
-        error = ((halves[0] - whole) / scale).flatten(1)
+        error = rows((halves[0] - whole) / scale)
         ratio = torch.linalg.vector_norm(error, dim=1).double() / max(1, error.shape[1]) ** 0.5
         factor, accept, self.history = asked.controller.control(ratio, self.history, asked.order + 0.5)
         h, ok = (end - self.at).abs().double() * factor, accept & running
@@ -212,8 +212,8 @@ class _Walk:
     def solution(self, marks: tuple[float, ...], x0: Tensor) -> Solution:
         x, taken = self.state[0], self.tries - self.rejected
         began = self.n > 0 or len(self.state) > 1
-        nfe_each = self.tries * self.cost + (self.base if began else 2)
-        grown = x.flatten(1).norm(dim=1) / x0.flatten(1).norm(dim=1).clamp_min(1.0)
+        nfe_each = self.tries * self.cost + (self.base if began else self.eq.asked)
+        grown = rows(x).norm(dim=1) / rows(x0).norm(dim=1).clamp_min(1.0)
         t, rtol, eps = self.path.time(self.at), float(self.asked.rtol.min()), torch.finfo(x.dtype).eps
         columns = (self.code, t, self.h * self.path.unit, self.tries, self.rejected, grown)
         messages = tuple(
