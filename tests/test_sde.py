@@ -82,7 +82,7 @@ def test_the_wavelets_add_up_to_the_covariance_of_a_motion_and_its_integral(plac
 
 
 def test_the_numbers_behind_it_are_independent_unit_normals() -> None:
-    """Moments, and correlations with the other of the pair and with neighbours, within five standard errors."""
+    """Moments, and correlations with the other of a pair and with neighbours, within five standard errors."""
     a, b = normals(keys(5, 0, 500)[:, None], torch.arange(500))
     n = a.numel()
     for v in (a, b):
