@@ -500,6 +500,17 @@ def test_what_g_must_not_return_is_named(noise: str, g: Callable, message: str) 
         ls.solve(ls.SDE(lambda t, x: -x, g, noise), start(2), t=(0.0, 1.0), dt=0.1, method="euler_maruyama")
 
 
+@pytest.mark.parametrize("options", [{"dt": 0.1}, {"rtol": 0.1}])
+def test_an_error_of_f_is_raised_with_the_time(options: dict) -> None:
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        if t.max() > 0.45:
+            raise RuntimeError("no further")
+        return -x
+
+    with pytest.raises(ls.SolveError, match=r"milstein.*t = 0\.[3-5].*no further"):
+        ls.solve(ls.SDE(f, lambda t, x: x), start(2), t=(0.0, 1.0), method="milstein", **options)
+
+
 def test_additive_noise_that_is_none_is_refused() -> None:
     with pytest.raises(ls.ArgumentError, match="changes with x"):
         ls.solve(ls.SDE(lambda t, x: -x, lambda t, x: x, "additive"), start(2), t=(0.0, 1.0), dt=0.1)

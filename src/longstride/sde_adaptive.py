@@ -23,9 +23,9 @@ from .adaptive import _tolerances
 from .brownian import Brownian
 from .control import PI, Controller
 from .course import Bound, beside, rows
-from .errors import ArgumentError, unknown
+from .errors import ArgumentError, SolveError, unknown
 from .failure import NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT, UNDERFLOW, Standing
-from .integrate import Solution, Stats
+from .integrate import Solution, Stats, said
 from .methods.sde import Scheme, State
 from .stepping import Limits
 
@@ -155,7 +155,8 @@ class _Walk:
         factor, accept, self.history = asked.controller.control(ratio, self.history, asked.order + 0.5)
         h, ok = (end - self.at).abs().double() * factor, accept & running
         self.h = torch.where(accept & cut, torch.fmax(self.h, h), h)
-        self.passes.append(Pass(ok, middle, end, self.mark))
+        if self.eq.differentiable:
+            self.passes.append(Pass(ok, middle, end, self.mark))
         self.settle(ok, end, halves, W[-1:], J[-1:])
         refused = running & ~accept
         self.n, self.rejected = self.n + 1, self.rejected + refused
@@ -172,7 +173,11 @@ class _Walk:
         W, H = (v.to(like) for v in self.path.changes(places, W, J))
         z = rule.noise(self.eq.ito, beside(lengths, W), W, H)
         for n, h in enumerate(beside(lengths, like)):
-            state = rule.step(self.eq, times[n], times[n + 1], h, state, tuple(v[n] for v in z))
+            try:
+                state = rule.step(self.eq, times[n], times[n + 1], h, state, tuple(v[n] for v in z))
+            except Exception as error:
+                where = f"method {self.asked.name}, t = {float(times[n].min()):.6g}"
+                raise SolveError(f"{where}: {said(error)}") from error
         return state
 
     def settle(self, ok: Tensor, end: Tensor, halves: State, W: Tensor, J: Tensor) -> None:
@@ -186,7 +191,7 @@ class _Walk:
         self.code = torch.where(landed & (self.mark == len(self.marks)), REACHED, self.code)
 
     def grid(self) -> tuple[Tensor, list[int]]:
-        """Places [steps + 1, B] of the accepted halves, and after how many of them each mark is.
+        """Places [steps + 1, B] of the accepted halves, and after how many of them each mark is, if noted.
 
         At a mark all samples wait for each other, so that a mark is after as many rows for all.
         """
