@@ -165,6 +165,13 @@ def timed(name: str, kind: str, batch: int, way: str) -> dict[str, float]:
     return in_turns(runs, STEPS)
 
 
+def bare(batch: int) -> dict[str, float]:
+    """Microseconds of f and of g of the neural SDE alone."""
+    model, x, t = Neural("diagonal", "ito"), torch.ones(batch, 8, dtype=F64), torch.zeros((), dtype=F64)
+    each = {"f": model.f, "g": model.g}
+    return in_turns({name: lambda h=h: [h(t, x) for _ in range(STEPS)] for name, h in each.items()}, STEPS)
+
+
 def noises() -> dict[str, float]:
     """Microseconds an increment of 1,024 samples, in runs of 128 steps or of 100, no power of two."""
     runs: dict[str, Callable[[], object]] = {}
@@ -254,6 +261,8 @@ def cases() -> dict[str, Callable[[], object]]:
     for name in ("euler_maruyama", "midpoint", "reversible_heun"):
         for way in ("direct", "memory"):
             out[f"time/neural/{name}/64/{way}"] = lambda n=name, w=way: timed(n, "neural", 64, w)
+    for batch in (64, 512):
+        out[f"bare/{batch}"] = lambda b=batch: bare(b)
     return {**out, "noise": noises, "gradients": exactness, "chosen": chosen}
 
 
@@ -289,6 +298,10 @@ def report(rows: dict[str, object]) -> str:
             lines.append(
                 f"| {name} | {kind} | {batch} | {way or 'none'} | {found['longstride']:.0f} | {rest}"
             )
+    for key, found in rows.items():
+        if key.startswith("bare/"):
+            batch = key.split("/")[1]
+            lines += ["", f"f and g of the neural SDE, batch {batch}: {found['f']:.0f} and {found['g']:.0f}."]
     for title, key, digits in (("Microseconds an increment, 1,024 samples", "noise", ".1f"),
                                ("Gradients beside backpropagation's", "gradients", ".1e")):  # fmt: skip
         if key in rows:

@@ -158,7 +158,9 @@ def test_strong_orders(name: str, noise: str, sense: str) -> None:
     coarse, fine = (
         rms(ls.solve(what, x0, t=(0.0, 1.0), steps=n, method=name, brownian=path).x[-1] - end) for n in steps
     )
-    assert abs(math.log(coarse / fine) / math.log(steps[1] / steps[0]) - order) < 0.2
+    # Of reversible_heun 0.5 is what is proven; a linear equation is kinder.
+    shown = 1.0 if SCHEMES[name].reversible and noise in ("diagonal", "scalar") else order
+    assert abs(math.log(coarse / fine) / math.log(steps[1] / steps[0]) - shown) < 0.2
 
 
 def test_the_mean_of_euler_maruyama_is_that_of_eulers_method() -> None:
