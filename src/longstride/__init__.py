@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import control, fields, gradients, grid, interpolation, metrics, models, process
+from .brownian import Brownian
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -17,7 +18,7 @@ from .models import load
 from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
-from .problem import CDE, ODE, SecondOrder
+from .problem import CDE, ODE, SDE, SecondOrder
 from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
@@ -32,7 +33,9 @@ __version__ = "0.1.0"
 __all__ = [
     "CDE",
     "ODE",
+    "SDE",
     "ArgumentError",
+    "Brownian",
     "Denoiser",
     "Event",
     "Fold",

@@ -30,7 +30,7 @@ class Controller(Protocol):
     def start(self, ones: Tensor) -> History: ...
 
     def control(
-        self, ratio: Tensor, history: History, power: int | Tensor
+        self, ratio: Tensor, history: History, power: float | Tensor
     ) -> tuple[Tensor, Tensor, History]: ...
 
 
@@ -50,7 +50,9 @@ class _Filter:
     def start(self, ones: Tensor) -> History:
         return (ones,) * (len(self.betas) - 1)
 
-    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
+    def control(
+        self, ratio: Tensor, history: History, power: float | Tensor
+    ) -> tuple[Tensor, Tensor, History]:
         accept = ratio <= 1.0
         factor = ratio.pow(-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):
@@ -100,7 +102,9 @@ class Predictive(_Filter):
     def start(self, ones: Tensor) -> History:
         return (ones * torch.inf,)
 
-    def control(self, ratio: Tensor, history: History, power: int | Tensor) -> tuple[Tensor, Tensor, History]:
+    def control(
+        self, ratio: Tensor, history: History, power: float | Tensor
+    ) -> tuple[Tensor, Tensor, History]:
         """history: h_n/h_(n-1) r_(n-1)^(1/k), infinite before the first step that was kept."""
         accept = ratio <= 1.0
         plain, trend = ratio.pow(-1 / power), history[0]

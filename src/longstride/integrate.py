@@ -19,7 +19,7 @@ from .interpolant import Interpolant
 from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
-from .problem import ODE
+from .problem import ODE, SDE
 from .tree import Tree, is_state
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
 
 
 def solve(
-    problem: ODE,
+    problem: ODE | SDE,
     x0: Any,
     *,
     t: tuple[Time, Time] | None = None,
@@ -230,6 +230,7 @@ def solve(
     With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
     With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are
     those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
 
     Args:
         x0: [B, ...], or a tree of such: tuples, lists and dicts, nested. f and all else that is called with a
@@ -248,6 +249,16 @@ def solve(
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if isinstance(problem, SDE):
+        from .sde import solve_sde  # it builds on Solution, above
+
+        if plan is not None or callback is not None or isinstance(save_at, str):
+            raise ArgumentError(
+                "plan=, callback= and save_at='steps' are not for an SDE: give times"
+            )
+        return solve_sde(
+            problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
+        )
     if not isinstance(x0, Tensor):
         tree = Tree(x0)
         flat = solve(
@@ -264,45 +275,53 @@ def solve(
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
         return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
-    if dt is not None and steps:
-        raise ArgumentError("give either dt= or steps=, not both")
-    method = method or "rk4"
-    steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
     check_state(x0)
-    if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = moments("t", t)
     every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
     if every and save_at != "steps":
         raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
-    marks = [end] if given is None else moments("save_at", given)
-    if not marks:
-        raise ArgumentError("save_at is empty: leave it out to save the end")
-    stops = [start, *(m for m in marks if m != start)]
-    forward = end > start
-    if any((b <= a) if forward else (b >= a) for a, b in pairwise(stops)) or (
-        stops[-1] > end if forward else stops[-1] < end
-    ):
-        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
-    if len(stops) == 1 or start == end:
+    times, marks = stops(t, dt, steps, given)
+    assert t is not None
+    if len(times) == 1:
         return at_once(x0, marks)
-    times = [start]
-    for a, b in pairwise(stops):
-        n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
-        times += [a + (b - a) * i / n for i in range(1, n)] + [b]
-    plan = plan_problem(problem, times, method, **options)
+    plan = plan_problem(problem, times, method or "rk4", **options)
     marks = times if every else marks
-    wanted = {times.index(mark) - 1 for mark in marks if mark != start}
+    wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
     from .differentiable import Flow
 
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(problem.rate, shared=True)
         x0 = flow.moved(x0, t[0], ahead=-1.0)
         found, stats = _made(problem, plan, x0, callback, grad, wanted)
-        x = torch.stack([x0, *found] if marks[0] == start else found)
+        x = torch.stack([x0, *found] if marks[0] == times[0] else found)
         x = flow.saved(x, marks if every else t[1:] if given is None else given, x0)
     stats.nfe += flow.evaluations
     return ended(x, marks, stats)
+
+
+def stops(
+    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | Tensor | None
+) -> tuple[list[float], list[float]]:
+    """The ends of equal steps over t that meet the times of save_at, and these; see `solve`."""
+    if dt is not None and steps:
+        raise ArgumentError("give either dt= or steps=, not both")
+    steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
+    if not isinstance(t, Sequence) or len(t) != 2:
+        raise ArgumentError(f"t = {t!r}: it is (start, end)")
+    start, end = moments("t", t)
+    marks = [end] if save_at is None else moments("save_at", save_at)
+    if not marks:
+        raise ArgumentError("save_at is empty: leave it out to save the end")
+    turns = [start, *(m for m in marks if m != start)]
+    forward = end > start
+    if any((b <= a) if forward else (b >= a) for a, b in pairwise(turns)) or (
+        turns[-1] > end if forward else turns[-1] < end
+    ):
+        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+    times = [start]
+    for a, b in pairwise(turns):
+        n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
+        times += [a + (b - a) * i / n for i in range(1, n)] + [b]
+    return times, marks
 
 
 def _made(

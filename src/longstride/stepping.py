@@ -221,7 +221,8 @@ class Loop:
         stepper, longest = self.stepper, self.limits.max_step
         while True:
             left = c.end - c.s
-            if self.limits.on_budget == "stop":  # what two steps will do is not done in a long and a short one
+            # What two steps will do is not done in a long and a short one; a budget has plans of its own.
+            if self.limits.on_budget == "stop":
                 c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
             if self.reach:
