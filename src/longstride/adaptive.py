@@ -40,6 +40,7 @@ def adaptive(
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
     grad: bool = True,
+    compile: bool = False,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -57,6 +58,8 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        compile: take several steps in one compiled graph (`chunks`). f, and what else is given, must become
+            a graph whole; nothing can be backpropagated through; what is rare is still done uncompiled.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
@@ -96,6 +99,10 @@ def adaptive(
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
     loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+    if compile:
+        from .chunks import Chunks  # few runs want it
+
+        loop.chunks = Chunks(loop, problem.rate, problem.f)
     ended = loop.run(x0, method)
     if save_at is None:
         reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
