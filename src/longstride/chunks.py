@@ -234,7 +234,7 @@ _COMPILED: WeakKeyDictionary[Any, Callable[..., Any]] = WeakKeyDictionary()
 
 
 def compiled(f: Any, cuda: bool) -> Callable[..., Any]:
-    """`_chunk` compiled for f. Each f gets code of its own: by code torch counts graphs, and 8 are the most."""
+    """`_chunk` compiled for f. Each f has code of its own: torch counts graphs by it, up to 8."""
     owner = getattr(getattr(f, "func", f), "__code__", f)
     if owner not in _COMPILED:
         own = types.FunctionType(_chunk.__code__.replace(), globals(), "_chunk")
