@@ -38,8 +38,8 @@ def process(task: Task) -> ls.process.Process:
 def denoiser(task: Task) -> ls.Denoiser:
     """The task's data prediction as a network: called once an evaluation, with one t per sample."""
 
-    def net(x: Tensor, t: Tensor) -> Tensor:
-        return task.data(x, float(t[0]))
+    def net(x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        return task.data(x, float(t[0]), **cond)
 
     return ls.Denoiser(net, process=process(task), predicts="data", shape=task.shape)
 

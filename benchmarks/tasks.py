@@ -38,13 +38,20 @@ def mixture(seed: int = 0, dim: int = 64, parts: int = 8) -> tuple[Tensor, Tenso
     return weights, means, bases, variances.expand(parts, dim).contiguous()
 
 
-def mixture_data(x: Tensor, t: float, task: Task, parts: tuple[Tensor, ...]) -> Tensor:
+def mixture_data(
+    x: Tensor, t: float, task: Task, parts: tuple[Tensor, ...], classes: int = 1, y: Tensor | None = None
+) -> Tensor:
     """E[x0 | x_t] of the mixture: every component's Wiener filter, weighted by its posterior.
 
     The bases stand beside each other, [D, K D], so that all components are one product each way.
+    With classes, the components of a class y are those k with k mod classes = y; sample i is of i mod classes
+    if y is not given.
     """
     alpha, sigma = pair(task, t)
     weights, means, bases, variances = parts
+    if classes > 1:
+        y = torch.arange(len(x)) % classes if y is None else y
+        weights = weights * (torch.arange(len(weights)) % classes == y[:, None])
     total = alpha**2 * variances + sigma**2
     beside = bases.permute(1, 0, 2).flatten(1)
     z = x @ beside - torch.einsum("kd,kde->ke", alpha * means, bases).flatten()
@@ -83,12 +90,26 @@ def task(model: str, guidance: float = 1.0) -> Task:
         network = ls.load(model)
         return Task("edm", partial(network_data, model=network, guidance=guidance), tuple(network.shape))
     name, kind = model.split("-")
-    source = digits() if name == "digits" else mixture()
-    shell = Task(kind, lambda x, t: x, (64,))
+    dim = 64 if name == "digits" else dimension(name)
+    shell = Task(kind, lambda x, t: x, (dim,))
     data: Data = (
-        partial(ideal_data, points=source) if name == "digits" else partial(mixture_data, parts=source)
+        partial(ideal_data, points=digits())
+        if name == "digits"
+        else partial(mixture_data, parts=mixture(dim=dim), classes=classes(model))
     )
-    return Task(kind, partial(data, task=shell), (64,))
+    return Task(kind, partial(data, task=shell), (dim,))
+
+
+def dimension(name: str) -> int:
+    """Of "mixture", "mixture8", "mixture64y" (conditioned on a class)."""
+    return int(name.removeprefix("mixture").rstrip("y") or 64)
+
+
+def classes(model: str) -> int:
+    """How many classes sample i is one of, i mod that; 1: it has none."""
+    if model in NETWORKS:
+        return 10
+    return 4 if model.split("-")[0].endswith("y") else 1
 
 
 def noise(task: Task, n: int, seed: int) -> Tensor:

@@ -105,7 +105,8 @@ def measure(model: str, nfe: int, n: int, seed: int, guidance: float) -> dict:
     task = tasks.task(model, guidance)
     trained = model in tasks.NETWORKS
     network = ls.load(model) if trained else ours.denoiser(task)
-    cond = {"y": torch.arange(10)} if trained else None
+    classes = tasks.classes(model)
+    cond = {"y": torch.arange(classes)} if classes > 1 else None
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
     plan = ls.tune(network, nfe, cond=cond, guidance=guidance, seed=seed, cache=CACHE, **asked)
@@ -115,7 +116,7 @@ def measure(model: str, nfe: int, n: int, seed: int, guidance: float) -> dict:
     steps = 50 if trained else 400
     with torch.no_grad():
         truth = tasks.reference(task, noise, steps)
-    given = {"cond": {"y": torch.arange(n) % 10}, "guidance": guidance} if trained else {}
+    given = {"cond": {"y": torch.arange(n) % classes}, "guidance": guidance} if classes > 1 else {}
     start = noise * network.process.sigma(network.process.t_max)
     squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
     # From the same noises the best peer is the same, whatever was tuned on.

@@ -19,6 +19,8 @@ from torch import Tensor
 import longstride as ls
 from longstride.compat.configuration import CLASSES
 from longstride.compat.diffusers import PlanScheduler
+from longstride.core import Stage, Step
+from longstride.frame import DATA
 from longstride.methods import REGISTRY
 
 diffusers.utils.logging.set_verbosity_error()
@@ -455,6 +457,19 @@ def test_a_plan_runs_as_it_is(tmp_path: Path) -> None:
         PlanScheduler.from_config(FLOW, plan=plan)
     with pytest.raises(ls.ArgumentError, match="leave those out"):
         PlanScheduler.from_config(VP, plan=plan, method="ddim")
+
+
+def test_a_plan_that_shows_the_start_in_another_size_begins_with_that() -> None:
+    """As tuned ones of EDM's kind do: x at sigma = 80 is shown as one at 20, and goes on as it was."""
+    process = PlanScheduler.from_config(EDM)._configuration.process
+    first = Step((Stage((0.25,), at=20.0, field=DATA), Stage((0.1,), (0.9,))), keep_f=(0,))
+    last = Step((Stage((1.0,), at=8.0, field=DATA), Stage((), (-0.1, 1.1))))
+    plan = ls.Plan((80.0, 8.0, process.t_end), (first, last), process.describe())
+    scheduler = _set(PlanScheduler.from_config(EDM, plan=plan), 2)
+    assert scheduler.init_noise_sigma == 20.0
+    net = ls.Denoiser(lambda x, t: smooth(x, t[0]), process, predicts="raw")
+    want = ls.sample(net, x_init=80 * X, plan=plan)
+    assert torch.allclose(drive(scheduler, smooth, 20 * X), want, rtol=1e-5, atol=1e-5)
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [

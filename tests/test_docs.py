@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from longstride.cli import app
 from longstride.grid import GRIDS
 from longstride.methods import REGISTRY
+from longstride.systems import SYSTEMS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,9 +23,9 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def listed(heading: str) -> list[str]:
-    """First cells of the table under a heading of docs/methods.md."""
-    text = (ROOT / "docs" / "methods.md").read_text()
+def listed(heading: str, page: str = "methods.md") -> list[str]:
+    """First cells of the table under a heading of a page."""
+    text = (ROOT / "docs" / page).read_text()
     section = re.split(rf"^#+ {heading}$", text, flags=re.MULTILINE)[1]
     return re.findall(r"^\| `(\w+)` \|", re.split(r"^#", section, flags=re.MULTILINE)[0], re.MULTILINE)
 
@@ -32,10 +33,12 @@ def listed(heading: str) -> list[str]:
 @pytest.fixture
 def registry() -> Iterator[None]:
     """What a page registers is gone after it, whether it ran or failed."""
-    before = dict(REGISTRY)
+    tables = (REGISTRY, SYSTEMS)
+    before = [dict(table) for table in tables]
     yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.usefixtures("registry")
@@ -57,3 +60,7 @@ def test_the_commands_exist(page: Path) -> None:
 def test_the_page_of_methods_lists_the_registry() -> None:
     assert sorted(listed("Methods")) == sorted(REGISTRY)
     assert sorted(listed("Grids")) == sorted(GRIDS)
+
+
+def test_the_page_of_systems_lists_the_registry() -> None:
+    assert sorted(listed("Systems", "systems.md")) == sorted(SYSTEMS)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import control, fields, gradients, grid, metrics, models, process
+from . import control, fields, gradients, grid, interpolation, metrics, models, process
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
@@ -14,27 +14,32 @@ from .invert import invert
 from .likelihood import log_likelihood
 from .methods import list_methods
 from .models import load
+from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
-from .problem import ODE
+from .problem import CDE, ODE, SecondOrder
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers
+    from . import learn, samplers, systems
     from .learn import tune
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CDE",
     "ODE",
     "ArgumentError",
     "Denoiser",
     "Event",
+    "Fold",
     "Guidance",
+    "Integral",
     "Parallel",
     "Plan",
     "PlanError",
+    "SecondOrder",
     "Solution",
     "SolveError",
     "Stage",
@@ -46,6 +51,7 @@ __all__ = [
     "fields",
     "gradients",
     "grid",
+    "interpolation",
     "invert",
     "learn",
     "list_methods",
@@ -61,13 +67,14 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "systems",
     "tune",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`learn` and `samplers` come when they are asked for: they are half of what there is to import."""
-    if name in ("learn", "samplers"):
+    """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
+    if name in ("learn", "samplers", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune

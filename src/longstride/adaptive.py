@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,8 +16,10 @@ from .control import Controller, I
 from .errors import ArgumentError, SolveError, finite, unknown
 from .events import Event
 from .failure import EVENT, REACHED, STATUSES
-from .integrate import Solution, Stats, check_state, said
+from .integrate import Solution, Stats, at_once, check_state, said
+from .output import Keeping, Output, Reduction
 from .problem import ODE
+from .reach import looseness, reach
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
 from .trial import Rate
@@ -33,7 +35,9 @@ def adaptive(
     method: str = DEFAULT,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[float] | str | None = None,
+    dense: bool = False,
+    reduce: Reduction | Sequence[Reduction] | None = None,
     controller: Controller | None = None,
     shared_step: bool = False,
     jump_times: Sequence[float] = (),
@@ -51,7 +55,10 @@ def adaptive(
     Args:
         rtol, atol: numbers, or tensors that broadcast with x.
         save_at: times from start to end without turning back; between steps the pair's interpolant gives
-            the state, at its own order (`methods.embedded`). Default: the end alone.
+            the state, at its own order (`methods.embedded`). "steps": the start and the end of every step,
+            with t [n, B] and x [n, B, ...], NaN behind the last of each sample. Default: the end alone.
+        dense: give `interpolant`, the solution as a function of t.
+        reduce: a `Fold` or an `Integral`, or several; `reduced` is what they come to.
         controller: `ls.control.PI()`, or anything like it.
         shared_step: one step for the batch, the root mean square over all of it; f gets a scalar t. Else
             samples step on their own, f gets t [B], and a sample's result does not depend on its batch.
@@ -60,12 +67,15 @@ def adaptive(
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
         compile: take several steps in one compiled graph (`chunks`). f, and what else is given, must become
             a graph whole; nothing can be backpropagated through; what is rare is still done uncompiled.
-        limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
+        limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
+            on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
     Returns:
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
-        message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
+        message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite". With
+        on_budget="reach" also "stretched", where the tolerances gave way, and error [B]: the root mean square
+        of the error estimated in each step, summed over the steps.
 
     Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
     go back to is seen from x0 and the first value of f.
@@ -80,36 +90,49 @@ def adaptive(
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
     sign = 1.0 if end >= start else -1.0
-    times = (end,) if save_at is None else _floats("save_at", save_at)
+    every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
+    if every and save_at != "steps":
+        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    times = (end,) if given is None else _floats("save_at", given)
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = _floats("jump_times", jump_times)
+    jumps = _floats("jump_times", (*jump_times, *problem.jump_times))
     jumps = tuple(
         s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
     )
     if shared_step and events and len(x0) > 1:
         raise ArgumentError("events stop samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
+    span = (sign * start, sign * end)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start)
+        return Keeping(every, dense, reduce, sign).at_once(at_once(x0, times), span)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
-    span, saved = (sign * start, sign * end), [sign * s for s in times]
-    saved = [] if save_at is None else saved
-    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
-    if compile:
-        from .chunks import Chunks  # few runs want it
+    saved = [] if given is None else [sign * s for s in times]
+    marks, rate = [sign * s for s in jumps], _checked(problem, method, x0)
 
-        loop.chunks = Chunks(loop, problem.rate, problem.f)
-    ended = loop.run(x0, method)
-    if save_at is None:
-        reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
-        x = torch.where(reached, ended.x, math.nan)[None]
-    else:
-        x = ended.saved(len(times), x0.shape)
-    return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+    def run(looser: float, rule: Controller, bounds: Limits, *more: Output) -> Solution:
+        keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
+        steps = bound(rate, x0, sign, shared_step, graph, *loose)
+        outputs = [*keeping.outputs(steps.degree), *more]
+        loop = Loop(steps, rule, bounds, span, marks, saved, events, outputs)
+        if compile:
+            from .chunks import Chunks  # few runs want it
+
+            loop.chunks = Chunks(loop, problem.rate, getattr(problem, "f", problem))
+        ended = loop.run(x0, method)
+        if given is None:
+            came = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+            x = torch.where(came, ended.x, math.nan)[None]
+        else:
+            x = ended.saved(len(times), x0.shape)
+        found = _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+        return replace(found, **keeping.given(span))
+
+    if bounds.on_budget == "reach":
+        return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
+    return run(1.0, controller or I(), bounds)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -171,15 +194,6 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
         raise ArgumentError("rtol and atol are both 0: no step is that exact; give one of them")
     # With atol = 0 an element that is and stays 0 is 0/tiny and not 0/0.
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
-
-
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
-    """An interval of length 0: the start."""
-    ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
-    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-    stats = Stats(accepted=none, rejected=none, nfe_each=none)
-    status, said = ("reached",) * len(x0), ("",) * len(x0)
-    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said)
 
 
 def _solution(

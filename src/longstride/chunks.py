@@ -250,6 +250,10 @@ class Chunks:
         if not isinstance(stepper, Explicit):
             raise ArgumentError("compile=True knows explicit pairs, such as tsit5: leave it out")
         self.loop, self.stepper, self.rate, pair = loop, stepper, rate, stepper.pair
+        if loop.outputs or loop.reach:
+            raise ArgumentError(
+                "save_at='steps', dense=, reduce=, on_budget= look at each step: leave out compile=True"
+            )
         shape, device = stepper.shape, stepper.rtol.device
         narrow = len(shape) == 2 and shape[1] <= COLUMNS and not stepper.dtype.is_complex
         self.graph = Graph(

@@ -17,8 +17,10 @@ from .errors import ArgumentError, SolveError, finite, positive, whole
 from .events import Crossings
 from .methods import REGISTRY, get
 from .noise import Noise
+from .output import Interpolant
 from .plan import Plan
 from .problem import ODE
+from .tree import Tree, is_state
 
 Callback = Callable[[int, float, Tensor], Any]
 
@@ -47,16 +49,21 @@ class Solution:
 
     Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
     stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
+    interpolant: x as a function of t (dense=True).  reduced: what the reductions came to (reduce=).
+    error [B]: an estimate of the error (on_budget="reach").  With save_at="steps", t is [n, B].
     """
 
-    x: Tensor
-    t: tuple[float, ...]
+    x: Any
+    t: Any
     status: tuple[str, ...]
     stats: Stats = field(default_factory=Stats)
     t_end: Tensor | None = None
-    x_end: Tensor | None = None
+    x_end: Any = None
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
+    interpolant: Interpolant | None = None
+    reduced: Any = None
+    error: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -196,13 +203,13 @@ def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
 
 def solve(
     problem: ODE,
-    x0: Tensor,
+    x0: Any,
     *,
     t: tuple[float, float] | None = None,
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[float] | str | None = None,
     plan: Plan | None = None,
     callback: Callback | None = None,
     grad: bool = True,
@@ -215,15 +222,25 @@ def solve(
     those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
 
     Args:
-        x0: [B, ...].  dt or steps: how far a step goes, or how many there are between two saved times; dt
+        x0: [B, ...], or a tree of such: tuples, lists and dicts, nested. f and all else that is called with a
+            state then see the tree, and so do the states of the solution; rtol and atol may be trees.
+        dt or steps: how far a step goes, or how many there are between two saved times; dt
             is shortened so that the saved times are hit exactly.
-        save_at: monotone times inside t at which the state is kept; default the end alone.
+        save_at: monotone times inside t at which the state is kept, or "steps": the start and the end of
+            every step. Default: the end alone.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
         options: of the method.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if not isinstance(x0, Tensor):
+        tree = Tree(x0)
+        flat = solve(
+            problem.flattened(tree), tree.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at,
+            plan=plan, callback=callback and tree.reader(callback), grad=grad, **tree.options(options),
+        )  # fmt: skip
+        return tree.solution(flat)
     if plan is not None:
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
@@ -241,7 +258,8 @@ def solve(
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
     start, end = (finite("t", s) for s in t)
-    marks = [end] if save_at is None else [finite("save_at", s) for s in save_at]
+    every, given = save_at == "steps", None if save_at == "steps" else save_at
+    marks = [end] if given is None else [finite("save_at", s) for s in given]
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     stops = [start, *(m for m in marks if m != start)]
@@ -250,23 +268,37 @@ def solve(
         stops[-1] > end if forward else stops[-1] < end
     ):
         raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+    if len(stops) == 1 or start == end:
+        return at_once(x0, marks)
     times = [start]
     for a, b in pairwise(stops):
         n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
         times += [a + (b - a) * i / n for i in range(1, n)] + [b]
-    if len(times) == 1:
-        raise ArgumentError(f"nothing to integrate: t = {t}")
     plan = plan_problem(problem, times, method, **options)
-    wanted = {times.index(stop) - 1 for stop in stops[1:]}
+    marks = times if every else marks
+    wanted = {times.index(mark) - 1 for mark in marks if mark != start}
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
     if marks[0] == start:
         found = [x0, *found]
-    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+    return ended(torch.stack(found), marks, stats)
+
+
+def ended(x: Tensor, times: Sequence[float], stats: Stats) -> Solution:
+    """Of a run all of whose samples came to the last of the times."""
+    t_end = torch.full(x.shape[1:2], times[-1], dtype=torch.float64, device=x.device)
+    status, message = ("reached",) * x.shape[1], ("",) * x.shape[1]
+    return Solution(x, tuple(times), status, stats, t_end, x[-1], message=message)
+
+
+def at_once(x0: Tensor, times: Sequence[float]) -> Solution:
+    """An interval of length 0: the start."""
+    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
+    return ended(torch.stack([x0] * len(times)), times, Stats(accepted=none, rejected=none, nfe_each=none))
 
 
 def check_state(x0: Tensor) -> None:
-    if not isinstance(x0, Tensor) or not (x0.is_floating_point() or x0.is_complex()) or not x0.ndim:
+    if not is_state(x0):
         raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
 
 
@@ -281,4 +313,4 @@ def _planned(
     check_state(x0)
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
-    return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)
+    return ended(torch.stack(found), plan.times[-1:], stats)

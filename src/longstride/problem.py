@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from .core import Field, Weight
 from .errors import SolveError
+from .interpolation import Path
 from .operator import Linear
+from .tree import Tree
 
 
 @dataclass(frozen=True)
 class ODE:
-    """dx/dt = L x + f(t, x), x [B, ...].
+    """dx/dt = L x + f(t, x) + g(t, x), x [B, ...].
 
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
 
     L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
     solve it exactly, the others see L x + f as one field.
+
+    stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
+    one field.
+    jacobian: what implicit methods may know of the derivative by x of what they solve for, of a sample with x
+    flattened to D elements: a function of (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths
+    (lower, upper) of its bands. Where it is not given, all D columns are differentiated.
+    jump_times: where f jumps, as the argument of `solve` of that name, which adds to them.
     """
 
-    f: Callable[[Tensor, Tensor], Tensor]
+    f: Callable[[Tensor, Any], Any]
     L: Weight = 0.0
+    stiff: Callable[[Tensor, Tensor], Tensor] | None = None
+    jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
+    jump_times: tuple[float, ...] = ()
+
+    def flattened(self, tree: Tree) -> ODE:
+        """The same on states that are laid out flat; L may be a tree as well."""
+        g, known = self.stiff, self.jacobian
+        return replace(
+            self,
+            f=tree.rate(self.f),
+            L=tree.weight(self.L, tree.dtype),
+            stiff=None if g is None else tree.rate(g),
+            jacobian=tree.reader(known) if callable(known) else known,
+        )
 
     def operator(self, exponential: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
@@ -35,7 +60,7 @@ class ODE:
         """The field that belongs to `operator`."""
 
         def rate(t: float, x: Tensor) -> Tensor:
-            out = self.f(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+            out = self.nonlinear(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
@@ -43,13 +68,50 @@ class ODE:
                 )
             return out
 
-        if exponential or (not isinstance(self.L, Tensor) and self.L == 0):
+        if exponential or self.plain:
             return (rate,)
         return (lambda t, x: rate(t, x) + self.L * x,)
 
     @property
+    def nonlinear(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """f + g."""
+        f, g = self.f, self.stiff
+        return f if g is None else lambda t, x: f(t, x) + g(t, x)
+
+    @property
     def rate(self) -> Callable[[Tensor, Tensor], Tensor]:
         """dx/dt whole, of tensors, as an adaptive run asks for it."""
-        if not isinstance(self.L, Tensor) and self.L == 0:
-            return self.f
-        return lambda t, x: self.f(t, x) + self.L * x
+        rest = self.nonlinear
+        return rest if self.plain else lambda t, x: rest(t, x) + self.L * x
+
+    @property
+    def parts(self) -> tuple[Callable[[Tensor, Tensor], Tensor], ...]:
+        """f, and L x + g which is solved for; none if there is but f."""
+        g = self.stiff
+        if g is None:
+            return () if self.plain else (self.f, lambda t, x: self.L * x)
+        return (self.f, g if self.plain else lambda t, x: g(t, x) + self.L * x)
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is no L."""
+        return not isinstance(self.L, Tensor) and self.L == 0
+
+
+def SecondOrder(a: Callable[[Tensor, Any, Any], Any]) -> ODE:
+    """x'' = a(t, x, v) with v = x', as x' = v, v' = a. The state is the pair (x, v), [B, ...] or trees."""
+    return ODE(lambda t, state: (state[1], a(t, *state)))
+
+
+def CDE(f: Callable[[Tensor, Any], Any], path: Path) -> ODE:
+    """dz = f(t, z) dX(t), a controlled differential equation: z' = f(t, z) X'(t).
+
+    f: [B, ..., C] for z [B, ...], C the channels of the path; of a tree, a tree of such.  path: see
+    `interpolation`. Where its derivative jumps, steps end. (Kidger, Morrill, Foster and Lyons 2020.)
+    """
+
+    def rate(t: Tensor, z: Any) -> Any:
+        slope = path.derivative(t)
+        return tree_map(lambda out: torch.einsum("b...c,bc->b...", out, slope.to(out.dtype)), f(t, z))
+
+    return ODE(rate, jump_times=path.jump_times)

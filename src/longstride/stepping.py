@@ -19,6 +19,8 @@ from .control import first_step as hairer
 from .errors import ArgumentError, finite, positive, whole
 from .events import Crossings, Event, locate
 from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
+from .output import Output
+from .reach import Reach
 from .trial import Stepper, Trial
 
 if TYPE_CHECKING:
@@ -50,15 +52,21 @@ class Ended:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a run may spend, and how long its steps may be; all in the clock that rises."""
+    """What a run may spend, and how long its steps may be; all in the clock that rises.
+
+    on_budget: where nfe is spent, "stop", or "reach" the end within it in longer steps.
+    """
 
     max_steps: int = 100_000
     nfe: int | None = None
     first_step: float | None = None
     min_step: float = 0.0
     max_step: float = math.inf
+    on_budget: str = "stop"
 
     def __post_init__(self) -> None:
+        if self.on_budget not in ("stop", "reach") or (self.on_budget == "reach" and self.nfe is None):
+            raise ArgumentError(f"on_budget = {self.on_budget!r}: 'stop', or 'reach' with nfe= evaluations")
         whole("max_steps", self.max_steps, 0)
         if self.nfe is not None:
             whole("nfe", self.nfe, 0)
@@ -110,19 +118,24 @@ class Loop:
         jumps: Sequence[float],
         save: Sequence[float],
         events: Sequence[Event],
+        outputs: Sequence[Output] = (),
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
+        self.reach = controller if isinstance(controller, Reach) else None
+        self.outputs = tuple(outputs)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
         self.legs = torch.tensor([*jumps, self.end], **clock)
-        self.save, self.saving = torch.tensor(save, **clock), bool(save)
+        self.save, self.saving = torch.tensor(save, **clock), bool(save or self.outputs)
         self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
         self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
         self.seen: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in events]
         self.chunks: Chunks | None = None  # that takes the steps, where a run is compiled
         # What a run costs: before its first step, for each, and at most besides after one.
         self.base = 1 if limits.first_step else 2
-        self.reserve = stepper.between_costs * bool(save or events) + bool(jumps)
+        between = save or events or any(output.between for output in self.outputs)
+        self.reading = stepper.between_costs * bool(between)
+        self.reserve = self.reading + bool(jumps)
 
     def run(self, x: Tensor, method: str) -> Ended:
         """Steps until every sample has stopped."""
@@ -142,7 +155,9 @@ class Loop:
         zero = torch.zeros_like(s, dtype=torch.int64)
         history = self.controller.start(s * 0 + 1)
         c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, zero, history, [])
-        if self.saving and float(self.save[0]) == self.start:
+        for output in self.outputs:
+            output.begin(s.expand(len(x)), x)
+        if len(self.save) and float(self.save[0]) == self.start:
             self.pieces.append((self.next_save, torch.arange(len(x), device=x.device), x))
             self.next_save = self.next_save + 1
         if limits.max_steps == 0 or self._spent(c).any():
@@ -188,6 +203,8 @@ class Loop:
         while True:
             left = c.end - c.s
             step = torch.minimum(c.h, left)
+            if self.reach:
+                step = self.reach.lengthened(stepper, c, step, left, self._affordable(c))
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
@@ -215,6 +232,13 @@ class Loop:
             return torch.zeros_like(c.extra, dtype=torch.bool)
         at_most = c.spent + self.stepper.most + self.base + self.reserve
         return c.bill + c.extra + at_most > self.limits.nfe
+
+    def _affordable(self, c: Carry) -> Tensor:
+        """[G]: how many more steps the budget pays for, less one for each jump ahead, which may waste one."""
+        assert self.limits.nfe is not None
+        jumps = len(self.legs) - 1 - c.leg
+        free = self.limits.nfe - c.spent - c.extra - self.base - (self.reserve - self.reading) - jumps
+        return free // (self.stepper.most + self.reading) - jumps
 
     def _settle(self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, values: list[Tensor]) -> None:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
@@ -303,6 +327,14 @@ class Loop:
         return s1, trial.x1, stop, need
 
     def _emit(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
+        """Output of a step up to s1; returns who was read between its ends [G]."""
+        need = torch.zeros_like(ok)
+        for output in self.outputs:
+            output.note(self.stepper, trial, s1, ok)
+            need = need | (ok & output.between)
+        return need | self._marks(trial, s1, ok) if len(self.save) else need
+
+    def _marks(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         """Keep the states at the times of `save` in (s, s1]; returns for whom there were some [G]."""
         upto = torch.searchsorted(self.save, s1, right=True).expand(len(self.next_save))
         upto = torch.where(ok, upto, self.next_save)

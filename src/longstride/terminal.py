@@ -147,7 +147,7 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
 def cell(value: Any) -> str:
     """1234567 -> 1,234,567; 0.25 -> 0.2500; {"eta": 0.5} -> eta=0.5"""
     if isinstance(value, Mapping):
-        return ", ".join(f"{k}={v}" for k, v in value.items())
+        return ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in value.items())
     if isinstance(value, float):
         return f"{value:#.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -45,12 +45,14 @@ class Stepper:
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
     order: of the method.  shrinks: the power of h that the error estimate goes down with.
+    degree: at most, of the polynomial in theta that the solution along a step is.
     """
 
     most: int
     between_costs: int
     order: int
     shrinks: int
+    degree: int = 5
 
     def __init__(
         self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
@@ -131,7 +133,7 @@ class Explicit(Stepper):
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
         self.judges = [x0.new_tensor(row)[None] / self.root for row in pair.error]
         self.most, self.between_costs = pair.evaluations - 1, len(pair.extra_c)
-        self.order, self.shrinks = pair.order, pair.shrinks
+        self.order, self.shrinks, self.degree = pair.order, pair.shrinks, len(pair.dense[0])
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]

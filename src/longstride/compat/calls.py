@@ -107,7 +107,8 @@ def unroll(steps: Iterable[Step], affine: Callable[[float, int], tuple[float, fl
     plan = _Written(steps)
     last, begin = plan.last, plan.segments[0][-1]
     meaning: dict[int, tuple[Row, float]] = {v: ({v: 1.0}, 1.0) for v in plan.noises}
-    meaning[0] = {begin: 1.0}, 1.0  # (row, w): the vector is row/w of what is held
+    # (row, w): the vector is row/w of what is held. What a pipeline begins with is x as the plan shows it.
+    meaning[0] = {begin: 1.0}, plan.rows[begin].get(0) or 1.0
 
     def held(row: Row) -> Row:
         """The same vector as a row over what is held. To divide first lets equal weights cancel exactly."""

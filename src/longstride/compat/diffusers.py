@@ -110,8 +110,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # as al
 
     @property
     def init_noise_sigma(self) -> float:
-        """What unit normal noise is multiplied with to be x at the first time."""
-        return self._configuration.process.t_max if self._configuration.kind == "edm" else 1.0
+        """What unit normal noise is multiplied with to be x as the network first sees it."""
+        shown = float(self._given.steps[0].stages[0].x[0]) if self._given else 1.0
+        return shown * (self._configuration.process.t_max if self._configuration.kind == "edm" else 1.0)
 
     @property
     def begin_index(self) -> int | None:

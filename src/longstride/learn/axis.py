@@ -41,6 +41,9 @@ class Axis(Protocol):
     def size(self, t: float) -> float:
         """About that of a state at t."""
 
+    def shrunk(self, t: float) -> float:
+        """What the start is multiplied with, where it is shown to the field as a state at t."""
+
     def made_for(self) -> Mapping[str, Any]:
         """What a plan on this axis belongs to."""
 
@@ -72,6 +75,11 @@ class Diffusion:
     def size(self, t: float) -> float:
         return math.hypot(*self.process.pair(t))
 
+    def shrunk(self, t: float) -> float:
+        """Of EDM's kind the noise grows; what begins with unit noise (alpha = 0) stays about as large."""
+        start = self.process.t_max
+        return 1.0 if self.process.alpha(start) == 0 else self.size(t) / self.size(start)
+
     def made_for(self) -> Mapping[str, Any]:
         return self.process.describe()
 
@@ -95,6 +103,9 @@ class Straight:
         return 1.0, t - s
 
     def size(self, t: float) -> float:
+        return 1.0
+
+    def shrunk(self, t: float) -> float:
         return 1.0
 
     def made_for(self) -> Mapping[str, Any]:

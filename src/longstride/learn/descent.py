@@ -65,7 +65,7 @@ def descend(
         optimizer.zero_grad()
         x, evaluations, first = known.noise, list[Tensor](), 0
         for i in range(solver.nfe):
-            evaluations.append(checkpoint(field, solver.at[i], x, use_reentrant=False))
+            evaluations.append(checkpoint(field, solver.at[i], solver.scale(i) * x, use_reentrant=False))
             r, q = solver.axis.row(*solver.times[i : i + 2])
             w, first = free[first : first + i].to(x), first + i
             x = r * x + sum(a * e for a, e in zip([*w, q - w.sum()], evaluations, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -59,11 +59,15 @@ class Free:
         a, b = self.slack[i] if self.slack else (0.0, 0.0)
         return r + a, [*self.weights[i], q + b - sum(self.weights[i])]
 
+    def scale(self, i: int) -> float:
+        """Of state i where the network sees it."""
+        return 1.0 if i else self.axis.shrunk(self.at[0])
+
     def step(self, i: int) -> Step:
         r, w = self.row(i)
         x = (r,) if r else ()
         return Step(
-            (Stage((1.0,), at=self.at[i], field=self.axis.field), Stage(x, tuple(w))),
+            (Stage((self.scale(i),), at=self.at[i], field=self.axis.field), Stage(x, tuple(w))),
             keep_f=tuple(range(i + 1)),
         )
 
@@ -144,8 +148,8 @@ def march(field: Field, solver: Free, x: Tensor, known: March | None = None, sta
     states = [x] if known is None else known.states[: start + 1]
     evaluations = [] if known is None else known.evaluations[:start]
     for i in range(start, solver.nfe):
-        evaluations.append(field(solver.at[i], states[i]))
-        r, w = solver.row(i)
+        scale, (r, w) = solver.scale(i), solver.row(i)
+        evaluations.append(field(solver.at[i], states[i] if scale == 1 else scale * states[i]))
         states.append(_combined(r, states[i], w, evaluations))
     return March(states, evaluations)
 
@@ -157,17 +161,22 @@ def _combined(r: float, x: Tensor, w: Sequence[float], evaluations: Sequence[Ten
     return out
 
 
-def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free, Tensor]:
+def fit(
+    field: Field, times: Sequence[float], paths: Trajectories, first: float | None = None
+) -> tuple[Free, Tensor]:
     """The solver on these times whose every row lands nearest to the trajectories, and where it ends.
 
     Row by row: from the states that the rows before have led to, one evaluation of the network, then the
     weights of all evaluations by linear least squares over every noise and element. No row knows that the
     next ones exist, but each corrects what error the ones before have left.
+
+    first: at[0], where the first evaluation is asked; times[0] unless given.
     """
-    solver = Free(paths.axis, tuple(times), tuple(times[:-1]), tuple(() for _ in times[:-1]))
+    at = (times[0] if first is None else first, *times[1:-1])
+    solver = Free(paths.axis, tuple(times), at, tuple(() for _ in at))
     x, evaluations, rows = paths.noise, list[Tensor](), list[tuple[float, ...]]()
     for i, (s, t) in enumerate(pairwise(times)):
-        evaluations.append(field(s, x))
+        evaluations.append(field(at[i], solver.scale(i) * x))
         r, q = paths.axis.row(s, t)
         newest = evaluations[-1]
         w: list[float] = []
@@ -177,7 +186,7 @@ def fit(field: Field, times: Sequence[float], paths: Trajectories) -> tuple[Free
             w = _solved(gram, right, RIDGE * gram.diag().mean()).tolist()
         rows.append(tuple(w))
         x = _combined(r, x, [*w, q - sum(w)], evaluations)
-    return Free(solver.axis, solver.times, solver.at, tuple(rows)), x
+    return replace(solver, weights=tuple(rows)), x
 
 
 def polish(

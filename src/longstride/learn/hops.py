@@ -17,7 +17,7 @@ from .axis import Axis
 from .free import Free
 
 SHAKE = 0.3  # of the distance of two times
-Again = Callable[[Sequence[float]], tuple[Free, float]]  # a solver begun on these times, and its error
+Again = Callable[[Free], tuple[Free, float]]  # a solver begun on the times of this one, and its error
 
 
 class Begun(NamedTuple):
@@ -28,13 +28,13 @@ class Begun(NamedTuple):
     name: str
 
 
-def shaken(solver: Free, generator: torch.Generator) -> tuple[float, ...]:
-    """Its times but the first and the last, moved by a part of their distances in the axis's clock."""
+def shaken(solver: Free, generator: torch.Generator) -> Free:
+    """The solver, its times but the first and last moved by a part of their distances in the axis's clock."""
     axis = solver.axis
     nodes = torch.tensor([axis.clock(t) for t in solver.times[:-1]], dtype=torch.float64)
     gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
     moved = nodes + SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
-    return solver.with_vector([*moved[1:].tolist(), *solver.vector()[solver.nfe - 1 :]]).times
+    return solver.with_vector([*moved[1:].tolist(), *solver.vector()[solver.nfe - 1 :]])
 
 
 def hopped(

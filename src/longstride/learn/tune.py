@@ -200,6 +200,7 @@ class Tuning:
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self.kept = Journal(None if cache is None else Path(cache) / digest, about)
         started = time.perf_counter()
+        self.say(f"solving from {sum(sizes)} starts, in {reference_nfe} evaluations each")
         self.paths = self._paths()
         self.select, self.report = (
             self.kept.tensor(name, partial(subject.reference, rows, reference_nfe)).to(subject.x.device)
@@ -209,9 +210,7 @@ class Tuning:
         self.halved = endpoint_error(judge.features(half), judge.features(self.select[:CHECKED]))
         self.minimized = f"{judge.identity(self.select[:CHECKED])}, through {through}"
         self.seconds = time.perf_counter() - started
-        self.say(
-            f"solutions from {sum(sizes)} starts; halving their evaluations moves them by {self.halved:.2g}"
-        )
+        self.say(f"solved; half the evaluations move what they come to by {self.halved:.2g}")
 
     def _paths(self) -> Trajectories:
         """The solutions to fit to, of which a journal keeps the states."""
@@ -286,12 +285,16 @@ class Tuning:
         few, end, found = self.few, self.subject.axis.end, []
         field = self.subject.field(self.fit_rows[: len(few.end)])
         tried = {grid: self.subject.times(nfe, grid) for grid in self.subject.grids}
+        late = {grid: self.subject.times(nfe + 1, grid) for grid in self.subject.grids}
         bends = self.paths.part(slice(0, CHECKED))
         if nfe < len(bends.times):
             path = cheapest_path(jumps(self.subject.field(self.fit_rows[:CHECKED]), bends), nfe)
             tried["optimal times"] = (*(bends.times[i] for i in path[:-1]), end)
-        for name, times in tried.items():
-            solver, ends = fit(field, times, few)
+        asked = [(name, times, times[0]) for name, times in tried.items()]
+        # Of one evaluation more, the first, at which nothing is known yet, left out.
+        asked += [(f"{name} late", (times[0], *times[2:]), times[1]) for name, times in late.items()]
+        for name, times, first in asked:
+            solver, ends = fit(field, times, few, first)
             error = endpoint_error(self.judge.features(ends), self.judge.features(few.end))
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
@@ -343,12 +346,13 @@ class Tuning:
         fitted, few = self.fitted(nfe)[:STARTS], self.few
         name, best = fitted[0]
         field = self.subject.field(self.fit_rows)
-        made = [self._candidate(f"weights on {name}", fit(field, best.times, self.paths)[0])]
+        closed = fit(field, best.times, self.paths, best.at[0])[0]
+        made = [self._candidate(f"weights on {name}", closed)]
         begun = [Begun(*self.polished(solver, few, FIRST), name) for name, solver in fitted]
         some = self.subject.field(self.fit_rows[: len(few.end)])
 
-        def again(times: Sequence[float]) -> tuple[Free, float]:
-            return self.polished(fit(some, times, few)[0], few, FIRST)
+        def again(shaken: Free) -> tuple[Free, float]:
+            return self.polished(fit(some, shaken.times, few, shaken.at[0])[0], few, FIRST)
 
         begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe} {self.minimized}")
         n = len(self.paths.end)

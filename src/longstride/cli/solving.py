@@ -1,0 +1,148 @@
+"""`longstride solve`: a ready problem, a table, a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArgumentError, SolveError, unknown
+from ..terminal import decimals, numbers, options_of, progress, show
+from .app import Json, Threads, app, set_threads
+from .task import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..systems import System
+
+ROWS = 20  # samples in the table; --json has all
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def solve(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SYSTEM", help="A name from `longstride systems`.")],
+    until: Annotated[float | None, typer.Option(help="The last time.", show_default="the system's")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="See docs/solving.md; with --dt `longstride methods`.", show_default="the system's"
+        ),
+    ] = None,
+    rtol: Annotated[
+        float | None, typer.Option(help="Relative tolerance.", show_default="the system's")
+    ] = None,
+    atol: Annotated[
+        float | None, typer.Option(help="Absolute tolerance.", show_default="the system's")
+    ] = None,
+    dt: Annotated[float | None, typer.Option(help="Equal steps, in place of tolerances.")] = None,
+    n: Annotated[
+        int, typer.Option("--n", "-n", min=1, help="Starts: the system's, and others about 1 % away.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the other starts.")] = 0,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A picture, .png.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Solve a ready problem: how each sample ended, what it cost, what it kept; and a picture with --out.
+
+    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each. A sample that
+    does not come to the end is drawn as far as it came; the exit code is 1, and the message says why.
+    """
+    from contextlib import nullcontext
+
+    from ..files import output_folder
+
+    if out is not None and (out.suffix != ".png" or out.is_dir()):
+        raise ArgumentError(f"--out {out}: name a .png file")
+    if dt is not None and (rtol is not None or atol is not None):
+        raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
+    set_threads(threads)
+    system = chosen(name, context, param or [])
+    how = {"dt": dt} if dt is not None else {
+        "rtol": system.rtol if rtol is None else rtol, "atol": system.atol if atol is None else atol,
+    }  # fmt: skip
+    task = Task(
+        system, starts(system, n, seed), system.t[1] if until is None else until,
+        method or ("rk4" if dt is not None else system.method), how, drawn=out is not None,
+    )  # fmt: skip
+    with output_folder(out.parent) if out is not None else nullcontext() as part:
+        with progress(f"solving {name}") as report:
+            solution = task.run(report)
+        wrong = next((line for line in solution.message if line), "") if solution else task.wrong
+        if out is not None and part is not None:
+            task.draw(part / out.name, solution, wrong)
+    if solution is not None:
+        samples = task.samples(solution)
+        data = {
+            "system": name, "parameters": task.parameters(), "method": task.method, **how,
+            "until": task.end, "seconds": solution.stats.seconds, "samples": samples,
+            **({"out": str(out)} if out is not None else {}),
+        }  # fmt: skip
+        seconds = f", {solution.stats.seconds:.2g} s"
+        written = f"\nwritten to {out}" if out is not None else ""
+        show(task.rows(samples[:ROWS]), as_json, data, task.title() + seconds + rest(samples) + written)
+    if wrong:
+        raise SolveError(wrong)
+
+
+def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
+    """The system with the parameters that stand among the options, --mu 3 or --mu=3."""
+    import inspect
+
+    from .. import systems
+
+    if name not in systems.SYSTEMS:
+        raise unknown("system", name, systems.SYSTEMS)
+    takes = inspect.signature(systems.SYSTEMS[name]).parameters
+    options = [opt for p in context.command.params for opt in p.opts if opt.startswith("--")]
+    found, words = dict(options_of(pairs)), list(context.args)
+    while words:
+        key, equals, value = words.pop(0).partition("=")
+        if not key.startswith("--") or key[2:] not in takes:
+            known = [*options, *(f"--{k}" for k in takes)]
+            raise unknown(f"option of {name}", key, known)
+        if not equals and not words:
+            raise ArgumentError(f"{key}: give it a value")
+        found[key[2:]] = value if equals else words.pop(0)
+    return systems.get(name, **{k: value_of(k, v, takes) for k, v in found.items()})
+
+
+def value_of(key: str, text: Any, takes: Any) -> Any:
+    """What a parameter is written as: a whole number where its default is one, else a number or several."""
+    import torch
+
+    if not isinstance(text, str) or key not in takes:
+        return text
+    if isinstance(takes[key].default, int):
+        return numbers(text, f"--{key}")[0]
+    values = decimals(text, f"--{key}")
+    return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
+
+
+def starts(system: System, n: int, seed: int) -> Tensor:
+    """The system's start, and n - 1 more: every number times 1 + 0.01 z. Sample i is the same for every n."""
+    from ..noise import Noise
+
+    x0 = system.x0
+    if n == 1:
+        return x0
+    if len(x0) > 1:
+        raise ArgumentError("--n goes with one value of each parameter: leave it out")
+    z = Noise(seed, range(n), x0.shape[1:]).prior()
+    z[0] = 0
+    return x0 * (1 + 0.01 * z)
+
+
+def rest(samples: Sequence[dict[str, Any]]) -> str:
+    """What the table leaves out, counted."""
+    left = Counter(row["status"] for row in samples[ROWS:])
+    return f"\nand {left.total()} more: {', '.join(f'{v} {k}' for k, v in left.items())}" if left else ""

@@ -1,0 +1,152 @@
+"""A run of `longstride solve`: what is asked, what is seen on the way, and how it is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArgumentError, SolveError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..integrate import Solution
+    from ..systems import System
+
+WIDE = 8  # components of a state that the table still shows
+MARKS = 10_000  # times along the curves of a picture
+
+
+@dataclass
+class Task:
+    """A run as it was asked for, and what is seen of it on the way: the ends of the first sample's steps."""
+
+    system: System
+    x0: Tensor
+    end: float
+    method: str
+    how: dict[str, Any]
+    drawn: bool
+    ends: list[float] = field(default_factory=list)
+    seen: list[Tensor] = field(default_factory=list)
+    wrong: str = ""
+
+    def run(self, report: Callable[[int, int], None]) -> Solution | None:
+        """The solution; nothing where equal steps failed, what went wrong in `wrong`."""
+        import torch
+
+        from ..events import Event
+        from ..integrate import solve
+
+        start, due = self.system.t[0], 0.0
+
+        def look(t: float, x: Tensor) -> None:
+            nonlocal due
+            if self.drawn:
+                self.ends.append(t)
+                self.seen.append(x.clone())
+            if time.monotonic() > due:
+                due = time.monotonic() + 0.1
+                report(round(1000 * abs(t - start)), round(1000 * abs(self.end - start)))
+
+        def never(t: Tensor, x: Tensor) -> Tensor:
+            """An event that does not happen: the loop shows it the end of every trial step."""
+            look(float(t[0]), x[:1])
+            return torch.ones_like(t)
+
+        common: dict[str, Any] = {"t": (start, self.end), "method": self.method, "grad": False, **self.how}
+        if "dt" not in self.how:
+            common["save_at"] = self.marks() if self.drawn else None
+            return solve(self.system, self.x0, events=[Event(never, terminal=False)], **common)
+        try:
+            return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x), **common)
+        except ArgumentError:
+            raise
+        except SolveError as error:
+            self.wrong = str(error)
+            return None
+
+    def marks(self) -> list[float]:
+        """Times along the curves, the start among them."""
+        import numpy as np
+
+        start, first = self.system.t[0], getattr(self.system.view, "log_from", 0.0)
+        if 0 < first < self.end:
+            return [start, *np.geomspace(first, self.end, MARKS)[:-1].tolist(), self.end]
+        return [*np.linspace(start, self.end, MARKS)[:-1].tolist(), self.end]
+
+    def draw(self, path: Path, solution: Solution | None, wrong: str) -> None:
+        import numpy as np
+        import torch
+
+        from ..report import Steps, trajectory_picture
+
+        fixed, start = "dt" in self.how, self.system.t[0]
+        t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (self.ends, self.seen)
+        ends, states = np.array(t), torch.cat([v[:1] for v in x])
+        sign = 1.0 if self.end >= start else -1.0
+        # A trial that was rejected is followed by one that ends before it.
+        later = np.minimum.accumulate(sign * ends[::-1])[::-1]
+        kept = np.append(sign * ends[:-1] < later[1:], True)
+        steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
+        along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
+        trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+
+    def title(self) -> str:
+        """Parameters, method, span."""
+        given = ", ".join(
+            f"{k} = {', '.join(f'{v:g}' for v in flat(value))}" for k, value in self.system.parameters.items()
+        )
+        how = ", ".join(f"{k} {v:g}" for k, v in self.how.items())
+        line = f"{self.method}, {how}, t = {self.system.t[0]:g} to {self.end:g}"
+        return f"{given}\n{line}" if given else line
+
+    def parameters(self) -> dict[str, Any]:
+        """As JSON has them."""
+        return {k: v if isinstance(v, (int, float)) else flat(v) for k, v in self.system.parameters.items()}
+
+    def samples(self, solution: Solution) -> list[dict[str, Any]]:
+        """All that is known of each sample, for a program."""
+        x = solution.x[-1] if solution.x_end is None else solution.x_end
+        stats, B = solution.stats, len(x)
+
+        def each(found: Tensor | None, default: Any) -> list[Any]:
+            return [default] * B if found is None else found.tolist()
+
+        ends = each(solution.t_end, self.end)
+        nfe, accepted = each(stats.nfe_each, stats.nfe), each(stats.accepted, stats.steps)
+        rejected, drift = each(stats.rejected, 0), self.system.drift(x, self.x0)
+        swept = {k: flat(v) for k, v in self.system.parameters.items() if len(flat(v)) > 1}
+        return [
+            {
+                "sample": i, **{k: v[i] for k, v in swept.items()}, "status": solution.status[i],
+                "t": ends[i], "NFE": nfe[i], "accepted": accepted[i], "rejected": rejected[i],
+                "drift": {k: float(v[i]) for k, v in drift.items()}, "x": x[i].tolist(),
+                "message": solution.message[i] if solution.message else "",
+            }
+            for i in range(B)
+        ]  # fmt: skip
+
+    def rows(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The lines of the table."""
+        import torch
+
+        out = []
+        for row in samples:
+            line = {k: v for k, v in row.items() if k not in ("drift", "x", "message")}
+            line |= {f"drift of {k}": v for k, v in row["drift"].items()}
+            x = torch.tensor(row["x"]).flatten().tolist()
+            if len(x) <= WIDE:
+                line |= dict(zip(self.system.labels, x, strict=True))
+            else:
+                line["x"] = f"{', '.join(f'{v:.4g}' for v in x[:3])}, ... ({len(x)})"
+            out.append(line)
+        return out
+
+
+def flat(value: Any) -> list[float]:
+    """A parameter as the numbers it has, one or one of each sample."""
+    return value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]

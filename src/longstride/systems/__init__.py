@@ -1,0 +1,46 @@
+"""Ready problems: equations as data. Each function builds a `System`, an ODE that `ls.solve` takes."""
+
+from .base import SYSTEMS, Plane, Series, SpaceTime, System, get, list_systems
+from .chaos import lorenz63, lorenz96, roessler
+from .classic import (
+    double_pendulum,
+    exponential_decay,
+    harmonic_oscillator,
+    henon_heiles,
+    pendulum,
+    rigid_body,
+)
+from .orbits import arenstorf, kepler, pleiades, three_body
+from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
+from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
+
+__all__ = [
+    "SYSTEMS",
+    "Plane",
+    "Series",
+    "SpaceTime",
+    "System",
+    "arenstorf",
+    "brusselator",
+    "brusselator_1d",
+    "double_pendulum",
+    "exponential_decay",
+    "fitzhugh_nagumo",
+    "get",
+    "harmonic_oscillator",
+    "henon_heiles",
+    "hires",
+    "kepler",
+    "list_systems",
+    "lorenz63",
+    "lorenz96",
+    "lotka_volterra",
+    "oregonator",
+    "pendulum",
+    "pleiades",
+    "rigid_body",
+    "robertson",
+    "roessler",
+    "three_body",
+    "van_der_pol",
+]

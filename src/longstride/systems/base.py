@@ -1,0 +1,193 @@
+"""What a ready problem is, and the registry of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, finite, positive, unknown, whole
+from ..problem import ODE
+
+P = ParamSpec("P")
+Number = float | Tensor  # one for all samples, or a tensor of one for each, [B]
+STIFF = ("rodas5p", "kvaerno5", "radau", "bdf", "tsit5")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Drawn as components against time, the size of the steps below.
+
+    shown: these components alone.  log_from: where a logarithmic axis of time begins.
+    """
+
+    shown: tuple[int, ...] = ()
+    log_from: float = 0.0
+    log_values: bool = False
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Drawn as curves: points takes x [..., *shape] to [..., curves, 2].
+
+    equal: one unit is as long on both axes.
+    """
+
+    points: Callable[[Tensor], Tensor]
+    axes: tuple[str, str]
+    equal: bool = False
+
+
+@dataclass(frozen=True)
+class SpaceTime:
+    """Drawn as an image: row takes x [..., *shape] to [..., N], which stand from first to last on an axis."""
+
+    row: Callable[[Tensor], Tensor]
+    axis: str
+    colour: str
+    first: float
+    last: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class System(ODE):
+    """An ODE with what belongs to it: `ls.solve(system, system.x0, t=system.t)`.
+
+    x0: a start, [1, *shape], or [B, *shape] where a parameter is [B].  t: a span worth looking at.
+    labels: of the components.  parameters: what it was made with.
+    invariants: functions of x [..., *shape], [...], that stay what they are along every solution.
+    exact: exact(t, x0), the solution from x0 at 0, where it is known.
+    methods: adaptive ones that suit it, the best first.  rtol, atol: good tolerances.
+    jacobian: its structure, as implicit methods take it; (lower, upper) are the widths of its bands.
+    view: how a picture shows it.  name, reference: of the registry.
+    """
+
+    x0: Tensor
+    t: tuple[float, float]
+    labels: tuple[str, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    invariants: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    exact: Callable[[float, Tensor], Tensor] | None = None
+    methods: tuple[str, ...] = ("tsit5",)
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    jacobian: Any = None
+    view: Series | Plane | SpaceTime = Series()
+    name: str = ""
+    reference: str = ""
+
+    @property
+    def method(self) -> str:
+        """The first of `methods` that there is."""
+        from ..steppers import KINDS
+
+        known = {name for table, _ in KINDS for name in table}
+        return next(name for name in self.methods if name in known)
+
+    def drift(self, x: Tensor, start: Tensor) -> dict[str, Tensor]:
+        """By how much each invariant differs at x from its value I at the start, over max(|I|, 1)."""
+        out = {}
+        for name, invariant in self.invariants.items():
+            before = invariant(start)
+            out[name] = (invariant(x) - before).abs() / before.abs().clamp_min(1.0)
+        return out
+
+
+SYSTEMS: dict[str, Callable[..., System]] = {}
+
+
+def system(
+    reference: str, above_zero: Sequence[str] = ()
+) -> Callable[[Callable[P, System]], Callable[P, System]]:
+    """Registers a function that builds a System under its own name, and checks what it is called with.
+
+    A parameter whose default is an int must be a whole number above 0. All others are finite numbers or
+    tensors [B] of them, those of `above_zero` above 0. A tensor decides the precision and the device of x0.
+    """
+
+    def register(build: Callable[P, System]) -> Callable[P, System]:
+        signature = inspect.signature(build)
+
+        @wraps(build)
+        def made(*args: P.args, **kwargs: P.kwargs) -> System:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = {
+                name: _checked(name, value, signature.parameters[name].default, name in above_zero)
+                for name, value in bound.arguments.items()
+            }
+            found: System = build(**given)  # type: ignore[call-arg]
+            x0 = _beside(found.x0, given)
+            return replace(found, x0=x0, name=build.__name__, parameters=given, reference=reference)
+
+        SYSTEMS[build.__name__] = made
+        return made
+
+    return register
+
+
+def get(name: str, **parameters: Any) -> System:
+    """The system of a name, with its parameters.
+
+    Raises:
+        ArgumentError: an unknown name or parameter, or a value that it cannot have.
+    """
+    if name not in SYSTEMS:
+        raise unknown("system", name, SYSTEMS)
+    takes = inspect.signature(SYSTEMS[name]).parameters
+    for key in parameters:
+        if key not in takes:
+            raise ArgumentError(
+                f"{name} has no parameter {key!r}; its parameters: {', '.join(takes) or 'none'}"
+            )
+    return SYSTEMS[name](**parameters)
+
+
+def list_systems() -> tuple[System, ...]:
+    """Every system with its default parameters."""
+    return tuple(build() for build in SYSTEMS.values())
+
+
+def _checked(name: str, value: Any, default: Any, above_zero: bool) -> Any:
+    if isinstance(default, int):
+        return whole(name, value, 1)
+    if not isinstance(value, Tensor):
+        return positive(name, value) if above_zero else finite(name, value)
+    if value.ndim > 1 or not value.is_floating_point():
+        raise ArgumentError(f"{name} of {value.dtype}, {tuple(value.shape)}: real numbers, one each [B]")
+    if not bool(value.isfinite().all()) or (above_zero and not bool((value > 0).all())):
+        raise ArgumentError(f"{name}: it must be finite" + (" and positive" if above_zero else ""))
+    return value
+
+
+def _beside(x0: Tensor, given: Mapping[str, Any]) -> Tensor:
+    """x0 for as many samples as the parameters are of, in their precision, where they are."""
+    tensors = [v for v in given.values() if isinstance(v, Tensor)]
+    sizes = {len(v) for v in tensors if v.ndim and len(v) != 1}
+    if len(sizes) > 1:
+        raise ArgumentError(f"parameters for {' and '.join(map(str, sorted(sizes)))} samples: give one batch")
+    if tensors:
+        x0 = x0.to(tensors[0])
+    return x0.expand(sizes.pop(), *x0.shape[1:]) if sizes and len(x0) == 1 else x0
+
+
+def state(*values: Number) -> Tensor:
+    """A start of these components, [1, D], or [B, D] where some are [B]; float64 unless those are not."""
+    like = next((v for v in values if isinstance(v, Tensor)), torch.zeros((), dtype=torch.float64))
+    rows = [torch.as_tensor(v, dtype=like.dtype, device=like.device).reshape(-1) for v in values]
+    return torch.stack(torch.broadcast_tensors(*rows), -1)
+
+
+def stacked(*components: Tensor) -> Tensor:
+    """Components [...] as a state [..., D]."""
+    return torch.stack(components, -1)
+
+
+def wide(value: Number) -> Number:
+    """A parameter beside the cells of a grid: [B] becomes [B, 1]."""
+    return value[..., None] if isinstance(value, Tensor) else value
