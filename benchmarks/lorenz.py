@@ -67,7 +67,7 @@ def torchode(x0: Tensor, compiled: bool) -> Run:
 
     def solver(tol: float) -> Callable:
         made = to.AutoDiffAdjoint(to.Tsit5(term=term), to.IntegralController(tol, tol, term=term))
-        return torch.compile(made) if compiled else made
+        return torch.compile(made.solve) if compiled else made.solve
 
     solvers = {tol: solver(tol) for tol in TOLERANCES}
 

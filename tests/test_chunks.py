@@ -41,7 +41,8 @@ def agree(f, x0: Tensor, **options) -> ls.Solution:
     assert torch.allclose(chunked.x, plain.x, rtol=1e-9, atol=1e-10, equal_nan=True)
     # Where a run stops early depends on its steps, and those on an estimate of 1e-9 made of terms of order 1:
     # its round-off is 1e-7 of it, and a fifth to an eighth of that gets into the step.
-    assert torch.allclose(chunked.x_end, plain.x_end, rtol=1e-6, atol=1e-7)
+    finite = [status not in ("step_underflow", "non_finite") for status in plain.status]
+    assert torch.allclose(chunked.x_end[finite], plain.x_end[finite], rtol=1e-6, atol=1e-7)
     assert torch.allclose(chunked.t_end, plain.t_end, rtol=1e-7)
     for seen, before in zip(chunked.events, plain.events, strict=True):
         assert len(seen.t) == len(before.t)
@@ -103,7 +104,7 @@ def test_states_of_any_shape_and_both_directions(shape: tuple[int, ...]) -> None
 
 def test_one_graph_serves_spans_tolerances_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Really compiled: a second run, elsewhere and finer, with the parameter changed, makes no new graph."""
-    monkeypatch.setattr(chunks, "STEPS", 2)
+    monkeypatch.setattr(chunks, "STEPS", 1)
     torch._dynamo.reset()
     counters.clear()
     rate = torch.tensor([0.5, 1.0, 3.0], dtype=F64)

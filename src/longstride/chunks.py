@@ -173,7 +173,8 @@ class Graph:
         )
         if not self.keep:
             return state, ()
-        return state, (at.s, h, s1, ok, self.join(at.x), torch.stack([self.join(k) for k in ks]))
+        K = self.sign * torch.stack([self.join(k) for k in ks])  # h f in a Trial, here with the sign
+        return state, (at.s, h, s1, ok, self.join(at.x), K)
 
 
 def _chunk(
