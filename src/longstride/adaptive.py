@@ -49,6 +49,7 @@ def adaptive(
     grad: bool | str | Way = True,
     regularize: str | Regularize | None = None,
     linear: str | None = None,
+    compile: bool = False,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -74,6 +75,8 @@ def adaptive(
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
             steps becomes `penalty` [B] of the solution, to be added to a loss.
         linear: "gmres": implicit methods solve by products with df/dx, which is never written down.
+        compile: take several steps in one compiled graph (`chunks`). f, and what else is given, must become
+            a graph whole; nothing can be backpropagated through; what is rare is still done uncompiled.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
             on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
@@ -135,6 +138,10 @@ def adaptive(
             loop = Loop(
                 steps, rule or steps.controller, bounds, span, marks, saved, events, outputs, observers
             )
+            if compile:
+                from .chunks import Chunks  # few runs want it
+
+                loop.chunks = Chunks(loop, problem.rate, getattr(problem, "f", problem))
             ended = gone_through(loop, x0, method, way, problem)
             ended, crossings = flow.ended(ended, t[1], events)
             if given is None:

@@ -253,9 +253,7 @@ def solve(
         from .sde import solve_sde  # it builds on Solution, above
 
         if plan is not None or callback is not None or isinstance(save_at, str):
-            raise ArgumentError(
-                "plan=, callback= and save_at='steps' are not for an SDE: give times"
-            )
+            raise ArgumentError("plan=, callback= and save_at='steps' are not for an SDE: give times")
         return solve_sde(
             problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT,
 from .output import Output
 from .reach import Reach
 from .trial import Stepper, Trial
+
+if TYPE_CHECKING:
+    from .chunks import Chunks
 
 Reading = tuple[Tensor, Tensor]  # samples [P], theta [P]: where a step was looked at between its ends
 
@@ -97,7 +100,8 @@ class Carry:
     """Between two steps, [G] each but x and first [B, ...]: first is f at (s, x), values those of the events.
 
     leg: jumps passed.  end: where the leg ends, or the sample has.
-    n: steps tried, spent: evaluations in them; tries, bill: those of what stopped.
+    n: steps tried, spent: evaluations in them; tries, bill: those of what stopped, before that those in
+    chunks, and passes: steps that chunks had time for.
     extra: evaluations beyond those of the steps.
     """
 
@@ -116,6 +120,7 @@ class Carry:
     values: list[Tensor]
     n: int = 0
     spent: int = 0
+    passes: int = 0
 
 
 class Observer(Protocol):
@@ -150,6 +155,7 @@ class Loop:
         self.read: list[Tensor] = []
         self.saved_at: list[tuple[Tensor, Tensor, int]] = []
         self.seen: list[list[tuple[Tensor, Tensor, int]]] = [[] for _ in events]
+        self.chunks: Chunks | None = None  # that takes the steps, where a run is compiled
         # What a run costs: before its first step, for each, and at most besides after one.
         self.base = 1 if limits.first_step else 2
         between = save or events or any(output.between for output in self.outputs)
@@ -161,6 +167,8 @@ class Loop:
         c, trial = self._begin(x), None
         with torch.set_grad_enabled(self.stepper.graph):
             while bool((c.code == RUNNING).any()):
+                if self.chunks and not self.chunks.advance(c):
+                    continue
                 trial, ratio, accept, h, values = self._plain_steps(c)
                 self._settle(c, trial, ratio, accept, h, values)
                 self._aim(c)
@@ -233,11 +241,15 @@ class Loop:
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
             h, s1, plain = step * factor, c.s + step, accept & (step < left)
+            if longest < math.inf:
+                h = h.clamp(max=longest)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
             values = self._values(s1, trial.x1)
             for event, before, after in zip(self.events, c.values, values, strict=True):
                 plain = plain & ~event.crossed(before, after)
-            out = c.n >= self.limits.max_steps or (self.limits.nfe is not None and self._spent(c).any())
+            out = c.n + c.passes >= self.limits.max_steps or (
+                self.limits.nfe is not None and self._spent(c).any()
+            )
             if out or not plain.all():
                 return trial, ratio, accept, h, values
             if self.saving:
@@ -261,7 +273,7 @@ class Loop:
         if self.limits.nfe is None:
             return torch.zeros_like(c.extra, dtype=torch.bool)
         at_most = c.spent + self.stepper.most + self.base + self.reserve
-        return c.extra + at_most > self.limits.nfe
+        return c.bill + c.extra + at_most > self.limits.nfe
 
     def _affordable(self, c: Carry) -> Tensor:
         """[G]: how many more steps the budget pays for, less one for each jump ahead, which may waste one."""
@@ -305,11 +317,15 @@ class Loop:
         c.code = torch.where(landed & (c.leg == len(self.legs) - 1), REACHED, c.code)
         if len(self.legs) > 1:
             self._jump(c, landed & (c.code == RUNNING))
-        limit = STEP_LIMIT if c.n >= self.limits.max_steps else NFE_LIMIT
-        out = (c.code == RUNNING) & (self._spent(c) | (limit == STEP_LIMIT))
-        c.code = torch.where(out, limit, c.code)
+        self._stop(c, active)
+
+    def _stop(self, c: Carry, active: Tensor) -> None:
+        """Ends those that have spent what there is, and counts what all did that have stopped."""
+        steps = c.tries + c.n >= self.limits.max_steps
+        out = (c.code == RUNNING) & (self._spent(c) | steps)
+        c.code = torch.where(out, torch.where(steps, STEP_LIMIT, NFE_LIMIT), c.code)
         stopped = active & (c.code != RUNNING)
-        c.tries, c.bill = torch.where(stopped, c.n, c.tries), torch.where(stopped, c.spent, c.bill)
+        c.tries, c.bill = c.tries + stopped * c.n, c.bill + stopped * c.spent
 
     def _sound(self, c: Carry, trial: Trial, ok: Tensor) -> Trial:
         """The trial without what would make NaN of a gradient: a weight of 0 on what failed is not enough."""
