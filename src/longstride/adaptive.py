@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from .integrate import Solution, Stats, check_state, said
 from .problem import ODE
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
-from .trial import Rate
+from .trial import Norm, Rate
 
 DEFAULT = "tsit5"
 
@@ -39,6 +39,8 @@ def adaptive(
     jump_times: Sequence[float] = (),
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
+    norm: Norm | None = None,
+    watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
     grad: bool = True,
     **limits: Any,
 ) -> Solution:
@@ -57,6 +59,9 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of the root mean square; one
+            number where the step is shared.
+        watch: called with t, x and h before each step that is tried.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
@@ -92,10 +97,10 @@ def adaptive(
         return _at_once(x0, times, start)
 
     x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances)
+    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances, norm)
     span, saved = (sign * start, sign * end), [sign * s for s in times]
     saved = [] if save_at is None else saved
-    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events)
+    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events, watch)
     ended = loop.run(x0, method)
     if save_at is None:
         reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
@@ -152,11 +157,10 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     for name, value in given.items():
         tensor = torch.as_tensor(value, dtype=x0.dtype.to_real(), device=x0.device).detach()
         try:
-            fits = torch.broadcast_shapes(tensor.shape, x0.shape) == x0.shape
+            tensor.expand(x0.shape)  # torch.broadcast_shapes would import sympy: 2 s
         except RuntimeError:
-            fits = False
-        if not fits:
-            raise ArgumentError(f"{name} of shape {tuple(tensor.shape)} does not go with x {tuple(x0.shape)}")
+            shapes = f"{tuple(tensor.shape)} does not go with x {tuple(x0.shape)}"
+            raise ArgumentError(f"{name} of shape {shapes}") from None
         if not bool((tensor >= 0).all()) or not bool(tensor.isfinite().all()):
             raise ArgumentError(f"{name} = {value!r}: it must be finite and not negative")
         found.append(tensor)

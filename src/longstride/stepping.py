@@ -7,7 +7,7 @@ accepted is a mask, and the host looks once at whether anything but plain progre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,10 +105,12 @@ class Loop:
         jumps: Sequence[float],
         save: Sequence[float],
         events: Sequence[Event],
+        watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
+        self.watch = watch
         self.legs = torch.tensor([*jumps, self.end], **clock)
         self.save, self.saving = torch.tensor(save, **clock), bool(save)
         self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
@@ -182,6 +184,8 @@ class Loop:
             step = torch.minimum(c.h, left)
             if longest < math.inf:
                 step = step.clamp(max=longest)
+            if self.watch is not None:
+                self.watch(stepper.time(c.s), c.x, step)
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import ArgumentError
 from .methods.embedded import Pair
 
 Rate = Callable[[Tensor, Tensor], Tensor]
+Norm = Callable[[Tensor], Any]
 
 
 @dataclass
@@ -53,16 +55,24 @@ class Stepper:
     shrinks: int
 
     def __init__(
-        self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
+        self,
+        rate: Rate,
+        x0: Tensor,
+        sign: float,
+        shared: bool,
+        graph: bool,
+        rtol: Tensor,
+        atol: Tensor,
+        norm: Norm | None = None,
     ) -> None:
         self.rate, self.sign, self.shared, self.graph = rate, sign, shared, graph
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol, self.norm = rtol, atol, norm
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
         self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
         self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
-        self.root = math.sqrt(x0.numel() / self.groups)
+        self.root = 1.0 if norm else math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
@@ -109,6 +119,11 @@ class Stepper:
         return t[0] if self.shared else t
 
     def _norm(self, v: Tensor) -> Tensor:
+        if self.norm is not None:
+            out = torch.as_tensor(self.norm(v), dtype=torch.float64, device=v.device)
+            if out.numel() != self.groups:
+                raise ArgumentError(f"norm returned {tuple(out.shape)}: return one number of each step")
+            return out.view(self.groups)
         v = v if self.flat else v.reshape(self.groups, -1)
         return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import ArgumentError
-from .runge_kutta import DOPRI5, RALSTON_3, TSIT5, Entry, Tableau
+from .runge_kutta import DOPRI5, HEUN, RALSTON_3, TSIT5, Entry, Tableau
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -218,7 +218,22 @@ _EXTRA = (
      -9.15095847217987001081870187138),
 )  # fmt: skip
 
+FEHLBERG_2 = Tableau(
+    2, (0.0, 1 / 2, 1.0), ((), (1 / 2,), (1 / 256, 255 / 256)), (1 / 512, 255 / 256, 1 / 512)
+)
+
 PAIRS = {
+    "adaptive_heun": Pair(
+        HEUN, ((-1 / 2, 1 / 2),), 2, hermite((1 / 2, 1 / 2)), 2, reference="Heun 1900, with Euler"
+    ),
+    "fehlberg2": Pair(
+        FEHLBERG_2,
+        ((-1 / 512, 0.0, 1 / 512),),
+        2,
+        hermite((1 / 512, 255 / 256, 1 / 512)),
+        2,
+        reference="Fehlberg 1969, RK1(2), the second order kept",
+    ),
     "bosh3": Pair(
         RALSTON_3,
         ((2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),),
