@@ -76,14 +76,17 @@ def runge_kutta(name: str, rate: Rate) -> Rule:
     return step
 
 
+def adams_weights(c: Tensor) -> Tensor:
+    """int_0^1 of the Lagrange polynomials over the nodes c [m]: Gauss's rule, exact to degree 15."""
+    points, share = (torch.from_numpy(v).to(c) for v in np.polynomial.legendre.leggauss(8))
+    own = torch.eye(len(c)).to(c)
+    factors = ((points[:, None, None] + 1) / 2 - c) / (c[:, None] - c + own)
+    return share / 2 @ torch.where(own == 1, 1.0, factors).prod(-1)
+
+
 @lru_cache(maxsize=64)
-def adams_weights(nodes: tuple[float, ...]) -> tuple[float, ...]:
-    """int_0^1 of the Lagrange polynomials over the nodes: Gauss's rule, exact to degree 15."""
-    points, share = np.polynomial.legendre.leggauss(8)
-    r, c = (points[:, None] + 1) / 2, np.array(nodes)
-    others = ~np.eye(len(c), dtype=bool)
-    basis = [np.prod((r - c[keep]) / (c[j] - c[keep]), axis=1) for j, keep in enumerate(others)]
-    return tuple(float(share @ values) / 2 for values in basis)
+def listed_weights(nodes: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(adams_weights(torch.tensor(nodes, dtype=torch.float64)).tolist())
 
 
 class Adams:
@@ -103,26 +106,30 @@ class Adams:
         self.rate, self.rtol, self.atol = rate, rtol, atol
         self.repeats = max_iters if implicit else 0
         self.start = runge_kutta(RUNGE_KUTTA["rk4"], rate)
-        self.known: deque[tuple[float, Tensor]] = deque(maxlen=max(int(max_order) - 1, 1))  # newest first
+        self.known: deque[tuple[Time, Tensor]] = deque(maxlen=max(int(max_order) - 1, 1))  # newest first
 
     def __call__(self, t0: Time, t1: Time, x0: Tensor, f0: Tensor) -> Tensor:
-        self.known.appendleft((float(t0), f0))
+        self.known.appendleft((t0, f0))
         if len(self.known) < LOWEST - 1:
             return self.start(t0, t1, x0, f0)
         h = t1 - t0
-        nodes = [_whole((t - float(t0)) / float(h)) for t, _ in self.known]
+        nodes = [(t - t0) / h for t, _ in self.known]
         fs = [f for _, f in self.known]
         x1 = self._sum(h, x0, fs, nodes)
         for _ in range(self.repeats):
-            before, x1 = x1, self._sum(h, x0, [self.rate(t1, x1, -1), *fs], [1.0, *nodes])
+            before, x1 = x1, self._sum(h, x0, [self.rate(t1, x1, -1), *fs], [h / h, *nodes])
             if self._still(before - x0, x1 - x0):
                 return x1
         if self.repeats:
             warnings.warn("Functional iteration did not converge. Solution may be incorrect.", stacklevel=5)
         return x1
 
-    def _sum(self, h: Time, x0: Tensor, fs: list[Tensor], nodes: list[float]) -> Tensor:
-        row = Stage((1.0,), tuple(h * w for w in adams_weights(tuple(nodes))))
+    def _sum(self, h: Time, x0: Tensor, fs: list[Tensor], nodes: list[Time]) -> Tensor:
+        if isinstance(h, Tensor):
+            weights = adams_weights(torch.stack(nodes)).to(x0.dtype).unbind()
+        else:
+            weights = listed_weights(tuple(map(_whole, nodes)))
+        row = Stage((1.0,), tuple(h * w for w in weights))
         return advance((), Step((row,)), [x0], fs)[0][0]
 
     def _still(self, before: Tensor, after: Tensor) -> bool:
