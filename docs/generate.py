@@ -22,8 +22,10 @@ from longstride.process import EDM
 
 HERE = Path(__file__).parent
 AGREEMENT = HERE.parent / "benchmarks" / "results" / "agreement.md"
-STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}  # by claimed order; as in tests/test_laws.py
-DIFFUSION_STEPS = STEPS | {6: 80, 7: 80}
+# By claimed order or by name; as in tests/test_laws.py.
+STEPS: dict[int | str, int] = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}
+STEPS |= {"vern7": 16, "dopri8": 16, "vern9": 12}
+DIFFUSION_STEPS = STEPS | {6: 80, 7: 80, "vern7": 32}
 PROCESS = EDM(sigma_min=0.5, sigma_max=4.0)
 WEAK = EDM(sigma_min=0.05, sigma_max=10.0)
 REAL = torch.linspace(-4, -0.3, 12, dtype=torch.float64)
@@ -155,13 +157,13 @@ def slopes(name: str) -> list[str]:
     method = get(name, **options)
     if method.diffusion and not options:
         return [""] * 5 + [weak]  # there is nothing without noise
-    n = STEPS[method.order]
+    n = STEPS.get(name) or STEPS[method.order]
     trials = [None if method.diffusion else ode_trial(0.0)]
     exponential = method.exponential and not method.diffusion
     trials += [ode_trial(L) if exponential else None for L in (REAL, IMAGINARY)]
     diffusion = diffusion_trial(PROCESS, method.prediction or "sigma")
     found = ["" if trial is None else f"{measured_order(method, trial, n):.2f}" for trial in trials]
-    n = DIFFUSION_STEPS[method.order]
+    n = DIFFUSION_STEPS.get(name) or DIFFUSION_STEPS[method.order]
     ends = (measured_order(method, diffusion, n, exact_start=exact) for exact in (True, False))
     return [*found, *(f"{slope:.2f}" for slope in ends), weak]
 

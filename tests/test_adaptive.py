@@ -62,19 +62,21 @@ def one_step(pair: Pair, h: float) -> tuple[float, float, float]:
 def test_local_orders_of_step_estimate_and_interpolant(name: str) -> None:
     """In one step the solution errs by h^(p+1), the estimate falls as claimed, the interpolant by h^(q+1)."""
     pair = PAIRS[name]
-    h = {8: 0.4, 5: 0.05, 3: 0.02}[pair.order]
+    h = {9: 0.4, 8: 0.4, 7: 0.2, 5: 0.05, 3: 0.02, 2: 0.02}[pair.order]
     errors = zip(one_step(pair, h), one_step(pair, h / 2), strict=True)
     end, estimate, between = (math.log2(a / b) for a, b in errors)
-    # At order 8 there is no room between the asymptotic range and round-off for more than a bound from below;
-    # the two rows of its estimate are checked below.
-    above = math.inf if pair.order == 8 else 0.3
+    # At high order there is no room between the asymptotic range and round-off for more than a bound from
+    # below; the two rows of dopri8's estimate are checked below, all conditions of order in test_explicit.
+    above = math.inf if pair.order > 5 else 0.3
     assert -0.3 < end - (pair.order + 1) < above
-    assert pair.order == 8 or abs(estimate - pair.shrinks) < 0.3
+    assert pair.order == 8 or -0.3 < estimate - pair.shrinks < above
     assert -0.3 < between - (pair.dense_order + 1) < above
 
 
 @pytest.mark.parametrize(("name", "row", "order"), [("bosh3", 0, 2), ("tsit5", 0, 4), ("dopri5", 0, 4),
-                                                    ("dopri8", 0, 5), ("dopri8", 1, 3)])  # fmt: skip
+                                                    ("dopri8", 0, 5), ("dopri8", 1, 3), ("vern7", 0, 6),
+                                                    ("vern9", 0, 8), ("adaptive_heun", 0, 1),
+                                                    ("fehlberg2", 0, 1)])  # fmt: skip
 def test_estimates_are_of_embedded_methods_of_the_order_claimed(name: str, row: int, order: int) -> None:
     """b - b_hat is 0 on c^k for k < order, and sees c^order."""
     pair = PAIRS[name]
@@ -82,22 +84,6 @@ def test_estimates_are_of_embedded_methods_of_the_order_claimed(name: str, row: 
     c = np.array(pair.c)[: len(e)]
     assert all(abs(e @ c**k) < 1e-14 for k in range(order))
     assert abs(e @ c**order) > 1e-6
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_conditions_of_order_on_all_bushes_and_chains(name: str) -> None:
-    """sum b c^k = 1/(k+1), b A c^k = 1/((k+1)(k+2)), b A ... A 1 = 1/k!: up to the order, to round-off."""
-    pair = PAIRS[name]
-    n = pair.evaluations
-    A = np.zeros((n, n))
-    for i, row in enumerate(pair.a):
-        A[i, : len(row)] = row
-    b, c = A[-1], np.array(pair.c)
-    for k in range(pair.order):
-        assert abs(b @ c**k - 1 / (k + 1)) < 1e-13
-        assert abs(b @ np.linalg.matrix_power(A, k) @ np.ones(n) - 1 / math.factorial(k + 1)) < 1e-13
-        if k < pair.order - 1:
-            assert abs(b @ A @ c**k - 1 / ((k + 1) * (k + 2))) < 1e-13
 
 
 def test_dopri8_and_dopri5_are_those_of_scipy() -> None:
@@ -121,7 +107,8 @@ def test_polynomials_of_t_are_exact(name: str) -> None:
         rate = lambda t, x, n=degree: (n * t ** (n - 1))[:, None].expand_as(x)  # noqa: E731
         run = ls.solve(ls.ODE(rate), column(0.0), t=(0, 2), method=name, save_at=marks, first_step=0.4)
         exact = torch.tensor(marks or [2.0], dtype=F64) ** degree
-        assert torch.allclose(run.x[:, 0, 0], exact, rtol=1e-12, atol=1e-12)
+        digits = 1e-12 if pair.order < 9 else 2e-11  # vern9's interpolant has coefficients of thousands
+        assert torch.allclose(run.x[:, 0, 0], exact, rtol=digits, atol=digits)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,7 +121,8 @@ def test_error_is_proportional_to_the_tolerance(name: str) -> None:
         exact = torch.tensor([math.cos(10), -math.sin(10)], dtype=F64)
         errors.append(float((run.x[-1, 0] - exact).norm()))
     assert 1.5 < math.log10(errors[0] / errors[1]) < 4.5
-    assert errors[1] < 100 * 1e-8
+    # fehlberg2 is told h (K3 - K1)/512 of what adaptive_heun calls h (K2 - K1)/2.
+    assert errors[1] < 100 * 1e-8 * (256 if name == "fehlberg2" else 1)
 
 
 def test_energy_of_the_oscillator_and_the_way_back() -> None:

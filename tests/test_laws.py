@@ -25,8 +25,11 @@ from longstride.noise import Noise
 
 F64 = torch.float64
 NAMES = sorted(REGISTRY)
-STEPS = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}  # asymptotic, and above round-off
-DIFFUSION_STEPS = STEPS | {6: 80, 7: 80}
+# Asymptotic, and above round-off: of an order, or of one method.
+STEPS: dict[int | str, int] = {1: 512, 2: 512, 3: 200, 4: 128, 5: 64, 6: 112, 7: 112}
+STEPS |= {"vern7": 16, "dopri8": 16, "vern9": 12}
+DIFFUSION_STEPS = STEPS | {6: 80, 7: 80, "vern7": 32}
+NARROW_STEPS = DIFFUSION_STEPS | {"vern7": 20, "dopri8": 64, "vern9": 64}
 HIGH_ORDER_VP = ls.process.VP(t_min=0.2, t_max=0.8)  # on VP below, round-off comes first
 EDM = ls.process.EDM(sigma_min=0.5, sigma_max=4.0)
 VP = ls.process.VP(t_min=0.3, t_max=0.6)
@@ -68,7 +71,7 @@ def test_order_on_odes(name: str, kind: str) -> None:
     method = plain(name)
     if kind != "plain" and not method.exponential:
         pytest.skip("a classical method sees L x as part of its field")
-    slope = measured_order(method, trials(kind), STEPS[method.order])
+    slope = measured_order(method, trials(kind), STEPS.get(name) or STEPS[method.order])
     assert slope > method.order - 0.2
     if method.order < 5 and name != "rev_adams_3":
         # The leading error of the tuned order-5 tableaus is so small that the next ones hide it here, and
@@ -81,9 +84,14 @@ def test_order_on_odes(name: str, kind: str) -> None:
 @pytest.mark.parametrize("process", [EDM, VP], ids=["EDM", "VP"])
 def test_order_on_a_diffusion(name: str, process: ls.process.Process) -> None:
     method = plain(name)
-    process = HIGH_ORDER_VP if process is VP and method.order > 5 else process
+    steps = DIFFUSION_STEPS
+    if process is VP and method.order > 5:
+        process, steps = HIGH_ORDER_VP, NARROW_STEPS
     trial = diffusion_trial(process, method.prediction or "sigma")
-    assert abs(measured_order(method, trial, DIFFUSION_STEPS[method.order]) - method.order) < 0.2
+    slope = measured_order(method, trial, steps.get(name) or steps[method.order])
+    assert slope > method.order - 0.2
+    if name != "vern9":  # it comes from above, and round-off ends it before it has settled
+        assert slope < method.order + 0.2
 
 
 @pytest.mark.parametrize("prediction", ["velocity", "v", "sigma"])

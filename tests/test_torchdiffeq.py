@@ -91,7 +91,8 @@ def test_every_method_solves_forward_and_back(method: str) -> None:
 @pytest.mark.parametrize(("method", "order", "options"), [
     *((name, order, {}) for name, order in GRID.items()),
     ("explicit_adams", 3, {"max_order": 4}), ("explicit_adams", 4, {"max_order": 5}),
-    ("implicit_adams", 4, {"max_order": 4}), ("implicit_adams", 5, {"max_order": 5}),
+    ("implicit_adams", 4, {"max_order": 4, "max_iters": 10}),
+    ("implicit_adams", 5, {"max_order": 5, "max_iters": 10}),
 ])  # fmt: skip
 @pytest.mark.parametrize("even", [True, False])
 def test_order_on_a_grid(method: str, order: int, options: dict[str, Any], even: bool) -> None:

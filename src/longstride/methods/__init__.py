@@ -2,14 +2,17 @@
 
 from . import (  # noqa: F401
     adams,
+    dop853,
     dpm_v3,
     er_sde,
     exponential,
     momentum,
+    pairs,
     pndm,
     reversible,
     runge_kutta,
     stochastic,
+    verner,
 )
 from .base import REGISTRY, Method, get, list_methods
 
