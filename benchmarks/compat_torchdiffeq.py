@@ -51,7 +51,9 @@ def constant() -> Problem:
 
 def sine() -> Problem:
     def exact(t: Tensor) -> Tensor:
-        first = -0.5 * t**4 * torch.cos(2 * t) + 0.5 * t**3 * torch.sin(2 * t) + 0.25 * t**2 * torch.cos(2 * t)
+        first = (
+            -0.5 * t**4 * torch.cos(2 * t) + 0.5 * t**3 * torch.sin(2 * t) + 0.25 * t**2 * torch.cos(2 * t)
+        )
         return (first - t**3 + 2 * t**4 + (math.pi - 0.25) * t**2)[..., None]
 
     return Problem(lambda t, y: 2 * y / t + t**4 * torch.sin(2 * t) - t**2 + 4 * t**3, exact)
@@ -109,11 +111,14 @@ def solved(name: str, method: str, backward: bool = False) -> dict[str, Any]:
 
 def ball() -> dict[str, Any]:
     """Their bouncing ball: ten bounces, each an event whose time is differentiable."""
+
     def bounces(module: Any) -> tuple[Tensor, int]:
         t, y = torch.tensor(0.0, dtype=F64), (torch.tensor(10.0, dtype=F64), torch.tensor(0.0, dtype=F64))
         f = Counted(lambda t, y: (y[1], torch.full_like(y[1], -9.81)))
         for _ in range(10):
-            t, (height, speed) = module.odeint_event(f, y, t, event_fn=lambda t, y: y[0], rtol=1e-9, atol=1e-9)
+            t, (height, speed) = module.odeint_event(
+                f, y, t, event_fn=lambda t, y: y[0], rtol=1e-9, atol=1e-9
+            )
             y = (height[-1].clamp_min(0) + 1e-7, -0.9 * speed[-1])
         return t, f.calls
 
@@ -202,7 +207,9 @@ def short() -> dict[str, Any]:
         f = Counted(lambda t, y: -y)
         found = module.odeint(f, y0, t, rtol=1e-6)
         row[label] = {"error": abs(float(found[-1]) - math.exp(-0.1)), "nfe": f.calls}
-    row["theirs"]["ms"], row["ours"]["ms"] = in_turn(lambda m: m.odeint(lambda t, y: -y, y0, t, rtol=1e-6), 30)
+    row["theirs"]["ms"], row["ours"]["ms"] = in_turn(
+        lambda m: m.odeint(lambda t, y: -y, y0, t, rtol=1e-6), 30
+    )
     return row
 
 
@@ -214,7 +221,9 @@ def dense() -> dict[str, Any]:
         f = Counted(problem.f)
         found = module.odeint(f, y0, t, rtol=1e-9, atol=1e-9)
         row[label] = {"error": float((found - problem.exact(t)).abs().max()), "nfe": f.calls}
-    row["theirs"]["ms"], row["ours"]["ms"] = in_turn(lambda m: m.odeint(problem.f, y0, t, rtol=1e-9, atol=1e-9))
+    row["theirs"]["ms"], row["ours"]["ms"] = in_turn(
+        lambda m: m.odeint(problem.f, y0, t, rtol=1e-9, atol=1e-9)
+    )
     return row
 
 

@@ -170,7 +170,13 @@ def test_shapes_of_a_tuple_come_back_and_tolerances_may_be_of_its_parts() -> Non
 
 def test_first_step_and_max_step() -> None:
     f = Steps(spiral)
-    odeint(f, numbers(2.0, 0.0), numbers(0.0, 4.0), method="dopri5", options={"first_step": 0.01, "max_step": 0.07})
+    odeint(
+        f,
+        numbers(2.0, 0.0),
+        numbers(0.0, 4.0),
+        method="dopri5",
+        options={"first_step": 0.01, "max_step": 0.07},
+    )
     assert f.tried[0] == (0.0, 0.01) and max(dt for _, dt in f.tried) == pytest.approx(0.07)
 
 
@@ -233,7 +239,9 @@ def test_the_grid_of_a_constructor() -> None:
         return torch.cat([t[:1], t[:1] + (t[-1] - t[0]) * numbers(0.1, 0.5), t[-1:]])
 
     f = Seen(lambda t, y: t.expand(1))
-    run = odeint(f, numbers(0.0), numbers(2.0, 1.5, 0.0), method="midpoint", options={"grid_constructor": grid})
+    run = odeint(
+        f, numbers(0.0), numbers(2.0, 1.5, 0.0), method="midpoint", options={"grid_constructor": grid}
+    )
     assert [float(s) for s in f.times] == pytest.approx([2.0, 1.9, 1.8, 1.4, 1.0, 0.5])
     assert run[-1, 0] == pytest.approx(-2.0)
     with pytest.raises(AssertionError, match="begin and end with t"):
@@ -277,7 +285,9 @@ def test_callbacks_tile_the_interval(ends: tuple[float, float]) -> None:
 def test_callbacks_on_a_grid_and_on_the_way_back() -> None:
     f = Steps(lambda t, y: (-y[0], y[1]))
     with pytest.warns(UserWarning, match="does not support callbacks"):
-        odeint(f, (numbers(1.0), numbers(1.0, 2.0)), numbers(0.0, 1.0), method="rk4", options={"step_size": 0.5})
+        odeint(
+            f, (numbers(1.0), numbers(1.0, 2.0)), numbers(0.0, 1.0), method="rk4", options={"step_size": 0.5}
+        )
     assert f.tried == [(0.0, 0.5), (0.5, 0.5)] and not f.kept
     seen, field = [], Field()
     field.callback_step_adjoint = lambda t0, y0, dt: seen.append((float(t0), len(y0)))
@@ -500,4 +510,6 @@ def test_unused_options_warn() -> None:
         with pytest.warns(UserWarning, match="Unexpected arguments"):
             odeint(spiral, numbers(2.0, 0.0), numbers(0.0, 1.0), method=method, options=option)
     with pytest.warns(UserWarning, match="reduces to `rk4`"):
-        odeint(spiral, numbers(2.0, 0.0), numbers(0.0, 1.0), method="explicit_adams", options={"max_order": 3})
+        odeint(
+            spiral, numbers(2.0, 0.0), numbers(0.0, 1.0), method="explicit_adams", options={"max_order": 3}
+        )

@@ -76,7 +76,9 @@ class Form:
         if self.single:
             return self.part(out, self.shapes[0], dtype).reshape(1, -1)
         if len(out) != len(self.shapes):
-            raise SolveError(f"func returned {len(out)} tensors for a state of {len(self.shapes)}: return each")
+            raise SolveError(
+                f"func returned {len(out)} tensors for a state of {len(self.shapes)}: return each"
+            )
         parts = zip(out, self.shapes, strict=True)
         return torch.cat([self.part(part, shape, dtype).reshape(-1) for part, shape in parts])[None]
 
@@ -100,9 +102,7 @@ class Form:
         if self.single:
             return x.view((*lead, *self.shapes[0]))
         parts = x.view(*lead, -1).split(self.sizes, -1)
-        return tuple(
-            part.reshape((*lead, *shape)) for part, shape in zip(parts, self.shapes, strict=True)
-        )
+        return tuple(part.reshape((*lead, *shape)) for part, shape in zip(parts, self.shapes, strict=True))
 
     def norm(self, norm: Callable[[Any], Any] | None) -> Callable[[Tensor], Any] | None:
         """A user's norm as one of rows; their default is the largest root mean square of the parts."""

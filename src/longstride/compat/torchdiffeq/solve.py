@@ -128,7 +128,9 @@ def odeint_adjoint(
     }
     for name, value in tolerances.items():
         if isinstance(value, (tuple, list)) or (isinstance(value, Tensor) and value.ndim):
-            raise CheckError(f"{name} is of the state's parts: give adjoint_{name}=, a number, for the way back")
+            raise CheckError(
+                f"{name} is of the state's parts: give adjoint_{name}=, a number, for the way back"
+            )
     form = call.form
     parts = (lambda x: (form.state(x),)) if form.single else form.state
     size = call.norm or largest_rms([call.x0.numel()])
@@ -181,20 +183,22 @@ def odeint_event(
     """
     start = t0.reshape(-1)
     way = -1.0 if reverse_time else 1.0
-    when, states = odeint_interface(func, y0, torch.cat([start, start.detach() + way]), event_fn=event_fn, **kwargs)
-    if not torch.is_grad_enabled():
-        return when, states
+    when, states = odeint_interface(
+        func, y0, torch.cat([start, start.detach() + way]), event_fn=event_fn, **kwargs
+    )
     call = asked(func, y0, start, 0.0, 0.0, None, None)
     form, value = call.form, _combined(call, event_fn)
     last = states[-1] if form.single else tuple(part[-1] for part in states)
     x, at = form.row(last), call.time(when.detach())
+    c = value(at, x)
+    if not c.requires_grad:
+        return when, states
     with torch.no_grad():
         f = call.rate(at, x)
     here, now = x.detach().requires_grad_(), at.clone().requires_grad_()
     pulls = torch.autograd.grad(value(now, here), (now, here), allow_unused=True)
     c_t, c_x = (torch.zeros_like(v) if p is None else p for p, v in zip(pulls, (now, here), strict=True))
     slope = c_t + (c_x.conj() * f).sum().real
-    c = value(at, x)
     moved = -(c - c.detach()) / slope  # 0, which knows the gradient of the time
     x = x + f * moved
     ends = form.state(x, 1)
@@ -251,7 +255,9 @@ def _adaptive(call: Asked, x0: Tensor, times: Sequence[float], events: Sequence[
         dfactor=0.2, max_num_steps=2**31 - 1, dtype=torch.float64,
     )  # fmt: skip
     controller = I(*(float(given[name]) for name in ("safety", "dfactor", "ifactor")))
-    steering = Steering(controller, finite("min_step", float(given["min_step"])), call, call.watched(*CALLBACKS))
+    steering = Steering(
+        controller, finite("min_step", float(given["min_step"])), call, call.watched(*CALLBACKS)
+    )
     first = given["first_step"]
     jumps = [t for name in ("step_t", "jump_t") if given[name] is not None for t in _listed(given[name])]
     if len(set(jumps)) < len(jumps):
@@ -317,10 +323,12 @@ def _event(call: Asked, event_fn: Callable[[Tensor, Any], Tensor]) -> tuple[Tens
     elif call.method == "scipy_solver":
         raise ArgumentError("scipy_solver has no events: take an adaptive method, such as dopri5")
     else:
-        event = Event(lambda t, x: value(t, x).reshape(1), direction=-1)
+        event = Event(torch.no_grad()(lambda t, x: value(t.reshape(()), x).reshape(1)), direction=-1)
         sol = _adaptive(call, x0, (start, start + call.sign * FOREVER * (1 + abs(start))), [event])
         assert sol.t_end is not None and sol.x_end is not None
         if sol.status[0] != "event":
-            raise StepError(f"no event until t = {float(sol.t_end[0]):g}: look whether event_fn changes its sign")
+            raise StepError(
+                f"no event until t = {float(sol.t_end[0]):g}: look whether event_fn changes its sign"
+            )
         when, x = float(sol.t_end[0]), sol.x_end
     return torch.tensor(when, dtype=torch.float64).to(call.t), torch.stack([call.x0, x])
