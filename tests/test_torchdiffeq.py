@@ -135,7 +135,8 @@ def test_dtypes_of_times_and_states(y_dtype: torch.dtype, t_dtype: torch.dtype, 
     y0, t = torch.ones(3, 1, dtype=y_dtype), torch.linspace(0, 1, 33, dtype=t_dtype)
     run = odeint(f, y0, t, method=method, rtol=1e-5, atol=1e-6)
     true = torch.exp((1j if y_dtype.is_complex else -1) * t.to(F64)).to(y_dtype)
-    assert run.dtype == y_dtype and torch.allclose(run, true[:, None, None].expand(run.shape), atol=2e-5)
+    assert run.dtype == y_dtype
+    assert torch.allclose(run, true[:, None, None].expand(run.shape), atol=2e-5)
     assert {(s.dtype, s.shape) for s in f.times} == {(y_dtype.to_real(), torch.Size())}
 
 
@@ -143,7 +144,9 @@ def test_one_time_gives_the_start_and_asks_nothing() -> None:
     f = Seen(spiral)
     y0 = (numbers(1.0, 2.0), numbers(3.0))
     run = odeint(f, y0, numbers(0.3))
-    assert torch.equal(run[0], y0[0][None]) and torch.equal(run[1], y0[1][None]) and not f.times
+    assert torch.equal(run[0], y0[0][None])
+    assert torch.equal(run[1], y0[1][None])
+    assert not f.times
 
 
 def test_a_tuple_is_measured_by_its_worst_part() -> None:
@@ -154,7 +157,8 @@ def test_a_tuple_is_measured_by_its_worst_part() -> None:
     one = odeint(alone, y0, t)
     two = odeint(beside, (y0, still), t)
     odeint(diluted, torch.cat([y0, still]), t)
-    assert torch.allclose(one, two[0], rtol=1e-13) and two[1].shape == (2, 1000)
+    assert torch.allclose(one, two[0], rtol=1e-13)
+    assert two[1].shape == (2, 1000)
     assert len(alone.times) == len(beside.times) > len(diluted.times)
 
 
@@ -177,7 +181,8 @@ def test_first_step_and_max_step() -> None:
         method="dopri5",
         options={"first_step": 0.01, "max_step": 0.07},
     )
-    assert f.tried[0] == (0.0, 0.01) and max(dt for _, dt in f.tried) == pytest.approx(0.07)
+    assert f.tried[0] == (0.0, 0.01)
+    assert max(dt for _, dt in f.tried) == pytest.approx(0.07)
 
 
 def test_factors_bound_how_fast_the_step_changes() -> None:
@@ -186,7 +191,8 @@ def test_factors_bound_how_fast_the_step_changes() -> None:
     options = {"first_step": 1e-3, "ifactor": 3.0, "norm": lambda y: 0.0}
     odeint(f, numbers(2.0, 0.0), numbers(0.0, 2.0), method="dopri5", options=options)
     steps = [dt for _, dt in f.kept[:-1]]
-    assert not f.refused and steps == pytest.approx([1e-3 * 3**k for k in range(len(steps))], rel=1e-4)
+    assert not f.refused
+    assert steps == pytest.approx([1e-3 * 3**k for k in range(len(steps))], rel=1e-4)
 
 
 def test_a_norm_sees_the_state_as_its_user_does() -> None:
@@ -202,7 +208,8 @@ def test_a_norm_sees_the_state_as_its_user_does() -> None:
     whole, part = Seen(rate), Seen(rate)
     odeint(whole, y0, t)
     run = odeint(part, y0, t, method="dopri5", options={"norm": first})
-    assert shapes == {((2,), (2, 2))} and len(part.times) < len(whole.times) / 5
+    assert shapes == {((2,), (2, 2))}
+    assert len(part.times) < len(whole.times) / 5
     assert torch.allclose(run[0], exact(y0[0], t), atol=1e-6)
 
 
@@ -211,7 +218,8 @@ def test_min_step_is_taken_whatever_the_error() -> None:
     f = Steps(lambda t, y: torch.cos(400 * t).expand(1))
     run = odeint(f, numbers(0.0), numbers(0.0, 1.0), method="bosh3", rtol=1e-12, atol=1e-12,
                  options={"min_step": 0.01})  # fmt: skip
-    assert len(f.kept) <= 101 and not [dt for _, dt in f.refused if dt <= 0.01]
+    assert len(f.kept) <= 101
+    assert not [dt for _, dt in f.refused if dt <= 0.01]
     assert run.isfinite().all()
 
 
@@ -274,10 +282,12 @@ def test_callbacks_tile_the_interval(ends: tuple[float, float]) -> None:
     """Steps tried are those kept and those refused; dt is positive, and those kept go from end to end."""
     f = Steps(lambda t, y: torch.cos(9 * t) * y * y.abs())
     odeint(f, numbers(1.0), numbers(*ends), rtol=1e-6, method="dopri5", options={"first_step": 1.0})
-    assert f.refused and sorted(f.tried) == sorted(f.kept + f.refused)
+    assert f.refused
+    assert sorted(f.tried) == sorted(f.kept + f.refused)
     way, t = 1.0 if ends[1] > ends[0] else -1.0, ends[0]
     for t0, dt in f.kept:
-        assert dt > 0 and t0 == pytest.approx(t)
+        assert dt > 0
+        assert t0 == pytest.approx(t)
         t = t0 + way * dt
     assert t == pytest.approx(ends[1])
 
@@ -288,7 +298,8 @@ def test_callbacks_on_a_grid_and_on_the_way_back() -> None:
         odeint(
             f, (numbers(1.0), numbers(1.0, 2.0)), numbers(0.0, 1.0), method="rk4", options={"step_size": 0.5}
         )
-    assert f.tried == [(0.0, 0.5), (0.5, 0.5)] and not f.kept
+    assert f.tried == [(0.0, 0.5), (0.5, 0.5)]
+    assert not f.kept
     seen, field = [], Field()
     field.callback_step_adjoint = lambda t0, y0, dt: seen.append((float(t0), len(y0)))
     odeint_adjoint(field, numbers(1.0, 2.0), numbers(0.0, 1.0), method="rk4")[-1].sum().backward()
@@ -384,7 +395,8 @@ def test_parameters_that_are_not_wanted() -> None:
     field.other = nn.Parameter(numbers(1.0))
     field.frozen = nn.Parameter(numbers(1.0), requires_grad=False)
     odeint_adjoint(field, numbers(1.0, 1.0), numbers(0.0, 1.0))[-1].sum().backward()
-    assert torch.equal(field.other.grad, numbers(0.0)) and field.frozen.grad is None
+    assert torch.equal(field.other.grad, numbers(0.0))
+    assert field.frozen.grad is None
     assert odeint_adjoint(lambda t, y: -y, numbers(1.0), numbers(0.0, 1.0), adjoint_params=()).shape == (2, 1)
 
 
@@ -407,7 +419,8 @@ def test_a_ball_falls_and_its_time_is_differentiable(
     )  # fmt: skip
     last = torch.sqrt(v * v + 2 * g * h)
     true = t0 + (v + last) / g
-    assert when.item() == pytest.approx(true.item(), abs=1e-12) and abs(height[-1].item()) < 1e-12
+    assert when.item() == pytest.approx(true.item(), abs=1e-12)
+    assert abs(height[-1].item()) < 1e-12
     for one, other in ((when, true), (speed[-1], -last)):
         ours = torch.autograd.grad(one, (g, v, h, t0), retain_graph=True)
         theirs = torch.autograd.grad(other, (g, v, h, t0), retain_graph=True, allow_unused=True)
@@ -424,9 +437,11 @@ def test_events_of_several_elements_of_their_own_parameters_and_back_in_time() -
 
     when, y = odeint_event(lambda t, y: y, numbers(1.0), torch.tensor(0.0, dtype=F64), event_fn=event,
                            rtol=1e-11)  # fmt: skip
-    assert when.item() == pytest.approx(math.log(1.5), abs=1e-8) and y[-1].item() == pytest.approx(1.5)
+    assert when.item() == pytest.approx(math.log(1.5), abs=1e-8)
+    assert y[-1].item() == pytest.approx(1.5)
     assert torch.autograd.grad(when, c)[0].item() == pytest.approx(1 / 1.5, rel=1e-7)
-    back, _ = odeint_event(lambda t, y: y, numbers(4.0), torch.tensor(math.log(4.0), dtype=F64), event_fn=event,
+    start = torch.tensor(math.log(4.0), dtype=F64)
+    back, _ = odeint_event(lambda t, y: y, numbers(4.0), start, event_fn=event,
                            reverse_time=True, rtol=1e-11)  # fmt: skip
     assert back.item() == pytest.approx(math.log(2.0), abs=1e-8)
 
@@ -434,9 +449,10 @@ def test_events_of_several_elements_of_their_own_parameters_and_back_in_time() -
 @pytest.mark.parametrize("method", ["dopri5", "rk4"])
 def test_an_event_at_the_start_is_there(method: str) -> None:
     options = {"step_size": 0.1} if method == "rk4" else None
-    when, y = odeint(lambda t, y: y, numbers(1.0), numbers(0.5, 1.0), event_fn=lambda t, y: y - 1, method=method,
-                     options=options)  # fmt: skip
-    assert when.item() == 0.5 and torch.equal(y, numbers(1.0, 1.0)[:, None])
+    when, y = odeint(lambda t, y: y, numbers(1.0), numbers(0.5, 1.0), event_fn=lambda t, y: y - 1,
+                     method=method, options=options)  # fmt: skip
+    assert when.item() == 0.5
+    assert torch.equal(y, numbers(1.0, 1.0)[:, None])
 
 
 @pytest.mark.parametrize(("change", "kind", "match"), [
@@ -457,7 +473,7 @@ def test_an_event_at_the_start_is_there(method: str) -> None:
     ({"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": len}}, ValueError, "exclusive"),
     ({"method": "rk4", "options": {"step_size": -0.1}}, ValueError, "positive"),
     ({"method": "explicit_adams", "options": {"max_order": 13}}, AssertionError, "at most 12"),
-    ({"method": "dopri5", "options": {"jump_t": numbers(0.5), "step_t": numbers(0.5)}}, ValueError, "repeated"),
+    ({"method": "dopri5", "options": {"jump_t": numbers(0.5), "step_t": 0.5}}, ValueError, "repeated"),
     ({"method": "dopri5", "options": {"max_num_steps": 3}}, AssertionError, "max_num_steps exceeded"),
     ({"event_fn": lambda t, y: y.sum(), "t": numbers(0.0, 1.0, 2.0)}, ValueError, r"len\(t\) == 2"),
     ({"event_fn": lambda t, y: y.sum(), "method": "rk4"}, AssertionError, "step_size"),

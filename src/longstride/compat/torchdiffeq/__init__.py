@@ -9,6 +9,7 @@ difference.
 
 from __future__ import annotations
 
-from .solve import odeint, odeint_adjoint, odeint_event
+from .adjoint import odeint_adjoint
+from .forward import odeint, odeint_event
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_event"]

@@ -1,7 +1,7 @@
-"""Methods on a grid that is given: Runge-Kutta steps from the registry, and Adams methods that start with them.
+"""Methods on a grid that is given: Runge-Kutta steps of the registry, and Adams methods that start with them.
 
 A step from t0 to t1 = t0 + h is one of dx/dtheta = h f(t0 + theta h, x) over theta in [0, 1]. So the weights
-are those of a unit step and are written once, whatever the grid, and h may be a tensor that knows its gradient.
+are those of a unit step and are written once, whatever the grid, and h may be a tensor with a gradient.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ class Adams:
         return x1
 
     def _sum(self, h: Time, x0: Tensor, fs: list[Tensor], nodes: list[Time]) -> Tensor:
+        weights: tuple[Time, ...]
         if isinstance(h, Tensor):
             weights = adams_weights(torch.stack(nodes)).to(x0.dtype).unbind()
         else:

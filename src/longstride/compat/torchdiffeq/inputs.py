@@ -119,8 +119,8 @@ class Form:
             given = tuple(value)
             if len(given) != len(self.shapes):
                 raise CheckError(
-                    f"If using tupled {name} it must have the same length as the tuple y0, {len(self.shapes)} "
-                    f"and not {len(given)}; or give one number"
+                    f"If using tupled {name} it must have the same length as the tuple y0, "
+                    f"{len(self.shapes)} and not {len(given)}; or give one number"
                 )
             pairs = zip(given, self.shapes, strict=True)
             return torch.cat([torch.as_tensor(tol).expand(shape).reshape(-1) for tol, shape in pairs])[None]
