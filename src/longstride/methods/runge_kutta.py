@@ -128,6 +128,8 @@ RK4 = Tableau(
     ((), (1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)),
     (1 / 6, 1 / 3, 1 / 3, 1 / 6),
 )
+# Kutta's 3/8 rule, for ODEs alone: on a cosine schedule, where sigma/alpha begins at 1e4, its differences of
+# evaluations carry a hundred times the round-off of RK4.
 RK4_38 = Tableau(
     4,
     (0.0, 1 / 3, 2 / 3, 1.0),
@@ -185,7 +187,6 @@ for _name, _tableaus, _reference in (
     ("heun_3", (HEUN_3, RALSTON, EULER), "Heun 1900"),
     ("ralston_3", (RALSTON_3, RALSTON, EULER), "Ralston 1962"),
     ("rk4", (RK4, KUTTA_3, MIDPOINT, EULER), "Kutta 1901"),
-    ("rk4_38", (RK4_38, HEUN_3, RALSTON, EULER), "Kutta 1901, the 3/8 rule"),
     ("cash_karp", (CASH_KARP, RK4, RALSTON_3, RALSTON, EULER), "Cash and Karp 1990"),
 ):
     register(_name, classical(*_tableaus), kind="Runge-Kutta", reference=_reference)

@@ -1,4 +1,4 @@
-"""Methods on a grid that is given: Runge-Kutta steps of the registry, and Adams methods that start with them.
+"""Methods on a grid that is given: Runge-Kutta steps, and Adams methods that start with them.
 
 A step from t0 to t1 = t0 + h is one of dx/dtheta = h f(t0 + theta h, x) over theta in [0, 1]. So the weights
 are those of a unit step and are written once, whatever the grid, and h may be a tensor with a gradient.
@@ -21,8 +21,8 @@ from torch import Tensor
 from ...core import Stage, Step, advance
 from ...errors import ArgumentError
 from ...events import locate
-from ...methods import get
 from ...methods.base import one_of
+from ...methods.runge_kutta import Tableau, runge_kutta
 from ...operator import Linear
 from .inputs import ADAMS, RUNGE_KUTTA, Asked, CheckError, LimitError
 
@@ -60,9 +60,9 @@ class Piece:
         return ends + theta * back * h * (back * self.f0 - theta * self.f1)
 
 
-def runge_kutta(name: str, rate: Rate) -> Rule:
-    """A one-step method of the registry."""
-    unit = get(name).step((0.0, 1.0), 0, Linear())
+def one_step(tableau: Tableau, rate: Rate) -> Rule:
+    """The steps of a tableau."""
+    unit = runge_kutta(tableau).step((0.0, 1.0), 0, Linear())
 
     def step(t0: Time, t1: Time, x0: Tensor, f0: Tensor) -> Tensor:
         h = t1 - t0
@@ -105,7 +105,7 @@ class Adams:
             warnings.warn(f"max_order is below {LOWEST}, so the solver reduces to `rk4`.", stacklevel=5)
         self.rate, self.rtol, self.atol = rate, rtol, atol
         self.repeats = max_iters if implicit else 0
-        self.start = runge_kutta(RUNGE_KUTTA["rk4"], rate)
+        self.start = one_step(RUNGE_KUTTA["rk4"], rate)
         self.known: deque[tuple[Time, Tensor]] = deque(maxlen=max(int(max_order) - 1, 1))  # newest first
 
     def __call__(self, t0: Time, t1: Time, x0: Tensor, f0: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class Grid:
             orders = (options["max_order"], options["max_iters"])
             self.rule: Rule = Adams(self.rate, asked.rtol, asked.atol, implicit, *orders)
         else:
-            self.rule = runge_kutta(RUNGE_KUTTA[asked.method], self.rate)
+            self.rule = one_step(RUNGE_KUTTA[asked.method], self.rate)
 
     def rate(self, t: Time, x: Tensor, nudge: int) -> Tensor:
         at = self.asked.time(t)

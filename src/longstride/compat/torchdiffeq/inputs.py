@@ -18,14 +18,14 @@ from torch import Tensor
 
 from ...errors import ArgumentError, SolveError
 from ...methods.embedded import PAIRS
+from ...methods.runge_kutta import EULER, HEUN, HEUN_3, MIDPOINT, RK4_38
 
 Func = Callable[[Tensor, Any], Any]
 State = Tensor | tuple[Tensor, ...]
 Callback = Callable[[Tensor, Any, Tensor], Any]
 
-# Names of theirs, and of the methods here that they are.
-ADAPTIVE = {name: name for name in ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")}
-RUNGE_KUTTA = {"euler": "euler", "midpoint": "midpoint", "heun2": "heun", "heun3": "heun_3", "rk4": "rk4_38"}
+ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")  # the names are ours as well
+RUNGE_KUTTA = {"euler": EULER, "midpoint": MIDPOINT, "heun2": HEUN, "heun3": HEUN_3, "rk4": RK4_38}
 ADAMS = ("explicit_adams", "implicit_adams", "fixed_adams")
 METHODS = (*ADAPTIVE, *RUNGE_KUTTA, *ADAMS, "scipy_solver")
 
