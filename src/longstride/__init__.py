@@ -17,6 +17,7 @@ from .models import load
 from .parallel import Parallel
 from .plan import Plan
 from .problem import ODE
+from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
@@ -35,6 +36,7 @@ __all__ = [
     "Parallel",
     "Plan",
     "PlanError",
+    "Regularize",
     "Solution",
     "SolveError",
     "Stage",

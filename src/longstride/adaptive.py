@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from .control import Controller, I
-from .errors import ArgumentError, SolveError, finite, unknown
-from .events import Event
+from .differentiable import WAYS, Flow, Way, gone_through
+from .errors import ArgumentError, SolveError, unknown
+from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
-from .integrate import Solution, Stats, check_state, said
+from .gradients import Reverse, way_of
+from .integrate import Solution, Stats, Time, check_state, moments, said
 from .problem import ODE
+from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
 from .trial import Norm, Rate
@@ -29,11 +32,11 @@ def adaptive(
     problem: ODE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None,
-    method: str = DEFAULT,
+    t: tuple[Time, Time] | None,
+    method: str | None = None,
     rtol: float | Tensor = 1e-6,
     atol: float | Tensor = 1e-9,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[Time] | Tensor | None = None,
     controller: Controller | None = None,
     shared_step: bool = False,
     jump_times: Sequence[float] = (),
@@ -41,7 +44,8 @@ def adaptive(
     raise_on_failure: bool = False,
     norm: Norm | None = None,
     watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
-    grad: bool = True,
+    grad: bool | str | Way = True,
+    regularize: str | Regularize | None = None,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -62,6 +66,8 @@ def adaptive(
         norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of the root mean square; one
             number where the step is shared.
         watch: called with t, x and h before each step that is tried.
+        regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
+            steps becomes `penalty` [B] of the solution, to be added to a loss.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded;
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
 
@@ -69,45 +75,59 @@ def adaptive(
         x at the times t, NaN where a sample did not come; t_end and x_end where each stopped; a status and a
         message of each: "reached", "event", "step_limit", "nfe_limit", "step_underflow", "non_finite".
 
-    Backpropagation goes through the accepted steps, their sizes taken as given. Whether there is anything to
-    go back to is seen from x0 and the first value of f.
+    Times that are tensors are differentiated by, and so are x0, what f and g close over, and in the result
+    states and times of events.
+
+        grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
+            given; or one of the ways of `recorded.WAYS`, which remember little. False: not at all.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: f fails or returns what it must not.
     """
     began = time.perf_counter()
     check_state(x0)
+    way = way_of(grad, WAYS)
+    method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
     bound, bounds = stepper(method), Limits(**_known(limits))
+    penalty = Regularize.of(regularize)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
+    start, end = moments("t", t)
     sign = 1.0 if end >= start else -1.0
-    times = (end,) if save_at is None else _floats("save_at", save_at)
+    times = (end,) if save_at is None else tuple(moments("save_at", save_at))
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = _floats("jump_times", jump_times)
-    jumps = tuple(
-        s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end
-    )
-    if shared_step and events and len(x0) > 1:
-        raise ArgumentError("events stop samples one by one: leave out shared_step")
+    jumps = moments("jump_times", jump_times)
+    jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
+    if shared_step and any(event.terminal for event in events) and len(x0) > 1:
+        raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
     if start == end or not x0.numel():
-        return _at_once(x0, times, start)
+        return _at_once(x0, times, start, None if penalty is None else x0.new_zeros(len(x0)))
 
-    x0, graph = x0.contiguous(), grad and torch.is_grad_enabled()
-    steps = bound(_checked(problem, method, x0), x0, sign, shared_step, graph, *tolerances, norm)
-    span, saved = (sign * start, sign * end), [sign * s for s in times]
-    saved = [] if save_at is None else saved
-    loop = Loop(steps, controller or I(), bounds, span, [sign * s for s in jumps], saved, events, watch)
-    ended = loop.run(x0, method)
-    if save_at is None:
-        reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
-        x = torch.where(reached, ended.x, math.nan)[None]
-    else:
-        x = ended.saved(len(times), x0.shape)
-    return _solution(x, times, ended, time.perf_counter() - began, raise_on_failure)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        rate = _checked(problem, method, x0)
+        flow = Flow(rate, shared_step)
+        x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
+        steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *tolerances, norm)
+        span, saved = (sign * start, sign * end), [sign * s for s in times]
+        saved = [] if save_at is None else saved
+        jumps = [sign * s for s in jumps]
+        loop = Loop(steps, controller or I(), bounds, span, jumps, saved, events, (), watch)
+        noted = penalty.observer(steps, span, x0) if penalty else None
+        loop.observers = [noted] if noted else []
+        ended = gone_through(loop, x0, method, way, problem)
+        ended, crossings = flow.ended(ended, t[1], events)
+        if save_at is None:
+            reached = (ended.code == REACHED).view(-1, *(1,) * (x0.ndim - 1))
+            x = torch.where(reached, ended.x, math.nan)[None]
+        else:
+            x = flow.saved(ended.saved(len(times)), save_at, ended.x)
+        value = noted.value(len(x0)) if noted else None
+    spent = flow.evaluations + (noted.evaluations if noted else 0)
+    ended = replace(ended, nfe=ended.nfe + spent * (ended.nfe > 0))
+    return _solution(x, times, ended, crossings, value, time.perf_counter() - began, raise_on_failure)
 
 
 def _checked(problem: ODE, method: str, x0: Tensor) -> Rate:
@@ -146,11 +166,6 @@ def _within(what: str, times: Sequence[float], start: float, end: float, sign: f
         raise ArgumentError(f"{what} must go from {start} to {end} without turning back")
 
 
-def _floats(what: str, values: Any) -> tuple[float, ...]:
-    values = values.tolist() if isinstance(values, Tensor) else values
-    return tuple(finite(what, value) for value in values)
-
-
 def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     """rtol, atol beside the state."""
     found = []
@@ -170,21 +185,27 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     return found[0], found[1].clamp_min(torch.finfo(found[1].dtype).tiny)
 
 
-def _at_once(x0: Tensor, times: tuple[float, ...], start: float) -> Solution:
+def _at_once(x0: Tensor, times: tuple[float, ...], start: float, penalty: Tensor | None) -> Solution:
     """An interval of length 0: the start."""
     ends = torch.full((len(x0),), start, dtype=torch.float64, device=x0.device)
     none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
     stats = Stats(accepted=none, rejected=none, nfe_each=none)
     status, said = ("reached",) * len(x0), ("",) * len(x0)
-    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said)
+    return Solution(torch.stack([x0] * len(times)), times, status, stats, ends, x0, (), said, penalty)
 
 
 def _solution(
-    x: Tensor, times: tuple[float, ...], ended: Ended, seconds: float, raise_on_failure: bool
+    x: Tensor,
+    times: tuple[float, ...],
+    ended: Ended,
+    seen: tuple[Crossings, ...],
+    penalty: Tensor | None,
+    seconds: float,
+    loud: bool,
 ) -> Solution:
     codes = ended.code.tolist()
     failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
-    if raise_on_failure and failed:
+    if loud and failed:
         raise SolveError(f"{len(failed)} of {len(codes)} samples failed; sample {failed[0]}: "
                          + ended.message[failed[0]])  # fmt: skip
     nfe = int(ended.nfe.max())
@@ -199,4 +220,4 @@ def _solution(
         nfe_each=ended.nfe,
     )
     status = tuple(STATUSES[code] for code in codes)
-    return Solution(x, times, status, stats, ended.t, ended.x, ended.crossings, ended.message)
+    return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message, penalty)

@@ -24,7 +24,7 @@ from .noise import Noise
 from .plan import Plan
 from .process import Process
 from .recall import backward, places, recall, undone
-from .transpose import Chain, Memory, Ties, attached, transposed
+from .transpose import Chain, Given, Kept, Memory, Ties, attached, transposed
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,13 @@ Way = Checkpoint | Reverse | Adjoint
 WAYS: dict[str, Way] = {"checkpoint": Checkpoint(), "reverse": Reverse(), "adjoint": Adjoint()}
 
 
-def way_of(grad: bool | str | Way) -> Way | None:
-    """What `grad=` of `sample` asks for; None where torch does it all or nothing is differentiated."""
-    if isinstance(grad, Way):
-        return grad
-    if grad is True or grad is False:
-        return None
-    if not isinstance(grad, str) or grad not in WAYS:
-        raise unknown("way of differentiating", grad, WAYS)
-    return WAYS[grad]
+def way_of(grad: Any, ways: Mapping[str, Any] = WAYS) -> Any:
+    """Which of the ways `grad=` asks for; None where torch does it all or nothing is differentiated."""
+    if grad is True or grad is False or isinstance(grad, tuple(map(type, ways.values()))):
+        return None if isinstance(grad, bool) else grad
+    if not isinstance(grad, str) or grad not in ways:
+        raise unknown("way of differentiating", grad, ways)
+    return ways[grad]
 
 
 def differentiable(
@@ -89,31 +87,40 @@ def differentiable(
     if not isinstance(way, Adjoint):
         plan = plan.mapped(ties.inner)
     chain = Chain(model.fields(cond, guidance), plan, noise)
-    return attached(chain, xs, _memory(way, chain, model.process), ties, callback)
+    (end,) = attached(chain, xs, _memory(way, chain, model.process), ties, callback)
+    return end
 
 
-def _memory(way: Way, chain: Chain, process: Process) -> Memory:
-    steps, plan = len(chain), chain.plan
+def discrete(way: Checkpoint | Reverse, chain: Chain) -> Memory:
+    """Of the ways whose gradient is that of the numbers a plan makes."""
+    steps = len(chain)
     if isinstance(way, Checkpoint):
         memory = way.memory or math.ceil(2 * math.sqrt(steps))
         return Memory(
             frozenset({0, *places(0, steps, memory - 1)}),
             lambda states, g, wanted: transposed(chain, recall(states, chain, memory), g, wanted),
         )
-    if isinstance(way, Reverse):
-        back = backward(plan)
-        return Memory(
-            frozenset({steps - 1}),
-            lambda states, g, wanted: transposed(chain, undone(states, chain, back), g, wanted),
-        )
+    back = backward(chain.plan)
+    return Memory(
+        frozenset({steps - 1}),
+        lambda states, g, wanted: transposed(chain, undone(states, chain, back), g, wanted),
+    )
+
+
+def _memory(way: Way, chain: Chain, process: Process) -> Memory:
+    steps, plan = len(chain), chain.plan
+    if not isinstance(way, Adjoint):
+        return discrete(way, chain)
     if any(
         isinstance(w, Tensor) and w.requires_grad for s in plan.steps for g in s.stages for *_, w in g.terms
     ):
         raise ArgumentError("the adjoint equation knows no weights of a plan: take grad='checkpoint'")
     middle = Middle(process, plan)
-    return Memory(
-        frozenset({middle.last, *range(middle.first)}),
-        lambda states, g, wanted: adjoint(
-            way, middle, chain.fields, {n: xs[-1] for n, (xs, _) in states.items()}, g, wanted, chain.noise
-        ),
-    )
+
+    def pull(states: dict[int, Kept], g: Given, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+        end, xs = g[steps - 1][0], {n: xs[-1] for n, (xs, _) in states.items()}
+        if end is None:
+            return [None] * (1 + len(wanted))
+        return adjoint(way, middle, chain.fields, xs, end, wanted, chain.noise)
+
+    return Memory(frozenset({middle.last, *range(middle.first)}), pull)

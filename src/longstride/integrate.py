@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,11 @@ from .noise import Noise
 from .plan import Plan
 from .problem import ODE
 
+if TYPE_CHECKING:
+    from .differentiable import Way
+
 Callback = Callable[[int, float, Tensor], Any]
+Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
 
 
 @dataclass
@@ -46,7 +50,8 @@ class Solution:
     """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost.
 
     Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
-    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
+    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did;
+    penalty [B], where one was asked for.
     """
 
     x: Tensor
@@ -57,6 +62,7 @@ class Solution:
     x_end: Tensor | None = None
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
+    penalty: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -198,14 +204,14 @@ def solve(
     problem: ODE,
     x0: Tensor,
     *,
-    t: tuple[float, float] | None = None,
+    t: tuple[Time, Time] | None = None,
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[float] | None = None,
+    save_at: Sequence[Time] | Tensor | None = None,
     plan: Plan | None = None,
     callback: Callback | None = None,
-    grad: bool = True,
+    grad: bool | str | Way = True,
     **options: Any,
 ) -> Solution:
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
@@ -219,7 +225,11 @@ def solve(
             is shortened so that the saved times are hit exactly.
         save_at: monotone times inside t at which the state is kept; default the end alone.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
+        grad: how gradients are made: True, by torch's own graph; in one of the ways of `differentiable.WAYS`,
+            which remember little: "checkpoint", "reverse", "adjoint"; False, not at all.
         options: of the method.
+
+    Times that are tensors are differentiated by.
 
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
@@ -228,11 +238,11 @@ def solve(
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
-        from .adaptive import DEFAULT, adaptive  # it builds on Solution, above
+        from .adaptive import adaptive  # it builds on Solution, above
 
         if callback is not None:
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
-        return adaptive(problem, x0, t=t, method=method or DEFAULT, save_at=save_at, grad=grad, **options)
+        return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     method = method or "rk4"
@@ -240,8 +250,8 @@ def solve(
     check_state(x0)
     if not isinstance(t, Sequence) or len(t) != 2:
         raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = (finite("t", s) for s in t)
-    marks = [end] if save_at is None else [finite("save_at", s) for s in save_at]
+    start, end = moments("t", t)
+    marks = [end] if save_at is None else moments("save_at", save_at)
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     stops = [start, *(m for m in marks if m != start)]
@@ -258,11 +268,36 @@ def solve(
         raise ArgumentError(f"nothing to integrate: t = {t}")
     plan = plan_problem(problem, times, method, **options)
     wanted = {times.index(stop) - 1 for stop in stops[1:]}
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback, save=wanted)
-    if marks[0] == start:
-        found = [x0, *found]
-    return Solution(torch.stack(found), tuple(marks), ("done",) * len(x0), stats)
+    from .differentiable import Flow
+
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        flow = Flow(problem.rate, shared=True)
+        x0 = flow.moved(x0, t[0], ahead=-1.0)
+        found, stats = _made(problem, plan, x0, callback, grad, wanted)
+        x = torch.stack([x0, *found] if marks[0] == start else found)
+        x = flow.saved(x, t[1:] if save_at is None else save_at, x0)
+    stats.nfe += flow.evaluations
+    return Solution(x, tuple(marks), ("done",) * len(x0), stats)
+
+
+def _made(
+    problem: ODE, plan: Plan, x0: Tensor, callback: Callback | None, grad: Any, save: set[int] | None = None
+) -> tuple[list[Tensor], Stats]:
+    """`run`, with gradients in the way asked for."""
+    from .differentiable import WAYS, planned
+    from .gradients import way_of
+
+    way = way_of(grad, WAYS)
+    if way is None or not torch.is_grad_enabled():
+        return run(plan_fields(problem, plan), plan, x0, callback=callback, save=save)
+    began = time.perf_counter()
+    found = planned(problem, plan, x0, save or {len(plan.steps) - 1}, way, callback)
+    return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
+
+
+def moments(what: str, values: Any) -> list[float]:
+    """Times as floats, of numbers and tensors without dimensions."""
+    return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 
 
 def check_state(x0: Tensor) -> None:
@@ -271,7 +306,7 @@ def check_state(x0: Tensor) -> None:
 
 
 def _planned(
-    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: bool, others: bool
+    problem: ODE, x0: Tensor, plan: Plan, callback: Callback | None, grad: Any, others: bool
 ) -> Solution:
     if others:
         raise ArgumentError(
@@ -279,6 +314,6 @@ def _planned(
         )
     plan.demand({})
     check_state(x0)
-    with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        found, stats = run(plan_fields(problem, plan), plan, x0, callback=callback)
+    with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
+        found, stats = _made(problem, plan, x0, callback, grad)
     return Solution(torch.stack(found), plan.times[-1:], ("done",) * len(x0), stats)

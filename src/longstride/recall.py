@@ -12,7 +12,7 @@ from torch import Tensor
 from .core import Step, Weight, advance
 from .plan import Plan
 from .reverse import Account, Evaluation, accounted, reverse
-from .transpose import Chain, Kept
+from .transpose import Chain, Kept, Steps, go
 
 
 def split(n: int, free: int) -> int:
@@ -41,14 +41,14 @@ def places(a: int, n: int, free: int) -> list[int]:
     return out
 
 
-def recall(held: dict[int, Kept], chain: Chain, memory: int) -> Iterator[tuple[int, Kept]]:
+def recall(held: dict[int, Kept], chain: Steps, memory: int) -> Iterator[tuple[int, Kept]]:
     """(n, state before step n) for falling n; `memory` of them held at most, that of 0 among them."""
     for n in reversed(range(len(chain))):
         a = max(held)
         for m in places(a, n + 1, memory - len(held)):
-            held[m] = chain.go(held[a], a, m)
+            held[m] = go(chain, held[a], a, m)
             a = m
-        yield n, chain.go(held[a], a, n)
+        yield n, go(chain, held[a], a, n)
         held.pop(n, None)
 
 

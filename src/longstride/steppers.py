@@ -9,9 +9,13 @@ from typing import Any
 from .errors import ArgumentError, unknown
 from .methods import REGISTRY
 from .methods.embedded import PAIRS
+from .reversible import REVERSIBLE, Reversible
 from .trial import Explicit, Stepper
 
-KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = ((PAIRS, Explicit),)
+KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
+    (PAIRS, Explicit),
+    (REVERSIBLE, Reversible),
+)
 
 
 def stepper(name: Any) -> Callable[..., Stepper]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,10 +21,17 @@ from .events import Crossings, Event, locate
 from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
 from .trial import Stepper, Trial
 
+Reading = tuple[Tensor, Tensor]  # samples [P], theta [P]: where a step was looked at between its ends
+
 
 @dataclass(frozen=True)
 class Ended:
-    """Where each sample stopped and why; pieces: (mark, sample, x) of what was to be saved, as it came."""
+    """Where each sample stopped and why.
+
+    x, t: at the end of its last step, which for "event" lies behind the event.
+    read: states [P, ...] that were read on the way.
+    saved_at: (mark, sample, which of these) of what was to be saved.  seen: (sample, when, which) by event.
+    """
 
     x: Tensor
     t: Tensor
@@ -33,16 +40,26 @@ class Ended:
     accepted: Tensor
     rejected: Tensor
     message: tuple[str, ...]
-    pieces: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    crossings: tuple[Crossings, ...] = ()
+    read: list[Tensor] = field(default_factory=list)
+    saved_at: list[tuple[Tensor, Tensor, int]] = field(default_factory=list)
+    seen: tuple[list[tuple[Tensor, Tensor, int]], ...] = ()
 
-    def saved(self, marks: int, shape: Sequence[int]) -> Tensor:
-        """[marks, *shape], NaN where a sample did not come."""
-        out = self.x.new_full((marks, *shape), math.nan)
-        if not self.pieces:
+    def saved(self, marks: int) -> Tensor:
+        """[marks, B, ...], NaN where a sample did not come."""
+        out = self.x.new_full((marks, *self.x.shape), math.nan)
+        if not self.saved_at:
             return out
-        mark, sample, x = (torch.cat(part) for part in zip(*self.pieces, strict=True))
+        mark, sample, x = self._cat(self.saved_at)
         return out.index_put((mark, sample), x)
+
+    def crossings(self) -> tuple[Crossings, ...]:
+        """Of each event."""
+        none = torch.zeros_like(self.code[:0]), self.t[:0], self.x[:0]
+        return tuple(Crossings(*(self._cat(seen) if seen else none)) for seen in self.seen)
+
+    def _cat(self, parts: list[tuple[Tensor, Tensor, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        one, other, which = zip(*parts, strict=True)
+        return torch.cat(one), torch.cat(other), torch.cat([self.read[i] for i in which])
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,12 @@ class Carry:
     spent: int = 0
 
 
+class Observer(Protocol):
+    """Sees each step that was accepted, before the run moves on: who took it (None: all), what was read."""
+
+    def note(self, c: Carry, trial: Trial, ok: Tensor | None, read: list[Reading]) -> None: ...
+
+
 class Loop:
     """One run: s from start to end, over marks where f jumps, output at `save`."""
 
@@ -105,17 +128,20 @@ class Loop:
         jumps: Sequence[float],
         save: Sequence[float],
         events: Sequence[Event],
+        observers: Sequence[Observer] = (),
         watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
+        self.observers, self.readings = observers, list[Reading]()
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
         self.watch = watch
         self.legs = torch.tensor([*jumps, self.end], **clock)
         self.save, self.saving = torch.tensor(save, **clock), bool(save)
         self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
-        self.pieces: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.seen: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in events]
+        self.read: list[Tensor] = []
+        self.saved_at: list[tuple[Tensor, Tensor, int]] = []
+        self.seen: list[list[tuple[Tensor, Tensor, int]]] = [[] for _ in events]
         # What a run costs: before its first step, for each, and at most besides after one.
         self.base = 1 if limits.first_step else 2
         self.reserve = stepper.between_costs * bool(save or events) + bool(jumps)
@@ -137,7 +163,8 @@ class Loop:
         history = self.controller.start(s * 0 + 1)
         c = Carry(s, s * 0, x, x, zero, zero, s, zero, zero, zero, zero, history, [])
         if self.saving and float(self.save[0]) == self.start:
-            self.pieces.append((self.next_save, torch.arange(len(x), device=x.device), x))
+            self.saved_at.append((self.next_save, torch.arange(len(x), device=x.device), 0))
+            self.read.append(x)
             self.next_save = self.next_save + 1
         if limits.max_steps == 0 or self._spent(c).any():
             c.code, self.base = zero + (NFE_LIMIT if limits.max_steps else STEP_LIMIT), 0
@@ -162,8 +189,9 @@ class Loop:
                     span,
                 )
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
+        c.first = stepper.entered(x, c.first)
         c.code = torch.where(bad, NON_FINITE, c.code)
-        c.values = [event.value(t, x) for event in self.events]
+        c.values = self._values(s, x)
         self._aim(c)
         return c
 
@@ -181,6 +209,8 @@ class Loop:
         stepper, longest = self.stepper, self.limits.max_step
         while True:
             left = c.end - c.s
+            # What two steps will do is not done in a long and a short one: at p = 5 that errs twice as much.
+            c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
             if longest < math.inf:
                 step = step.clamp(max=longest)
@@ -191,7 +221,7 @@ class Loop:
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
             h, s1, plain = step * factor, c.s + step, accept & (step < left)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
-            values = [event.value(stepper.time(s1), trial.x1) for event in self.events]
+            values = self._values(s1, trial.x1)
             for event, before, after in zip(self.events, c.values, values, strict=True):
                 plain = plain & ~event.crossed(before, after)
             out = c.n >= self.limits.max_steps or (self.limits.nfe is not None and self._spent(c).any())
@@ -201,7 +231,18 @@ class Loop:
                 return trial, ratio, accept, values
             if self.saving:
                 c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, plain)
+            self._note(c, trial, None)
             c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
+
+    def _values(self, s: Tensor, x: Tensor) -> list[Tensor]:
+        """The events at s, which get it for each sample [B], also where the step is shared."""
+        t = (self.stepper.sign * s).to(self.stepper.real).expand(len(x))
+        return [event.value(t, x).detach() for event in self.events]
+
+    def _note(self, c: Carry, trial: Trial, ok: Tensor | None) -> None:
+        for observer in self.observers:
+            observer.note(c, trial, ok, self.readings)
+        self.readings = []
 
     def _spent(self, c: Carry) -> Tensor:
         """[G]: whether one more step may cost more than there is."""
@@ -216,16 +257,18 @@ class Loop:
         ok = accept & active
         if stepper.graph:
             trial = self._sound(c, trial, ok)
-        landed = ok & (trial.h >= c.end - c.s)
-        s1, x1, need = torch.where(landed, c.end, trial.s + trial.h), trial.x1, torch.zeros_like(ok)
+        landed, need = ok & (trial.h >= c.end - c.s), torch.zeros_like(ok)
+        s1 = upto = torch.where(landed, c.end, trial.s + trial.h)
         if self.events:
-            s1, x1, stop, need = self._cross(c, trial, s1, ok, values)
+            upto, stop, need = self._cross(c, trial, s1, ok, values)
             landed, c.code = landed & ~stop, torch.where(stop, EVENT, c.code)
             c.values = [torch.where(ok, b, a) for a, b in zip(c.values, values, strict=True)]
         if self.saving:
-            need = need | self._emit(trial, s1, ok)
+            need = need | self._emit(trial, upto, ok)
+        if self.observers and bool(ok.any()):
+            self._note(c, trial, ok)
         wide = ok.view(stepper.lead)
-        c.x = torch.where(wide, x1, c.x)
+        c.x = torch.where(wide, trial.x1, c.x)
         c.first = torch.where(wide, trial.last, c.first)
         c.s = torch.where(ok, s1, c.s)
         c.extra = c.extra + stepper.between_costs * need
@@ -257,21 +300,20 @@ class Loop:
         """f anew behind a jump, for those that landed on one."""
         if not bool(jumped.any()):
             return
-        c.leg, c.extra, real = c.leg + jumped, c.extra + jumped, c.s.to(self.stepper.real)
-        behind = torch.where(jumped, torch.nextafter(real, torch.full_like(real, math.inf)), real)
-        fresh = self.stepper.rate(self.stepper.time(behind), c.x)
-        c.first = torch.where(jumped.view(self.stepper.lead), fresh, c.first)
+        c.leg, c.extra = c.leg + jumped, c.extra + jumped
+        c.first = self.stepper.afresh(c.s, c.x, c.first, jumped)
 
     def _cross(
         self, c: Carry, trial: Trial, s1: Tensor, ok: Tensor, values: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Events within a step: where it ends now, the state there, who stops, who was looked at between."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Events within a step: how far it counts, who stops, for whom it was looked at between its ends."""
         stepper, thetas = self.stepper, list[Tensor]()
         for event, before, after in zip(self.events, c.values, values, strict=True):
             hit = ok & event.crossed(before, after)
 
             def g(theta: Tensor, event: Event = event) -> Tensor:
-                return event.value(stepper.time(c.s + theta * trial.h), stepper.along(trial, theta))
+                t = stepper.sign * (c.s + theta * trial.h)
+                return event.value(t.to(stepper.real), stepper.along(trial, theta))
 
             with torch.no_grad():
                 found = locate(g, before) if bool(hit.any()) else torch.ones_like(s1)
@@ -280,17 +322,19 @@ class Loop:
         last = torch.stack([torch.full_like(s1, math.inf), *ends]).amin(0)
         stop, need = last <= 1, torch.zeros_like(ok)
         for seen, theta in zip(self.seen, thetas, strict=True):
-            who = ((theta <= 1) & (theta <= last)).nonzero()[:, 0]
-            need[who] = True
+            hit = (theta <= 1) & (theta <= last)
+            need = need | (hit if len(need) > 1 else hit.any())
+            who = hit.nonzero()[:, 0]
             if len(who):
-                at = theta.clamp(max=1)
-                seen.append((who, (c.s + at * trial.h)[who], stepper.along(trial, at)[who]))
-        at = torch.where(stop, last, 1.0)
-        if bool(stop.any()):
-            s1 = torch.where(stop, c.s + at * trial.h, s1)
-            x1 = torch.where(stop.view(stepper.lead), stepper.along(trial, at), trial.x1)
-            return s1, x1, stop, need
-        return s1, trial.x1, stop, need
+                when = stepper.sign * (c.s + theta * trial.h)[who]
+                seen.append((who, when, self._reading(trial, who, theta[who])))
+        return torch.where(stop, c.s + last.clamp(max=1) * trial.h, s1), stop, need
+
+    def _reading(self, trial: Trial, sample: Tensor, theta: Tensor) -> int:
+        """Reads the solution at theta [P] along the steps of these samples; returns its number in `read`."""
+        self.readings.append((sample, theta))
+        self.read.append(self.stepper.at(trial, sample, theta))
+        return len(self.read) - 1
 
     def _emit(self, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         """Keep the states at the times of `save` in (s, s1]; returns for whom there were some [G]."""
@@ -304,7 +348,7 @@ class Loop:
         mark = torch.arange(len(sample), device=count.device) - (count.cumsum(0) - count - begin)[sample]
         group = sample if len(s1) > 1 else torch.zeros_like(sample)
         theta = (self.save[mark] - trial.s[group]) / trial.h[group]
-        self.pieces.append((mark, sample, self.stepper.at(trial, sample, theta.clamp(max=1.0))))
+        self.saved_at.append((mark, sample, self._reading(trial, sample, theta.clamp(max=1.0))))
         return (count > 0)[: len(s1)]
 
     def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
@@ -324,16 +368,8 @@ class Loop:
             for i in range(batch)
         )  # fmt: skip
         taken = (c.tries - c.rejected).expand(batch)
-        crossings = tuple(self._crossings(seen, x0) for seen in self.seen)
         t = (sign * c.s).expand(batch)
         return Ended(
             c.x, t, c.code.expand(batch), nfe.expand(batch), taken, c.rejected.expand(batch), message,
-            self.pieces, crossings,
+            self.read, self.saved_at, tuple(self.seen),
         )  # fmt: skip
-
-    def _crossings(self, seen: list[tuple[Tensor, Tensor, Tensor]], x0: Tensor) -> Crossings:
-        if not seen:
-            none = torch.zeros(0, dtype=torch.int64, device=x0.device)
-            return Crossings(none, none.to(torch.float64), x0[:0])
-        sample, s, x = (torch.cat(part) for part in zip(*seen, strict=True))
-        return Crossings(sample, self.stepper.sign * s, x)

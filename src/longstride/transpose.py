@@ -1,19 +1,19 @@
-"""A plan transposed, step by step, from its end; and a run that torch differentiates by that.
+"""A run transposed, step by step, from its end; and a value that torch differentiates by that.
 
-A run is a chain of steps, s_(n+1) = step_n(s_n, theta), where s_n is what step n - 1 kept: states and
-evaluations. With the cotangents g_n = dL/ds_n,
+A run is a chain of steps, s_(n+1), y_n = step_n(s_n, theta), where s_n is what step n - 1 kept, states and
+evaluations, and y_n what the run gives out in step n. With the cotangents g_n = dL/ds_n and h_n = dL/dy_n,
 
-    g_n = (d step_n/d s_n)^T g_(n+1),        dL/dtheta = sum_n (d step_n/d theta)^T g_(n+1)
+    (g_n, dL/dtheta +=) = (d step_n/d(s_n, theta))^T (g_(n+1), h_n)
 
 so backpropagation needs s_n for falling n, and no more than one step's graph at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,15 +25,41 @@ from .noise import Noise
 from .plan import Plan
 
 Kept = tuple[Sequence[Tensor], Sequence[Tensor]]  # states and evaluations between two steps
+Given = Mapping[int, Sequence[Tensor | None]]  # by the number of a step: what belongs to what it gives out
+Pull = Callable[[dict[int, Kept], Given, Sequence[Tensor]], list[Tensor | None]]
+
+
+class Steps(Protocol):
+    """A run as a chain.  states: how many it begins with.  step(n, what step n - 1 kept): what n keeps.
+
+    look: that, and what the run gives out in step n.
+    """
+
+    @property
+    def states(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def step(self, n: int, state: Kept) -> Kept: ...
+
+    def look(self, n: int, state: Kept) -> tuple[Kept, Sequence[Tensor]]: ...
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The steps of a plan on fields, with the plan's noise, from any state to any other."""
+    """The steps of a plan on fields, with the plan's noise, from any state to any other.
+
+    save: the steps after which the newest state is given out; default the last.
+    """
 
     fields: Sequence[Field]
     plan: Plan
     noise: Noise | None = None
+    save: frozenset[int] | None = None
+
+    @property
+    def states(self) -> int:
+        return self.plan.states
 
     def __len__(self) -> int:
         return len(self.plan.steps)
@@ -41,12 +67,17 @@ class Chain:
     def step(self, n: int, state: Kept) -> Kept:
         return take(self.fields, self.plan, n, *state, self.noise)
 
-    @torch.no_grad()
-    def go(self, state: Kept, a: int, b: int) -> Kept:
-        """From the state before step a to that before step b."""
-        for n in range(a, b):
-            state = self.step(n, state)
-        return state
+    def look(self, n: int, state: Kept) -> tuple[Kept, Sequence[Tensor]]:
+        kept = self.step(n, state)
+        return kept, [kept[0][-1]] if n in (self.save or {len(self) - 1}) else []
+
+
+@torch.no_grad()
+def go(chain: Steps, state: Kept, a: int, b: int) -> Kept:
+    """From the state before step a to that before step b."""
+    for n in range(a, b):
+        state = chain.step(n, state)
+    return state
 
 
 @dataclass(frozen=True)
@@ -55,11 +86,11 @@ class Memory:
 
     keep: numbers n of the steps before which the state is kept; n = steps is the end.
     pull(states by number, g, wanted): (dL/dx of each state at the beginning, dL/dw of each wanted) from
-    g = dL/d(end).
+    g = dL/d(what each step gave out).
     """
 
     keep: frozenset[int]
-    pull: Callable[[dict[int, Kept], Tensor, Sequence[Tensor]], list[Tensor | None]]
+    pull: Pull
 
 
 class Ties:
@@ -82,52 +113,68 @@ def attached(
     memory: Memory,
     ties: Ties | None = None,
     callback: Callback | None = None,
-) -> Tensor:
-    """The end of a chain from the states xs, computed step by step, with `memory` as its gradient."""
+) -> list[Tensor]:
+    """What a chain gives out from the states xs, computed step by step, with `memory` as its gradient."""
     ties, steps, plan = ties or Ties(), len(chain), chain.plan
-    held, found = dict[int, Kept](), dict[int, Tensor]()
+    held, found, given = dict[int, Kept](), dict[int, Tensor](), dict[int, list[Tensor]]()
     state: Kept = [x.detach() for x in xs], []
     for n in range(steps):
         if n in memory.keep:
             held[n] = state
         with torch.enable_grad():
-            out = chain.step(n, state)
+            out, seen = chain.look(n, state)
         found |= leaves([*out[0], *out[1]])
         state = [v.detach() for v in out[0]], [v.detach() for v in out[1]]
+        given[n] = [v.detach() for v in seen]
         if callback is not None:
             callback(n, plan.times[n + 1], state[0][-1])
     if steps in memory.keep:
         held[steps] = state
-    value = state[0][-1]
-    if not torch.isfinite(value).all():
+    if not torch.isfinite(state[0][-1]).all():
         run(chain.fields, plan, [x.detach() for x in xs], chain.noise)  # says where
     others = [leaf for leaf in found.values() if all(leaf is not t for t in ties.inside)]
-    wanted, inputs = [*ties.inside, *others], [*xs, *ties.outside, *others]
-    if not torch.is_grad_enabled() or not any(t.requires_grad for t in inputs):
-        return value
+    wanted = [*ties.inside, *others]
+    return tied(given, held, memory.pull, wanted, [*xs, *ties.outside, *others])
+
+
+def tied(
+    given: Mapping[int, Sequence[Tensor]],
+    held: dict[int, Kept],
+    pull: Pull,
+    wanted: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+) -> list[Tensor]:
+    """The tensors of `given` as functions of `inputs`, whose gradient `pull` makes of what is held."""
+    values = [v for part in given.values() for v in part]
+    if not torch.is_grad_enabled() or not values or not any(t.requires_grad for t in inputs):
+        return values
+    counts = {n: len(part) for n, part in given.items()}
     sizes = {n: (len(xs), len(fs)) for n, (xs, fs) in held.items()}
 
-    def pull(saved: Sequence[Tensor], g: Tensor) -> list[Tensor | None]:
+    def backward(saved: Sequence[Tensor], g: Sequence[Tensor | None]) -> list[Tensor | None]:
         rest, states = iter(saved), dict[int, Kept]()
         for n, (a, b) in sizes.items():
             states[n] = list(islice(rest, a)), list(islice(rest, b))
-        return memory.pull(states, g, wanted)
+        cotangents = iter(g)
+        return pull(states, {n: list(islice(cotangents, k)) for n, k in counts.items()}, wanted)
 
-    return _Attached.apply(pull, value, [v for xs, fs in held.values() for v in (*xs, *fs)], *inputs)
+    saved = [v for xs, fs in held.values() for v in (*xs, *fs)]
+    return list(_Attached.apply(backward, values, saved, *inputs))
 
 
 class _Attached(torch.autograd.Function):
-    """A value that is there already, with the function that gives its gradients."""
+    """Values that are there already, with the function that gives their gradients."""
 
     @staticmethod
-    def forward(ctx: Any, pull: Any, value: Tensor, saved: Sequence[Tensor], *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, pull: Any, values: Any, saved: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
         ctx.pull = pull
         ctx.save_for_backward(*saved)
-        return value.clone()
+        ctx.set_materialize_grads(False)
+        return tuple(value.clone() for value in values)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *g: Tensor | None) -> tuple[Any, ...]:
         return None, None, None, *ctx.pull(ctx.saved_tensors, g)
 
 
@@ -148,35 +195,36 @@ def leaves(tensors: Iterable[Tensor]) -> dict[int, Tensor]:
 
 
 def transposed(
-    chain: Chain, states: Iterable[tuple[int, Kept]], g: Tensor, wanted: Sequence[Tensor]
+    chain: Steps, states: Iterable[tuple[int, Kept]], g: Given, wanted: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """What `Memory.pull` gives, from g = dL/d(end) and (n, state before step n) for falling n."""
+    """What `Memory.pull` gives, from (n, state before step n) for falling n."""
     total: list[Tensor | None] = [None] * len(wanted)
     cotangents: list[Tensor | None] = []  # of what step n keeps
     for n, state in states:
         size = len(state[0]) + len(state[1])
-        found = _pulled(chain, n, state, cotangents, g, wanted)
+        found = _pulled(chain, n, state, cotangents, g.get(n, []), wanted)
         cotangents = found[:size]
         for i, part in enumerate(found[size:]):
             old = total[i]
             total[i] = part if old is None else old if part is None else old + part
-    return [*cotangents[: chain.plan.states], *total]
+    return [*cotangents[: chain.states], *total]
 
 
 def _pulled(
-    chain: Chain,
+    chain: Steps,
     n: int,
     state: Kept,
     cotangents: list[Tensor | None],
-    g: Tensor,
+    g: Sequence[Tensor | None],
     wanted: Sequence[Tensor],
 ) -> list[Tensor | None]:
     """Step n transposed, at the state before it; its graph is gone on return. The last one has g alone."""
     xs, fs = ([v.detach().requires_grad_() for v in part] for part in state)
     with torch.enable_grad():
-        xs_n, fs_n = chain.step(n, (xs, fs))
-    cotangents = cotangents or [*[None] * (len(xs_n) - 1), g, *[None] * len(fs_n)]
-    return vjp([*xs_n, *fs_n], [*xs, *fs, *wanted], cotangents)
+        (xs_n, fs_n), given = chain.look(n, (xs, fs))
+    kept = [*xs_n, *fs_n]
+    cotangents = cotangents or [None] * len(kept)
+    return vjp([*kept, *given], [*xs, *fs, *wanted], [*cotangents, *g])
 
 
 def vjp(

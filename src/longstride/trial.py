@@ -46,11 +46,13 @@ class Stepper:
 
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
+    two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
     order: of the method.  shrinks: the power of h that the error estimate goes down with.
     """
 
     most: int
     between_costs: int
+    two_at_end = False
     order: int
     shrinks: int
 
@@ -79,12 +81,30 @@ class Stepper:
         """Before the first step: first is f at x."""
         self.graph = self.graph and (x.requires_grad or first.requires_grad)
 
+    def entered(self, x: Tensor, first: Tensor) -> Tensor:
+        """What the first step gets for `first`, where f at x is first: that, unless a method carries more."""
+        return first
+
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         """A step of h from (s, x), where f is first."""
         raise NotImplementedError
 
+    def afresh(self, s: Tensor, x: Tensor, first: Tensor, jumped: Tensor) -> Tensor:
+        """first, where f has jumped at s made anew just behind it. One evaluation."""
+        real = s.to(self.real)
+        behind = torch.where(jumped, torch.nextafter(real, torch.full_like(real, math.inf)), real)
+        return torch.where(jumped.view(self.lead), self.rate(self.time(behind), x), first)
+
     def ratio(self, trial: Trial) -> Tensor:
         """The estimated error over what the tolerances allow, root mean square over a sample: [G]."""
+        raise NotImplementedError
+
+    def estimate(self, trial: Trial) -> Tensor:
+        """`ratio` with its graph."""
+        raise ArgumentError("regularize= knows the estimates of explicit pairs alone: take tsit5")
+
+    def spectral(self, trial: Trial) -> Tensor:
+        """h |lambda| of a step [G] as its last two stages tell it, where `two_at_end`, with its graph."""
         raise NotImplementedError
 
     def along(self, trial: Trial, theta: Tensor) -> Tensor:
@@ -146,7 +166,7 @@ class Explicit(Stepper):
         self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
         self.judges = [x0.new_tensor(row)[None] / self.root for row in pair.error]
         self.most, self.between_costs = pair.evaluations - 1, len(pair.extra_c)
-        self.order, self.shrinks = pair.order, pair.shrinks
+        self.order, self.shrinks, self.two_at_end = pair.order, pair.shrinks, pair.c[-2] == 1.0
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor(pair.c[1:], **clock)[:, None]
         self.extra_c = torch.tensor(pair.extra_c, **clock)[:, None]
@@ -186,41 +206,46 @@ class Explicit(Stepper):
         return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
 
     def ratio(self, trial: Trial) -> Tensor:
-        K, x, x1 = trial.K, trial.x, trial.x1
-        if self.graph:
-            K, x, x1 = K.detach(), x.detach(), x1.detach()
-            flat = K.view(self.most + 1, -1)
-            self.seen = [flat[: row.shape[1]] for row in self.judges]
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(x.abs(), x1.abs()))
+        with torch.no_grad():
+            return self.estimate(trial)
+
+    def estimate(self, trial: Trial) -> Tensor:
+        flat = trial.K.view(len(trial.K), -1) if self.graph else None
+        seen = self.seen if flat is None else [flat[: row.shape[1]] for row in self.judges]
+        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
         e, *other = [
             self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
-            for k, row in zip(self.seen, self.judges, strict=True)
+            for k, row in zip(seen, self.judges, strict=True)
         ]
         # e^2/sqrt(e^2 + g^2/100); of 0 and 0 it is 0, and NaN stays NaN.
         return e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
 
     @torch.no_grad()
     def stiffness(self, trial: Trial) -> Tensor:
-        """As Hairer and Wanner estimate it, where the last two stages stand at the end; else 0."""
-        if self.pair.c[-2] != 1.0:
-            return 0 * trial.h
+        return self.spectral(trial) if self.two_at_end else 0 * trial.h
+
+    def spectral(self, trial: Trial) -> Tensor:
+        """As Hairer and Wanner estimate it."""
         last, before = self.rows[self.most - 1].clone(), self.rows[self.most - 2]
         last[: len(before)] -= before
         K = trial.K.view(len(trial.K), -1)
         apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
-        return self._norm(trial.K[-1] - trial.K[-2]) / apart.clamp_min(1e-300)
+        return self._norm(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
 
     def complete(self, trial: Trial) -> Tensor:
-        """K with the evaluations of the interpolant."""
+        """K with what the interpolant needs besides: with its graph, even if it is first read without one."""
         if trial.full is None:
-            ks = list(trial.K)
-            by = self.spread(trial.h)
-            for t, row in zip(
-                self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True
-            ):
-                ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
-            trial.full = torch.stack(ks) if self.extra_c.numel() else trial.K
+            with torch.set_grad_enabled(self.graph):
+                trial.full = self._completed(trial)
         return trial.full
+
+    def _completed(self, trial: Trial) -> Tensor:
+        if not self.extra_c.numel():
+            return trial.K
+        ks, by = list(trial.K), self.spread(trial.h)
+        for t, row in zip(self.times(trial.s, trial.h, self.extra_c), self.rows[len(ks) - 1 :], strict=True):
+            ks.append(by * self.rate(t, trial.x + self._mix(row, ks)))
+        return torch.stack(ks)
 
     def between(self, x: Tensor, K: Tensor, theta: Tensor) -> Tensor:
         """The solution at theta [P] along steps from x [P, ...] with K [S, P, ...]."""

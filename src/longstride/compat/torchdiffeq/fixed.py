@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...core import Stage, Step, advance
 from ...errors import ArgumentError
-from ...events import locate
+from ...events import Event, locate
 from ...methods.base import one_of
 from ...methods.runge_kutta import Tableau, runge_kutta
 from ...operator import Linear
@@ -226,13 +226,13 @@ class Grid:
                 found.append(piece.x1 if same else piece.along(theta))
         return torch.stack(found).view(len(t), 1, -1)
 
-    def until(self, event: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, Tensor]:
+    def until(self, event: Event) -> tuple[float, Tensor]:
         """When the event's value, positive at first, is no longer so, and the state then."""
         if self.step_size is None:
             raise CheckError("Event handling on a grid requires `step_size` to be provided in options")
         start, h = self.asked.times[0], self.asked.sign * self._size()
         piece = next(filter(
-            lambda piece: event(self.asked.time(piece.t1), piece.x1) <= 0,
+            lambda piece: event.g(self.asked.time(piece.t1), piece.x1) <= 0,
             self.pieces(start + h * n for n in range(MOST_STEPS + 1)),
         ), None)  # fmt: skip
         if piece is None:
@@ -240,9 +240,10 @@ class Grid:
                 f"Reached maximum number of iterations {MOST_STEPS} without an event: take a longer "
                 "step_size, or look whether event_fn ever changes its sign"
             )
-        one = torch.ones(1, dtype=torch.float64, device=piece.x1.device)
+
+        def value(theta: Tensor) -> Tensor:
+            return event.g(self.asked.time(piece.time(theta)), piece.along(theta))
+
         with torch.no_grad():
-            theta = locate(
-                lambda theta: event(self.asked.time(piece.time(theta)[0]), piece.along(theta)).view(1), one
-            )
-        return float(piece.time(theta)), piece.along(float(theta)).view(1, -1)
+            theta = float(locate(value, value(torch.zeros((), dtype=torch.float64, device=piece.x1.device))))
+        return float(piece.time(theta)), piece.along(theta).view(1, -1)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...differentiable import Flow
+from ...events import Crossings, implicit
 from .inputs import Func, State, asked
 from .run import combined, on_grid, states, timed, until
 
@@ -59,10 +61,9 @@ def odeint_event(
     odeint_interface: Callable[..., Any] = odeint,
     **kwargs: Any,
 ) -> Any:
-    """When event_fn(t, y) first changes sign from t0 on, and [y0, y there]; both know their gradients.
+    """When event_fn(t, y) first changes sign from t0 on, and [y0, y there].
 
-    At a fixed time T the event's value is c(T, y(T)), so dT = -dc/(c_t + c_y f), and y there moves by
-    dy + f dT (Chen, Amos and Nickel 2021).
+    Both know their gradients, also of what event_fn closes over, by the implicit function theorem (`events`).
 
     Args:
         odeint_interface: `odeint` or `odeint_adjoint`, which gets the keyword arguments.
@@ -71,21 +72,11 @@ def odeint_event(
     ends = torch.cat([start, start.detach() + way])
     when, found = odeint_interface(func, y0, ends, event_fn=event_fn, **kwargs)
     call = asked(func, y0, start, 0.0, 0.0, None, None)
-    form, value = call.form, combined(call, event_fn)
-    x, at = (
-        form.row(found[-1] if form.single else tuple(part[-1] for part in found)),
-        call.time(when.detach()),
-    )
-    c = value(at, x)
-    if not c.requires_grad:
-        return when, found
-    here, now = x.detach().requires_grad_(), at.clone().requires_grad_()
-    pulls = torch.autograd.grad(value(now, here), (now, here), materialize_grads=True)
-    with torch.no_grad():
-        f = call.rate(at, x)
-    moved = -(c - c.detach()) / (pulls[0] + (pulls[1].conj() * f).sum().real)  # 0, which knows its gradient
-    last = form.state(x + f * moved, 1)
-    when = when + moved.to(when)
+    form, sample = call.form, torch.zeros(1, dtype=torch.int64, device=start.device)
+    x = form.row(found[-1] if form.single else tuple(part[-1] for part in found))
+    f, seen = Flow(call.rate, True).f, Crossings(sample, when[None], x)
+    seen = implicit(combined(call, event_fn), seen, f, when[None], x, True)
+    last = form.state(seen.x, 1)
     if form.single:
-        return when, torch.cat([found[:-1], last])
-    return when, tuple(torch.cat([part[:-1], end]) for part, end in zip(found, last, strict=True))
+        return seen.t[0], torch.cat([found[:-1], last])
+    return seen.t[0], tuple(torch.cat([part[:-1], end]) for part, end in zip(found, last, strict=True))

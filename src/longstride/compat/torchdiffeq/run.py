@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ...adaptive import adaptive
 from ...control import I
+from ...differentiable import Flow, moves
 from ...errors import ArgumentError, SolveError, finite
 from ...events import Event
 from ...integrate import Solution
@@ -18,8 +20,6 @@ from ...problem import ODE
 from .fixed import Grid
 from .inputs import ADAMS, CALLBACKS, RUNGE_KUTTA, Asked, StepError
 from .steering import Steering
-
-Value = Callable[[Tensor, Tensor], Tensor]  # an event's, of t and a row
 
 FOREVER = 1e10  # how far an event is looked for, in units of 1 + |t|
 SAID = {  # torchdiffeq's words for how a run fails
@@ -47,29 +47,16 @@ def states(call: Asked, x0: Tensor) -> Tensor:
 
 
 def timed(call: Asked, solve: Callable[[Asked, Tensor], Tensor]) -> Tensor:
-    """What `solve` finds, which knows the gradient of t as well.
-
-    A time is where the solution is looked at: it moves with f there, and a later start is a start at
-    y0 - f dt0.
-    """
-    t = call.t
-    if not (t.requires_grad and torch.is_grad_enabled()):
+    """What `solve` finds, which knows the gradient of t as well."""
+    if not moves(call.t):
         return solve(call, call.x0)
     xs = solve(call, started(call))
-    with torch.no_grad():
-        slopes = [call.rate(call.time(at), x) for at, x in zip(t[1:], xs[1:], strict=True)]
-    moved = (t - t.detach()).to(xs)[1:, None, None]
-    return torch.cat([call.x0[None], xs[1:] + torch.stack(slopes) * moved]) if slopes else call.x0[None]
+    return torch.cat([call.x0[None], Flow(call.rate, True).saved(xs[1:], call.t[1:].unbind(), call.x0)])
 
 
 def started(call: Asked) -> Tensor:
     """x0, which knows what a later start does to all that comes of it."""
-    t0 = call.t[0]
-    if not (t0.requires_grad and torch.is_grad_enabled()):
-        return call.x0
-    with torch.no_grad():
-        f = call.rate(call.time(t0), call.x0)
-    return call.x0 - f * (t0 - t0.detach()).to(f)
+    return Flow(call.rate, True).moved(call.x0, call.t[0], ahead=-1.0)
 
 
 def by_tolerance(call: Asked, x0: Tensor, times: Sequence[float], events: Sequence[Event] = ()) -> Solution:
@@ -122,28 +109,30 @@ def _jumps(*given: Any) -> list[float]:
     return found
 
 
-def combined(call: Asked, event_fn: Callable[[Tensor, Any], Tensor]) -> Value:
+def combined(call: Asked, event_fn: Callable[[Tensor, Any], Tensor]) -> Event:
     """The least of an event's elements, each turned so that it is positive at the start."""
     with torch.no_grad():
         signs = torch.sign(event_fn(call.t[0].detach(), call.y0))
-    return lambda t, x: (event_fn(t, call.form.state(x)) * signs).min()
+
+    def g(t: Tensor, x: Tensor) -> Tensor:
+        return (event_fn(t.reshape(()), call.form.state(x)) * signs).min().reshape(1)
+
+    return Event(g, direction=-1)
 
 
 def until(call: Asked, event_fn: Callable[[Tensor, Any], Tensor]) -> tuple[Tensor, Tensor]:
-    """When an event happens, and x [2, 1, N] at the start and then. At that time, which is not moved by x."""
+    """When an event happens, and x [2, 1, N] at the start and then: at that time, which is not moved by x."""
     if len(call.t) != 2:
         raise ArgumentError(f"We require len(t) == 2 when in event handling mode, but got {len(call.t)}")
-    value, x0, start = combined(call, event_fn), started(call), call.times[0]
-    with torch.no_grad():
-        begun = bool(value(call.t[0].detach(), x0) == 0)
-    if begun:
+    x0, start, event = started(call), call.times[0], combined(call, event_fn)
+    event = replace(event, g=torch.no_grad()(event.g))
+    if float(event.g(call.t[0].detach(), x0)) == 0:
         when, x = start, x0
     elif on_grid(call):
-        when, x = Grid(call, x0).until(value)
+        when, x = Grid(call, x0).until(event)
     elif call.method == "scipy_solver":
         raise ArgumentError("scipy_solver has no events: take an adaptive method, such as dopri5")
     else:
-        event = Event(torch.no_grad()(lambda t, x: value(t.reshape(()), x).reshape(1)), direction=-1)
         sol = by_tolerance(call, x0, (start, start + call.sign * FOREVER * (1 + abs(start))), [event])
         assert sol.t_end is not None
         assert sol.x_end is not None
