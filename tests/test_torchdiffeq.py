@@ -493,6 +493,7 @@ def test_bad_input(change: dict[str, Any], kind: type[Exception], match: str) ->
     ({"func": lambda t, y: -y}, "adjoint_params"),
     ({"method": "dopri5", "options": {}, "adjoint_method": "rk4"}, "adjoint_options"),
     ({"rtol": numbers(1e-3, 1e-3)}, "adjoint_rtol"),
+    ({"adjoint_options": {"norm": "semi"}}, "seminorm"),
 ])  # fmt: skip
 def test_bad_input_of_the_adjoint(change: dict[str, Any], match: str) -> None:
     with pytest.raises(ls.ArgumentError, match=match):

@@ -139,13 +139,13 @@ class Stepper:
         return t[0] if self.shared else t
 
     def _norm(self, v: Tensor) -> Tensor:
-        if self.norm is not None:
-            out = torch.as_tensor(self.norm(v), dtype=torch.float64, device=v.device)
-            if out.numel() != self.groups:
-                raise ArgumentError(f"norm returned {tuple(out.shape)}: return one number of each step")
-            return out.view(self.groups)
-        v = v if self.flat else v.reshape(self.groups, -1)
-        return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
+        """The norm of an error over its tolerance [G]: the user's, or `root` times the root mean square."""
+        if self.norm is None:
+            return self.norms(v)
+        out = torch.as_tensor(self.norm(v), dtype=torch.float64, device=v.device)
+        if out.numel() != self.groups:
+            raise ArgumentError(f"norm returned {tuple(out.shape)}: return one number of each step")
+        return out.view(self.groups)
 
     def size(self, x: Tensor, f: Tensor) -> Tensor:
         """Root mean square of f over what the tolerances allow at x: [G]."""
@@ -154,7 +154,8 @@ class Stepper:
 
     def norms(self, x: Tensor) -> Tensor:
         """Euclidean norms [G]."""
-        return self._norm(x)
+        x = x if self.flat else x.reshape(self.groups, -1)
+        return torch.linalg.vector_norm(x, dim=1).to(torch.float64)
 
 
 class Explicit(Stepper):
@@ -229,8 +230,8 @@ class Explicit(Stepper):
         last, before = self.rows[self.most - 1].clone(), self.rows[self.most - 2]
         last[: len(before)] -= before
         K = trial.K.view(len(trial.K), -1)
-        apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
-        return self._norm(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
+        apart = self.norms(torch.mv(K[: len(last)].t(), last).view(self.shape))
+        return self.norms(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
 
     def complete(self, trial: Trial) -> Tensor:
         """K with what the interpolant needs besides: with its graph, even if it is first read without one."""

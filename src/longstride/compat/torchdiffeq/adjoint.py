@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import ArgumentError
+from ...errors import ArgumentError, unknown
 from .forward import odeint
 from .inputs import CALLBACKS, Asked, CheckError, Func, State, asked, largest_rms
 from .run import started, states, timed, until
@@ -166,22 +166,26 @@ def parameters(func: Any) -> tuple[Tensor, ...]:
     return tuple(func.parameters())
 
 
-def adjoint_norm(call: Asked, given: Any, params: Sequence[Tensor]) -> Callable[[Parts], Any]:
+def adjoint_norm(call: Asked, given: Any, params: Sequence[Tensor]) -> Callable[[Parts], Any] | None:
     """The norm of (0, x, a, *g): the largest of the state's norm of x and of a, and root mean squares of g.
 
     given: "seminorm" leaves the parameters out (Kidger, Chen and Lyons 2021); a function gets the parts as
     the user knows them, (0, *x, *a, *g).
     """
-    form = call.form
+    form, size = call.form, call.norm
     if callable(given):
         split = (lambda x: (form.state(x),)) if form.single else form.state
         return lambda parts: given((parts[0], *split(parts[1]), *split(parts[2]), *parts[3:]))
-    size = call.norm or largest_rms([call.x0.numel()])
-    several = largest_rms([p.numel() for p in params])
+    if given not in (None, "seminorm"):
+        raise unknown("norm of the adjoint", given, ("seminorm",))
+    if given is None and size is None:
+        return None  # of a tuple this is what there is
+    size = size or largest_rms([call.x0.numel()])
+    several = largest_rms([p.numel() for p in params]) if params and given is None else None
 
     def norm(parts: Parts) -> Tensor:
         found = [torch.as_tensor(size(v)) for v in parts[1:3]]
-        if params and given != "seminorm":
+        if several is not None:
             found.append(several(torch.cat([v.reshape(-1) for v in parts[3:]])))
         return torch.stack(found).amax()
 
