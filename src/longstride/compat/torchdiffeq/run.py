@@ -43,7 +43,9 @@ def states(call: Asked, x0: Tensor) -> Tensor:
         from .by_scipy import states
 
         return states(call)
-    return by_tolerance(call, x0, call.times).x
+    if len(call.t) == 2:
+        return torch.cat([x0[None], by_tolerance(call, x0, call.times).x])
+    return by_tolerance(call, x0, call.times, save=True).x
 
 
 def timed(call: Asked, solve: Callable[[Asked, Tensor], Tensor]) -> Tensor:
@@ -59,8 +61,10 @@ def started(call: Asked) -> Tensor:
     return Flow(call.rate, True).moved(call.x0, call.t[0], ahead=-1.0)
 
 
-def by_tolerance(call: Asked, x0: Tensor, times: Sequence[float], events: Sequence[Event] = ()) -> Solution:
-    """A run whose steps follow from the tolerances, with their options.
+def by_tolerance(
+    call: Asked, x0: Tensor, times: Sequence[float], events: Sequence[Event] = (), save: bool = False
+) -> Solution:
+    """A run whose steps follow from the tolerances, with their options; `save`: x at all times, or the end.
 
     Raises:
         StepError: it cannot go on.  What func raises, with a note of where.
@@ -80,7 +84,7 @@ def by_tolerance(call: Asked, x0: Tensor, times: Sequence[float], events: Sequen
             method=call.method,
             rtol=call.rtol,
             atol=call.atol,
-            save_at=None if events else times,
+            save_at=times if save else None,
             controller=steering if steering.needed else controller,
             watch=steering.before if steering.needed else None,
             shared_step=True,
