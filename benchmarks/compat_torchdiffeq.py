@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from longstride.compat import torchdiffeq as ours
 
 RESULTS = Path(__file__).parent / "results"
-ROUNDS, ITERATIONS = 5, 60
+ROUNDS, ITERATIONS = 5, 40
 F64 = torch.float64
 ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 GRID = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams")

@@ -140,6 +140,20 @@ def test_dtypes_of_times_and_states(y_dtype: torch.dtype, t_dtype: torch.dtype, 
     assert {(s.dtype, s.shape) for s in f.times} == {(y_dtype.to_real(), torch.Size())}
 
 
+@pytest.mark.parametrize("method", ["rk4", "explicit_adams", "dopri5"])
+def test_a_single_number_keeps_its_dtype_where_times_are_differentiated(method: str) -> None:
+    t = numbers(0.0, 0.5, 1.0).requires_grad_()
+    options = None if method == "dopri5" else {"step_size": 0.03, "interp": "cubic"}
+    options = {**options, "max_order": 5} if method == "explicit_adams" else options
+    f = Seen(lambda t, y: -y)
+    run = odeint(f, torch.tensor(1.0), t, method=method, options=options, rtol=1e-5)
+    assert (run.dtype, {s.dtype for s in f.times}) == (torch.float32, {torch.float32})
+    assert torch.allclose(run.double(), torch.exp(-t), atol=1e-5)
+    assert torch.allclose(
+        torch.autograd.grad(run[-1], t)[0], math.exp(-1) * numbers(1.0, 0.0, -1.0), atol=1e-4
+    )
+
+
 def test_one_time_gives_the_start_and_asks_nothing() -> None:
     f = Seen(spiral)
     y0 = (numbers(1.0, 2.0), numbers(3.0))

@@ -34,6 +34,11 @@ MOST_STEPS = 20_000  # after which an event is given up
 LOWEST, HIGHEST = 4, 12  # orders of an Adams method
 
 
+def beside(v: Time, x: Tensor) -> Time:
+    """A number as a factor of x, which keeps its dtype."""
+    return v.to(x.dtype) if isinstance(v, Tensor) else v
+
+
 @dataclass
 class Piece:
     """A step from (t0, x0), where f is f0, to (t1, x1), and the line or Hermite's cubic between."""
@@ -50,12 +55,13 @@ class Piece:
         return self.t0 + theta * (self.t1 - self.t0)
 
     def along(self, theta: Any) -> Tensor:
+        theta = beside(theta, self.x0)
         if self.rate is None:
             return self.x0 + theta * (self.x1 - self.x0)
         if self.f1 is None:
             with torch.set_grad_enabled(self.x1.requires_grad):  # a root finder looks without
                 self.f1 = self.rate(self.t1, self.x1, 0)
-        h, back = self.t1 - self.t0, 1 - theta
+        h, back = beside(self.t1 - self.t0, self.x0), 1 - theta
         ends = back**2 * (1 + 2 * theta) * self.x0 + theta**2 * (3 - 2 * theta) * self.x1
         return ends + theta * back * h * (back * self.f0 - theta * self.f1)
 
@@ -66,7 +72,7 @@ def one_step(tableau: Tableau, rate: Rate) -> Rule:
 
     def step(t0: Time, t1: Time, x0: Tensor, f0: Tensor) -> Tensor:
         h = t1 - t0
-        by = h.to(x0.dtype) if isinstance(h, Tensor) else h
+        by = beside(h, x0)
 
         def field(theta: float, x: Tensor) -> Tensor:
             return by * (f0 if theta == 0 else rate(t1, x, -1) if theta == 1 else rate(t0 + theta * h, x, 0))
@@ -127,10 +133,10 @@ class Adams:
     def _sum(self, h: Time, x0: Tensor, fs: list[Tensor], nodes: list[Time]) -> Tensor:
         weights: tuple[Time, ...]
         if isinstance(h, Tensor):
-            weights = adams_weights(torch.stack(nodes)).to(x0.dtype).unbind()
+            weights = adams_weights(torch.stack(nodes)).unbind()
         else:
             weights = listed_weights(tuple(map(_whole, nodes)))
-        row = Stage((1.0,), tuple(h * w for w in weights))
+        row = Stage((1.0,), tuple(beside(h * w, x0) for w in weights))
         return advance((), Step((row,)), [x0], fs)[0][0]
 
     def _still(self, before: Tensor, after: Tensor) -> bool:
@@ -242,7 +248,7 @@ class Grid:
             )
 
         def value(theta: Tensor) -> Tensor:
-            return event.g(self.asked.time(piece.time(theta)), piece.along(theta))
+            return event.g(self.asked.time(piece.time(float(theta))), piece.along(float(theta)))
 
         with torch.no_grad():
             theta = float(locate(value, value(torch.zeros((), dtype=torch.float64, device=piece.x1.device))))
