@@ -2,14 +2,14 @@
 
     python benchmarks/regularization.py [--seeds 1,2,3,4,5] [--pilot]
 
-Two tasks: "digits" of 8 x 8 pixels (1,300 to train on, 497 to test), whose state is the image; "rings", three
-rings of points in the plane (1,000 and 500), whose state is the point and three zeros, and which no linear layer
-tells apart. f is a tanh network of 64 units that sees t, and a linear layer reads the classes off at t = 1.
-tsit5 in float64 at rtol = atol = 1e-6, samples on steps of their own; Adam on batches of 128. The loss is the
-cross-entropy plus a weight times the mean of `Solution.penalty`. What differs between the rows of a task is the
-penalty alone: data, order of batches and first weights of a seed are the same. Weights are chosen by `--pilot`,
-on seed 0, which is not in the table: of those tried the one of fewest evaluations whose test loss was not above
-the unregularized one. Goes on where it stopped.
+Two tasks: "digits" of 8 x 8 pixels (1,300 to train on, 497 to test), whose state is the image; "rings",
+three rings of points in the plane (1,000 and 500), whose state is the point and three zeros, and which no
+linear layer tells apart. f is a tanh network of 64 units that sees t, and a linear layer reads the classes
+off at t = 1. tsit5 in float64 at rtol = atol = 1e-6, samples on steps of their own; Adam on batches of 128.
+The loss is the cross-entropy plus a weight times the mean of `Solution.penalty`. What differs between the
+rows of a task is the penalty alone: data, order of batches and first weights of a seed are the same.
+Weights are chosen by `--pilot`, on seed 0, which is not in the table: of those tried the one of fewest
+evaluations whose test loss was not above the unregularized one. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -123,11 +123,16 @@ def table(found: dict, task: str, seeds: list[int]) -> str:
         mean = {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
         spread = statistics.stdev(row["loss"] for row in rows)
         ratios = [row["nfe"] / other["nfe"] for row, other in zip(rows, plain, strict=True)]
-        lines.append(
-            f"| {name} | {w:g} | {mean['loss']:.3f} +- {spread:.3f} | {mean['accuracy']:.3f} | {mean['nfe']:.1f} | "
-            f"{statistics.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
-            f"{mean['training_nfe']:.1f} |"
-        )
+        cells = [
+            name,
+            f"{w:g}",
+            f"{mean['loss']:.3f} +- {spread:.3f}",
+            f"{mean['accuracy']:.3f}",
+            f"{mean['nfe']:.1f}",
+            f"{statistics.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            f"{mean['training_nfe']:.1f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -153,8 +158,9 @@ def main() -> None:
         return
     parts = [f"## {task}\n\n{table(found, task, seeds)}" for task in STEPS]
     head = (
-        "# Regularization by the solver's own estimates\n\n`python benchmarks/regularization.py`, see there what "
-        f"is trained. Means over {len(seeds)} seeds, +- the standard deviation between them; in brackets the range.\n\n"
+        "# Regularization by the solver's own estimates\n\n`python benchmarks/regularization.py`, see there "
+        f"what is trained. Means over {len(seeds)} seeds, +- the standard deviation between them; in "
+        "brackets the range.\n\n"
     )
     (RESULTS / "regularization.md").write_text(head + "\n\n".join(parts) + "\n")
     print("\n\n".join(parts))

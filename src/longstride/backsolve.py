@@ -129,11 +129,10 @@ def legs(given: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], loop: Loop, lik
     sample, s, x, g = (torch.cat(part) for part in zip(*given, strict=True))
     s = s.clamp(min=start)
     shared = loop.stepper.shared
-    rows = [(sample == i).nonzero()[:, 0] for i in range(batch)]
-    stops = [
-        torch.unique(torch.cat([s if shared else s[row], loop.legs[:-1], s.new_tensor([start])])).flip(0)
-        for row in ([None] if shared else rows)
-    ]
+    stops = []
+    for own in [s] if shared else [s[sample == i] for i in range(batch)]:
+        jumps = loop.legs[:-1][loop.legs[:-1] < own.amax()] if len(own) else own
+        stops.append(torch.unique(torch.cat([own, jumps, s.new_tensor([start])])).flip(0))
     where = torch.stack([torch.cat([t, t.new_full((max(map(len, stops)) - len(t),), start)]) for t in stops])
     begun = torch.zeros_like(where[:, 0], dtype=torch.bool)  # who is at the start, and waits there
     for now, after in zip(where.unbind(1), [*where.unbind(1)[1:], where[:, -1]], strict=True):

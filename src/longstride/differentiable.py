@@ -45,6 +45,10 @@ def gone_through(loop: Loop, x0: Tensor, method: str, way: Way | None, problem: 
     if not torch.is_grad_enabled() or way is None:
         return loop.run(x0, method)
     if isinstance(way, Checkpoint):
+        if not loop.stepper.repeatable:
+            raise ArgumentError(
+                f"steps of {method!r} hang on those before: they cannot be made again, take grad=True"
+            )
         return recorded(loop, x0, method, way.memory, known)
     if isinstance(way, Reverse):
         return reversed_run(loop, x0, method, known)
@@ -70,7 +74,8 @@ def planned(
     look(start * one, x0.detach())
     stepper = Explicit(PAIRS["tsit5"], problem.rate, x0, sign, True, False, 1e-6 * one, 1e-9 * one)
     loop = Loop(stepper, I(), Limits(), (sign * start, sign * end), (), (), ())
-    everybody, clock = torch.arange(len(x0), device=x0.device), torch.zeros(len(x0), dtype=torch.float64)
+    everybody = torch.arange(len(x0), device=x0.device)
+    clock = torch.zeros_like(everybody, dtype=torch.float64)
     places = [(everybody, clock + sign * plan.times[n + 1]) for n in sorted(save)]
     return solved_back(loop, x0, "tsit5", way, places, values, list(look.found.values()))
 

@@ -46,6 +46,7 @@ class Stepper:
 
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
+    repeatable: whether a trial is a function of its arguments alone, and can be made again.
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
     order: of the method.  shrinks: the power of h that the error estimate goes down with.
     """
@@ -53,6 +54,7 @@ class Stepper:
     most: int
     between_costs: int
     two_at_end = False
+    repeatable = False
     order: int
     shrinks: int
 
@@ -160,6 +162,8 @@ class Stepper:
 
 class Explicit(Stepper):
     """An embedded Runge-Kutta pair: weights as tensors beside the state, and memory that all steps share."""
+
+    repeatable = True
 
     def __init__(self, pair: Pair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
