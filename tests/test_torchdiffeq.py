@@ -119,6 +119,19 @@ def test_weights_of_adams_are_exact_for_polynomials() -> None:
     assert adams_weights(numbers(0.0, -1.0, -2.0)).tolist() == pytest.approx([23 / 12, -16 / 12, 5 / 12])
 
 
+def test_the_corrector_of_adams_goes_on_until_each_element_stands_still() -> None:
+    """A tolerance of each element: the one that is loose everywhere asks less often."""
+    counts, y0 = [], torch.ones(2, 2, dtype=F64)
+    for tol in (1e-3, 1e-12):
+        f = Seen(lambda t, y: -3 * y)
+        atol = torch.tensor([[1e-2, 1e-3], [1e-3, tol]], dtype=F64)
+        run = odeint(f, y0, torch.linspace(0, 1, 21, dtype=F64), method="implicit_adams", rtol=0.0, atol=atol,
+                     options={"max_order": 5, "max_iters": 20})  # fmt: skip
+        counts.append(len(f.times))
+        assert torch.allclose(run[-1], y0 * math.exp(-3), atol=1e-4)
+    assert counts[0] < counts[1]
+
+
 def test_rk4_is_the_rule_of_three_eighths() -> None:
     f = Seen(lambda t, y: y)
     run = odeint(f, numbers(1.0), numbers(0.0, 0.6), method="rk4")

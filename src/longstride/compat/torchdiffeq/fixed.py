@@ -169,9 +169,13 @@ class Grid:
         if asked.method in ADAMS:
             implicit = asked.method != "explicit_adams"
             orders = (options["max_order"], options["max_iters"])
-            self.rule: Rule = Adams(self.rate, asked.rtol, asked.atol, implicit, *orders)
+            rtol, atol = map(self._tolerance, (asked.rtol, asked.atol))
+            self.rule: Rule = Adams(self.rate, rtol, atol, implicit, *orders)
         else:
             self.rule = one_step(RUNGE_KUTTA[asked.method], self.rate)
+
+    def _tolerance(self, value: Any) -> Any:
+        return value.view_as(self.x0) if isinstance(value, Tensor) and value.ndim else value
 
     def rate(self, t: Time, x: Tensor, nudge: int) -> Tensor:
         at = self.asked.time(t)
