@@ -282,6 +282,7 @@ def main() -> None:
             rows[name] = task()
             path.write_text(json.dumps({"rows": rows, "load": os.getloadavg()[0]}, indent=1) + "\n")
             print(name, flush=True)
+    rows = {name: rows[name] for name in tasks()}
     head = HEAD.format(version=theirs.__version__, torch=torch.__version__, load=os.getloadavg()[0])
     (RESULTS / "torchdiffeq.md").write_text(f"{head}{table(rows)}\n")
     print(table(rows))

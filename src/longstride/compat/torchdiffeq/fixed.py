@@ -66,9 +66,14 @@ class Piece:
         return ends + theta * back * h * (back * self.f0 - theta * self.f1)
 
 
+@lru_cache
+def unit_step(tableau: Tableau) -> Step:
+    return runge_kutta(tableau).step((0.0, 1.0), 0, Linear())
+
+
 def one_step(tableau: Tableau, rate: Rate) -> Rule:
     """The steps of a tableau."""
-    unit = runge_kutta(tableau).step((0.0, 1.0), 0, Linear())
+    unit = unit_step(tableau)
 
     def step(t0: Time, t1: Time, x0: Tensor, f0: Tensor) -> Tensor:
         h = t1 - t0

@@ -10,6 +10,8 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -160,11 +162,11 @@ class Asked:
     norm: Callable[[Tensor], Any] | None
     callbacks: Mapping[str, Callback] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def times(self) -> list[float]:
         return self.t.detach().to(torch.float64).tolist()
 
-    @property
+    @cached_property
     def sign(self) -> float:
         """1 forward in time, -1 backward."""
         return -1.0 if len(self.t) > 1 and self.times[0] > self.times[1] else 1.0
@@ -239,6 +241,7 @@ def _check_times(t: Any) -> None:
         raise KindError(f"`t` must be a floating point Tensor but is a {t.dtype}: give t.to(y0.dtype)")
     if t.ndim != 1 or not len(t):
         raise CheckError(f"t must be one dimensional with a time at least, and is of shape {tuple(t.shape)}")
-    steps = t.detach().diff()
-    if not (bool((steps > 0).all()) or bool((steps < 0).all())) or not bool(t.isfinite().all()):
+    times = t.tolist()
+    rising = all(a < b for a, b in pairwise(times))
+    if not (rising or all(a > b for a, b in pairwise(times))) or not all(map(math.isfinite, times)):
         raise CheckError("t must be strictly increasing or decreasing, and finite")
