@@ -265,9 +265,9 @@ def table(rows: dict[str, Any]) -> str:
 HEAD = """# torchdiffeq's calls, theirs and ours
 
 `python benchmarks/compat_torchdiffeq.py`, see there what is measured. torchdiffeq {version}, torch {torch},
-one thread of processor time; the load of the machine's two cores was {load:.1f} at the end. Tolerances 1e-9, and
-1e-6 for bosh3, 1e-5 for fehlberg2 and adaptive_heun; on grids a step of 0.01. Errors are absolute, of gradients
-relative; losses are apart by the largest relative difference in the whole curve.
+one thread of processor time; the load of the machine's two cores was {load:.1f} at the end. Tolerances 1e-9,
+and 1e-6 for bosh3, 1e-5 for fehlberg2 and adaptive_heun; on grids a step of 0.01. Errors are absolute, of
+gradients relative; losses are apart by the largest relative difference in the whole curve.
 
 """
 
