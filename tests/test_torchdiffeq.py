@@ -557,3 +557,22 @@ def test_unused_options_warn() -> None:
         odeint(
             spiral, numbers(2.0, 0.0), numbers(0.0, 1.0), method="explicit_adams", options={"max_order": 3}
         )
+
+
+def test_a_norm_of_samples_in_solve() -> None:
+    """The largest element is at most sqrt(D) root mean squares: it takes as many steps, or more."""
+    x0 = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0]], dtype=F64)
+    rate = ls.ODE(lambda t, x: torch.cat([spiral(t, x[:, :2]), 0 * x[:, 2:]], 1))
+    runs = [ls.solve(rate, x0, t=(0, 5), norm=norm) for norm in (None, lambda v: v.abs().amax(1))]
+    assert (runs[1].stats.accepted > runs[0].stats.accepted).all()
+    with pytest.raises(ls.SolveError, match="norm returned"):
+        ls.solve(rate, x0, t=(0, 5), norm=lambda v: v.abs().amax())
+
+
+def test_a_watch_sees_each_step_before_it_is_tried() -> None:
+    seen, f = [], Seen(lambda t, x: -x)
+    run = ls.solve(ls.ODE(f), torch.ones(1, 1), t=(1, 0), shared_step=True,
+                   watch=lambda t, x, h: seen.append((float(t), float(h), len(f.times))))  # fmt: skip
+    assert len(seen) == run.stats.steps
+    assert [count for *_, count in seen] == [2 + 6 * n for n in range(len(seen))]
+    assert seen[0][0] == 1.0
