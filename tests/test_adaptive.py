@@ -62,7 +62,7 @@ def one_step(pair: Pair, h: float) -> tuple[float, float, float]:
 def test_local_orders_of_step_estimate_and_interpolant(name: str) -> None:
     """In one step the solution errs by h^(p+1), the estimate falls as claimed, the interpolant by h^(q+1)."""
     pair = PAIRS[name]
-    h = {9: 0.4, 8: 0.4, 7: 0.2, 5: 0.05, 3: 0.02}[pair.order]
+    h = {9: 0.4, 8: 0.4, 7: 0.2, 5: 0.05, 3: 0.02, 2: 0.02}[pair.order]
     errors = zip(one_step(pair, h), one_step(pair, h / 2), strict=True)
     end, estimate, between = (math.log2(a / b) for a, b in errors)
     # At high order there is no room between the asymptotic range and round-off for more than a bound from
@@ -75,7 +75,8 @@ def test_local_orders_of_step_estimate_and_interpolant(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "row", "order"), [("bosh3", 0, 2), ("tsit5", 0, 4), ("dopri5", 0, 4),
                                                     ("dopri8", 0, 5), ("dopri8", 1, 3), ("vern7", 0, 6),
-                                                    ("vern9", 0, 8)])  # fmt: skip
+                                                    ("vern9", 0, 8), ("adaptive_heun", 0, 1),
+                                                    ("fehlberg2", 0, 1)])  # fmt: skip
 def test_estimates_are_of_embedded_methods_of_the_order_claimed(name: str, row: int, order: int) -> None:
     """b - b_hat is 0 on c^k for k < order, and sees c^order."""
     pair = PAIRS[name]
@@ -120,7 +121,8 @@ def test_error_is_proportional_to_the_tolerance(name: str) -> None:
         exact = torch.tensor([math.cos(10), -math.sin(10)], dtype=F64)
         errors.append(float((run.x[-1, 0] - exact).norm()))
     assert 1.5 < math.log10(errors[0] / errors[1]) < 4.5
-    assert errors[1] < 100 * 1e-8
+    # fehlberg2 is told h (K3 - K1)/512 of what adaptive_heun calls h (K2 - K1)/2.
+    assert errors[1] < 100 * 1e-8 * (256 if name == "fehlberg2" else 1)
 
 
 def test_energy_of_the_oscillator_and_the_way_back() -> None:

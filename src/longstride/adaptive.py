@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any
@@ -25,7 +25,7 @@ from .reach import looseness, reach
 from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Ended, Limits, Loop
-from .trial import Rate, Stepper
+from .trial import Norm, Rate, Stepper
 
 DEFAULT = "tsit5"
 
@@ -46,6 +46,8 @@ def adaptive(
     jump_times: Sequence[float] = (),
     events: Sequence[Event] = (),
     raise_on_failure: bool = False,
+    norm: Norm | None = None,
+    watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
     grad: bool | str | Way = True,
     regularize: str | Regularize | None = None,
     linear: str | None = None,
@@ -70,6 +72,9 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
+        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of the root mean square; one
+            number where the step is shared.
+        watch: called with t, x and h before each step that is tried.
         grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
             given; in one of the ways of `differentiable.WAYS`, which remember little; False, not at all.
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
@@ -131,12 +136,12 @@ def adaptive(
 
         def run(looser: float, rule: Controller | None, bounds: Limits, *more: Output) -> Solution:
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
-            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose)
+            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, norm)
             steps.suit(problem.jacobian, parts, linear)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
             loop = Loop(
-                steps, rule or steps.controller, bounds, span, marks, saved, events, outputs, observers
+                steps, rule or steps.controller, bounds, span, marks, saved, events, outputs, observers, watch
             )
             if compile:
                 from .chunks import Chunks  # few runs want it
@@ -203,11 +208,10 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     for name, value in given.items():
         tensor = torch.as_tensor(value, dtype=x0.dtype.to_real(), device=x0.device).detach()
         try:
-            fits = torch.broadcast_shapes(tensor.shape, x0.shape) == x0.shape
+            tensor.expand(x0.shape)  # torch.broadcast_shapes would import sympy: 2 s
         except RuntimeError:
-            fits = False
-        if not fits:
-            raise ArgumentError(f"{name} of shape {tuple(tensor.shape)} does not go with x {tuple(x0.shape)}")
+            shapes = f"{tuple(tensor.shape)} does not go with x {tuple(x0.shape)}"
+            raise ArgumentError(f"{name} of shape {shapes}") from None
         if not bool((tensor >= 0).all()) or not bool(tensor.isfinite().all()):
             raise ArgumentError(f"{name} = {value!r}: it must be finite and not negative")
         found.append(tensor)

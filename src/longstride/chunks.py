@@ -253,9 +253,10 @@ class Chunks:
         if not isinstance(stepper, Explicit):
             raise ArgumentError("compile=True knows explicit pairs, such as tsit5: leave it out")
         self.loop, self.stepper, self.rate, pair = loop, stepper, rate, stepper.pair
-        if loop.outputs or loop.reach:
+        if loop.outputs or loop.reach or loop.watch or stepper.norm:
             raise ArgumentError(
-                "save_at='steps', dense=, reduce=, on_budget= look at each step: leave out compile=True"
+                "save_at='steps', dense=, reduce=, on_budget=, watch= and norm= take steps one by one: leave out "
+                "compile=True"
             )
         shape, device = stepper.shape, stepper.rtol.device
         narrow = len(shape) == 2 and shape[1] <= COLUMNS and not stepper.dtype.is_complex

@@ -20,7 +20,7 @@ from .errors import ArgumentError, SolveError
 
 Rate = Callable[[Tensor, Tensor], Tensor]
 
-BISECTIONS = 53  # the bits of a float64
+HALVINGS = 52  # of 1, until 2^-52, the distance between two numbers just above it
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,28 @@ class Crossings:
 
 
 def locate(g: Callable[[Tensor], Tensor], before: Tensor) -> Tensor:
-    """theta [B] in (0, 1] where g(theta) has just left the sign of g(0) = before: bisection, all at once."""
-    low, high = torch.zeros_like(before, dtype=torch.float64), torch.ones_like(before, dtype=torch.float64)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        same = g(middle) * before > 0
-        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    """theta [B] in (0, 1] where g(theta) has just left the sign of g(0) = before, all at once to round-off.
+
+    ITP (Oliveira and Takahashi 2020): between secant and middle of the bracket, within what lets it end one
+    step after bisection at the latest; some twelve evaluations where g is smooth.
+    """
+    low, g_low = torch.zeros_like(before, dtype=torch.float64), before.to(torch.float64)
+    high = torch.ones_like(low)
+    g_high = g(high).to(torch.float64)
+    low = torch.where(g_low * g_high > 0, high, low)  # nothing to look for
+    for k in range(HALVINGS + 1):
+        half = (high - low) / 2
+        if bool((half <= 2.0**-53).all()):
+            break
+        middle, room = low + half, 2.0 ** (-k) - half
+        secant = low + 2 * half * g_low / (g_low - g_high)
+        apart = middle - secant
+        nudged = secant + apart.sign() * torch.minimum((0.8 * half**2).clamp_min(2.0**-53), apart.abs())
+        at = middle + (nudged - middle).clamp(-room, room).nan_to_num_(0.0)
+        value = g(at).to(torch.float64)
+        same = value * before > 0
+        low, high = torch.where(same, at, low), torch.where(same, high, at)
+        g_low, g_high = torch.where(same, value, g_low), torch.where(same, g_high, value)
     return high
 
 

@@ -7,7 +7,7 @@ accepted is a mask, and the host looks once at whether anything but plain progre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -143,12 +143,14 @@ class Loop:
         events: Sequence[Event],
         outputs: Sequence[Output] = (),
         observers: Sequence[Observer] = (),
+        watch: Callable[[Tensor, Tensor, Tensor], Any] | None = None,
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
         self.reach = controller if isinstance(controller, Reach) else None
         self.outputs, self.observers, self.readings = tuple(outputs), observers, list[Reading]()
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
+        self.watch = watch
         self.legs = torch.tensor([*jumps, self.end], **clock)
         self.save, self.saving = torch.tensor(save, **clock), bool(save or self.outputs)
         self.next_save = torch.zeros(stepper.shape[0], dtype=torch.int64, device=stepper.rtol.device)
@@ -237,6 +239,8 @@ class Loop:
                 step = self.reach.lengthened(stepper, c, step, left, self._affordable(c))
             if longest < math.inf:
                 step = step.clamp(max=longest)
+            if self.watch is not None:
+                self.watch(stepper.time(c.s), c.x, step)
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
@@ -401,24 +405,30 @@ class Loop:
         return (count > 0)[: len(s1)]
 
     def _ended(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> Ended:
+        batch, code = len(x0), c.code.expand(len(x0))
+        fine = bool(((c.code == REACHED) | (c.code == EVENT)).all())
+        message = ("",) * batch if fine else self._messages(c, x0, trial, method)
+        nfe = (self.base + c.bill + c.extra).expand(batch)
+        taken = (c.tries - c.rejected).expand(batch)
+        t = (self.stepper.sign * c.s).expand(batch)
+        return Ended(
+            c.x, t, code, nfe, taken, c.rejected.expand(batch), message, self.read, self.saved_at,
+            tuple(self.seen),
+        )  # fmt: skip
+
+    def _messages(self, c: Carry, x0: Tensor, trial: Trial | None, method: str) -> tuple[str, ...]:
+        """What is said of each sample."""
         stepper, batch = self.stepper, len(x0)
-        nfe = self.base + c.bill + c.extra
         grown = (stepper.norms(c.x) / stepper.norms(x0).clamp_min(1.0)).expand(batch).tolist()
         stiff = (stepper.stiffness(trial) if trial else 0 * c.s).expand(batch).tolist()
         code, s, h, tries, rejected = (
             v.expand(batch).tolist() for v in (c.code, c.s, c.h, c.tries, c.rejected)
         )
         sign, rtol, eps = stepper.sign, float(stepper.rtol.min()), torch.finfo(stepper.real).eps
-        message = tuple(
+        return tuple(
             Standing(
                 method, code[i], sign * s[i], sign * self.end, h[i], tries[i], rejected[i], grown[i],
                 stiff[i], rtol, eps,
             ).message()
             for i in range(batch)
-        )  # fmt: skip
-        taken = (c.tries - c.rejected).expand(batch)
-        t = (sign * c.s).expand(batch)
-        return Ended(
-            c.x, t, c.code.expand(batch), nfe.expand(batch), taken, c.rejected.expand(batch), message,
-            self.read, self.saved_at, tuple(self.seen),
         )  # fmt: skip

@@ -109,6 +109,10 @@ class Tree:
         out = dict(options)
         for name in {"rtol", "atol"} & out.keys():
             out[name] = self.weight(out[name], self.dtype.to_real())
+        if out.get("norm") is not None:
+            out["norm"] = self.reader(out["norm"])
+        if (watch := out.get("watch")) is not None:
+            out["watch"] = lambda t, x, h: watch(t, self.nest(x), h)
         if "events" in out:
             out["events"] = [replace(event, g=self.reader(event.g)) for event in out["events"]]
         if asked := out.get("reduce"):

@@ -20,6 +20,7 @@ from .errors import ArgumentError
 from .methods.embedded import Pair
 
 Rate = Callable[[Tensor, Tensor], Tensor]
+Norm = Callable[[Tensor], Any]
 
 
 @dataclass
@@ -65,16 +66,24 @@ class Stepper:
     controller: Controller = I()
 
     def __init__(
-        self, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor, atol: Tensor
+        self,
+        rate: Rate,
+        x0: Tensor,
+        sign: float,
+        shared: bool,
+        graph: bool,
+        rtol: Tensor,
+        atol: Tensor,
+        norm: Norm | None = None,
     ) -> None:
         self.rate, self.sign, self.shared, self.graph = rate, sign, shared, graph
-        self.rtol, self.atol = rtol, atol
+        self.rtol, self.atol, self.norm = rtol, atol, norm
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
         self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
         self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
-        self.root = math.sqrt(x0.numel() / self.groups)
+        self.root = 1.0 if norm else math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
@@ -166,8 +175,13 @@ class Stepper:
         return t[0] if self.shared else t
 
     def _norm(self, v: Tensor) -> Tensor:
-        v = v if self.flat else v.reshape(self.groups, -1)
-        return torch.linalg.vector_norm(v, dim=1).to(torch.float64)
+        """The norm of an error over its tolerance [G]: the user's, or `root` times the root mean square."""
+        if self.norm is None:
+            return self.norms(v)
+        out = torch.as_tensor(self.norm(v), dtype=torch.float64, device=v.device)
+        if out.numel() != self.groups:
+            raise ArgumentError(f"norm returned {tuple(out.shape)}: return one number of each step")
+        return out.view(self.groups)
 
     def size(self, x: Tensor, f: Tensor) -> Tensor:
         """Root mean square of f over what the tolerances allow at x: [G]."""
@@ -176,7 +190,8 @@ class Stepper:
 
     def norms(self, x: Tensor) -> Tensor:
         """Euclidean norms [G]."""
-        return self._norm(x)
+        x = x if self.flat else x.reshape(self.groups, -1)
+        return torch.linalg.vector_norm(x, dim=1).to(torch.float64)
 
 
 class Explicit(Stepper):
@@ -253,8 +268,8 @@ class Explicit(Stepper):
         last, before = self.rows[self.most - 1].clone(), self.rows[self.most - 2]
         last[: len(before)] -= before
         K = trial.K.view(len(trial.K), -1)
-        apart = self._norm(torch.mv(K[: len(last)].t(), last).view(self.shape))
-        return self._norm(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
+        apart = self.norms(torch.mv(K[: len(last)].t(), last).view(self.shape))
+        return self.norms(trial.K[-1] - trial.K[-2]) / torch.where(apart > 0, apart, 1.0)
 
     def complete(self, trial: Trial) -> Tensor:
         """K with what the interpolant needs besides: with its graph, even if it is first read without one."""

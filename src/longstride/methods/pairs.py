@@ -1,9 +1,9 @@
-"""Pairs of orders 3 and 5."""
+"""Pairs of orders 2, 3 and 5."""
 
 from __future__ import annotations
 
 from .embedded import Pair, embed, hermite, nested
-from .runge_kutta import DOPRI5, RALSTON_3, TSIT5
+from .runge_kutta import DOPRI5, HEUN, RALSTON_3, TSIT5, Tableau
 
 
 def factored(lead: float, *roots: float) -> tuple[float, ...]:
@@ -23,6 +23,21 @@ def _first_of_tsit5() -> tuple[float, ...]:
     return (-lead * r * q, lead * (q - r * p), lead * (p - r), lead)
 
 
+embed(
+    "adaptive_heun",
+    Pair(HEUN, ((-1 / 2, 1 / 2),), 2, hermite((1 / 2, 1 / 2)), 2, reference="Heun 1900, with Euler's"),
+)
+embed(
+    "fehlberg2",
+    Pair(
+        Tableau(2, (0.0, 1 / 2, 1.0), ((), (1 / 2,), (1 / 256, 255 / 256)), (1 / 512, 255 / 256, 1 / 512)),
+        ((-1 / 512, 0.0, 1 / 512),),
+        2,
+        hermite((1 / 512, 255 / 256, 1 / 512)),
+        2,
+        reference="Fehlberg 1969, RK1(2), the second order kept",
+    ),
+)
 embed(
     "bosh3",
     Pair(
