@@ -255,7 +255,7 @@ class Chunks:
         self.loop, self.stepper, self.rate, pair = loop, stepper, rate, stepper.pair
         if loop.outputs or loop.reach or loop.watch or stepper.norm:
             raise ArgumentError(
-                "save_at='steps', dense=, reduce=, on_budget=, watch= and norm= take steps one by one: leave out "
+                "save_at='steps', dense=, reduce=, on_budget=, watch=, norm= look at each step: leave out "
                 "compile=True"
             )
         shape, device = stepper.shape, stepper.rtol.device
