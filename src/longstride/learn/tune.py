@@ -343,7 +343,7 @@ class Tuning:
 
     def solvers(self, nfe: int, iterations: int, hops: int, storage: str | Path | None) -> list[Candidate]:
         """The best fit as it is, and what the best few lead to when every number moves."""
-        fitted, few = self.fitted(nfe)[:STARTS], self.few
+        fitted, few = _of_both_kinds(self.fitted(nfe)), self.few
         name, best = fitted[0]
         field = self.subject.field(self.fit_rows)
         closed = fit(field, best.times, self.paths, best.at[0])[0]
@@ -407,3 +407,11 @@ class Tuning:
             "seed": self.seed,
             "reference": {"nfe": self.reference_nfe, "moved_by_halving": self.halved},
         }  # fmt: skip
+
+
+def _of_both_kinds(fitted: list[tuple[str, Free]]) -> list[tuple[str, Free]]:
+    """The best few, one of them that begins late, and one that does not: their minima lie far apart."""
+    kinds = [solver.at[0] == solver.times[0] for _, solver in fitted]
+    if len(set(kinds)) == 2 > len(set(kinds[:STARTS])):
+        return [*fitted[: STARTS - 1], fitted[kinds.index(not kinds[0])]]
+    return fitted[:STARTS]
