@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from .errors import ArgumentError, SolveError
 
 INTERRUPTED = 130
-PIPED, NARROW = 110, 20  # columns of a table in a pipe, and of its last one at least
+PIPED, NARROW = 110, 20  # the width of a table in a pipe, where it leaves its last column that much
 
 
 class OneLineErrors(TyperGroup):
@@ -136,7 +136,8 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
     console = Console()
     if not console.is_terminal:  # nothing is cut off in a file or a pipe
         widths = [max(map(len, column)) for column in zip(rows[0], *cells, strict=True)]
-        console = Console(width=max(PIPED, sum(widths[:-1]) + 3 * len(widths) + NARROW))
+        whole, others = sum(widths) + 3 * len(widths) + 1, sum(widths[:-1]) + 3 * len(widths) + 1
+        console = Console(width=PIPED if others + NARROW <= PIPED else whole)
     table = Table(box=box.SIMPLE_HEAD)
     last = list(rows[0])[-1]
     for key, value in rows[0].items():
