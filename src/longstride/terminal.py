@@ -134,7 +134,7 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
 
     cells = [list(map(cell, row.values())) for row in rows]
     console = Console()
-    if not console.is_terminal:  # nothing is cut off in a file or a pipe
+    if piped := not console.is_terminal:  # nothing is cut off there
         widths = [max(map(len, column)) for column in zip(rows[0], *cells, strict=True)]
         whole, others = sum(widths) + 3 * len(widths) + 1, sum(widths[:-1]) + 3 * len(widths) + 1
         console = Console(width=PIPED if others + NARROW <= PIPED else whole)
@@ -142,7 +142,8 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
     last = list(rows[0])[-1]
     for key, value in rows[0].items():
         words = isinstance(value, (str, Mapping))
-        table.add_column(key, justify="left" if words else "right", no_wrap=not (words and key == last))
+        whole_cell = piped and not (words and key == last)
+        table.add_column(key, justify="left" if words else "right", no_wrap=whole_cell)
     for row in cells:
         table.add_row(*row)
     console.print(table)
