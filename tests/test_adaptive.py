@@ -389,6 +389,13 @@ def test_steps_that_failed_leave_no_nan_in_a_gradient(starts: tuple[float, ...])
         ({"save_at": []}, "empty"),
         ({"t": (0, math.inf)}, "finite"),
         ({"t": 1.0}, r"\(start, end\)"),
+        ({"t": torch.linspace(0, 1, 9)}, r"tensor \(9,\): give \(start, end\).*save_at"),
+        ({"save_at": 0.5}, "list of times"),
+        ({"events": ls.Event(lambda t, x: x[:, 0])}, "a list of ls.Event"),
+        ({"events": [lambda t, x: x[:, 0]]}, "a list of ls.Event"),
+        ({"method": "BDF"}, "did you mean bdf"),
+        ({"method": "rodas5p", "dt": 0.1}, "chooses its steps"),
+        ({"method": "euler_maruyama", "dt": 0.1}, "for an ls.SDE"),
         ({"x0": torch.ones(2, dtype=torch.int64)}, "floating"),
         ({"method": "rk4"}, "no error estimate"),
         ({"max_steps": -1}, "max_steps"),
@@ -405,6 +412,8 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ls.ArgumentError, match=message):
         ls.solve(ls.ODE(f), **{"x0": column(1.0, 2.0), "t": (0, 1), **arguments})
     assert f.calls == 0
+    with pytest.raises(ls.ArgumentError, match=r"of type Counted: wrap .* ls.ODE"):
+        ls.solve(f, column(1.0, 2.0), t=(0, 1))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from . import learn, samplers, systems
     from .learn import tune
     from .samplers.chains import hmc, langevin
+    from .solvers import list_solvers
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "langevin",
     "learn",
     "list_methods",
+    "list_solvers",
     "load",
     "log_likelihood",
     "metrics",
@@ -86,6 +88,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "list_solvers":
+        return import_module(".solvers", __name__).list_solvers
     if name in ("hmc", "langevin"):
         return getattr(import_module(".samplers.chains", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import Reverse, way_of
-from .integrate import Solution, Stats, Time, at_once, check_state, moments, said
+from .integrate import Solution, Stats, Time, at_once, check_state, moments, said, span_of
 from .output import Keeping, Output, Reduction
 from .problem import ODE
 from .reach import looseness, reach
@@ -104,9 +105,8 @@ def adaptive(
     method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
     bound, bounds = stepper(method), Limits(**_known(limits))
     penalty = Regularize.of(regularize)
-    if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = moments("t", t)
+    start, end = span_of(t)
+    assert t is not None
     sign = 1.0 if end >= start else -1.0
     every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
     if every and save_at != "steps":
@@ -119,6 +119,8 @@ def adaptive(
     _within("save_at", times, start, end, sign)
     jumps = moments("jump_times", (*jump_times, *problem.jump_times))
     jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
+    if isinstance(events, Event) or not all(isinstance(event, Event) for event in events):
+        raise ArgumentError("events are a list of ls.Event(g)")
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
@@ -179,7 +181,7 @@ def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
                     "dx/dt, one for one, in x's own dtype"
                 )
         except Exception as error:
-            low, high = float(t.min()), float(t.max())
+            low, high = float(t.detach().min()), float(t.detach().max())
             where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
             raise SolveError(f"{where}: {said(error)}") from error
         return out
@@ -191,7 +193,8 @@ def _known(limits: dict[str, Any]) -> dict[str, Any]:
     names = [f.name for f in fields(Limits)]
     for name in limits:
         if name not in names:
-            raise unknown("argument of an adaptive run", name, names)
+            others = list(signature(adaptive).parameters)[2:-1]
+            raise unknown("argument of an adaptive run", name, [*names, *others])
     return limits
 
 

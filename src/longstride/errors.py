@@ -25,7 +25,8 @@ class PlanError(ArgumentError):
 def unknown(kind: str, name: Any, names: Iterable[str]) -> ArgumentError:
     """The error for an unknown `name`, with the nearest of the known `names`."""
     known = sorted(names)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+    lower = {word.lower(): word for word in known}  # BDF is near bdf
+    near = [lower[word] for word in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.4)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return ArgumentError(f"unknown {kind} {name!r}: {hint}")
 

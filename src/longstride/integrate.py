@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +72,7 @@ class Solution:
     events: tuple[Crossings, ...] = ()
     message: tuple[str, ...] = ()
     penalty: Tensor | None = None
-    interpolant: Interpolant | None = None
+    interpolant: Interpolant | None = field(default=None, repr=False)
     reduced: Any = None
     error: Tensor | None = None
 
@@ -198,6 +199,10 @@ def said(error: Exception) -> str:
 
 def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: Any) -> Plan:
     """The weights of a method on a problem, for any strictly monotone times."""
+    if method not in REGISTRY:
+        from .solvers import chooses  # it knows all methods
+
+        chooses(method)
     rule = get(method, **options)
     if rule.diffusion:
         raise ArgumentError(f"method {method!r} samples diffusions: use ls.sample, or another method")
@@ -228,8 +233,9 @@ def solve(
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
 
     With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
-    With neither, steps follow from rtol and atol, the default is "tsit5", and the other arguments are
-    those of `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    With neither, steps follow from rtol and atol, `method` is one of `ls.list_solvers()`, "tsit5" if none is
+    named, and f gets t [B], one for each sample. The other arguments are those of
+    `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
     An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
 
     Args:
@@ -257,6 +263,8 @@ def solve(
         return solve_sde(
             problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
         )
+    if not isinstance(problem, ODE):
+        raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
     if not isinstance(x0, Tensor):
         tree = Tree(x0)
         flat = solve(
@@ -303,9 +311,7 @@ def stops(
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
-    if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t = {t!r}: it is (start, end)")
-    start, end = moments("t", t)
+    start, end = span_of(t)
     marks = [end] if save_at is None else moments("save_at", save_at)
     if not marks:
         raise ArgumentError("save_at is empty: leave it out to save the end")
@@ -337,8 +343,24 @@ def _made(
     return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
 
 
+def span_of(t: Any) -> list[float]:
+    """t as (start, end)."""
+    if not isinstance(t, Sequence) or len(t) != 2:
+        raise ArgumentError(f"t is {said_of(t)}: give (start, end), and times to keep as save_at=")
+    return moments("t", t)
+
+
+def said_of(value: Any) -> str:
+    """What something is that is not what was wanted: its shape or, in short, its kind."""
+    return (
+        f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+    )
+
+
 def moments(what: str, values: Any) -> list[float]:
     """Times as floats, of numbers and tensors without dimensions."""
+    if isinstance(values, Real) or (isinstance(values, Tensor) and values.ndim != 1):
+        raise ArgumentError(f"{what} = {values!r}: give a list of times, or a tensor [n]")
     return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 
 

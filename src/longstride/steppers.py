@@ -46,6 +46,7 @@ def stepper(name: Any) -> Callable[..., Stepper]:
             return partial(kind, table[name])
     if name in REGISTRY:
         raise ArgumentError(
-            f"method {name!r} has no error estimate: give dt= or steps=, or one of {', '.join(names)}"
+            f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
+            "tsit5; `ls.list_solvers()` has them all"
         )
     raise unknown("method", name, names)

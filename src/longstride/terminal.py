@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from .errors import ArgumentError, SolveError
 
 INTERRUPTED = 130
+PIPED, NARROW = 110, 20  # the width of a table in a pipe, where it leaves its last column that much
 
 
 class OneLineErrors(TyperGroup):
@@ -131,14 +132,20 @@ def show(rows: Sequence[Mapping[str, Any]], as_json: bool, data: Any = None, cap
     from rich.console import Console
     from rich.table import Table
 
+    cells = [list(map(cell, row.values())) for row in rows]
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # nothing is cut off in a file or a pipe
+    if piped := not console.is_terminal:  # nothing is cut off there
+        widths = [max(map(len, column)) for column in zip(rows[0], *cells, strict=True)]
+        whole, others = sum(widths) + 3 * len(widths) + 1, sum(widths[:-1]) + 3 * len(widths) + 1
+        console = Console(width=PIPED if others + NARROW <= PIPED else whole)
     table = Table(box=box.SIMPLE_HEAD)
+    last = list(rows[0])[-1]
     for key, value in rows[0].items():
-        table.add_column(key, justify="left" if isinstance(value, (str, Mapping)) else "right")
-    for row in rows:
-        table.add_row(*map(cell, row.values()))
+        words = isinstance(value, (str, Mapping))
+        whole_cell = piped and not (words and key == last)
+        table.add_column(key, justify="left" if words else "right", no_wrap=whole_cell)
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
     if caption:
         console.print(caption, highlight=False, soft_wrap=True)

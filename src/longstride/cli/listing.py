@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ..terminal import show
 from .app import Json, app
@@ -13,22 +15,32 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
-    """List every method."""
-    from ..methods import list_methods
+def methods(
+    solve: Annotated[
+        bool, typer.Option("--solve", help="Those of `ls.solve` that choose their steps, and of SDEs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List every method of given steps, for sampling and equations; with --solve those that choose them.
 
+    The options of each are in --json and docs/methods.md.
+    """
+    from ..methods import list_methods
+    from ..solvers import list_solvers
+
+    found: Iterable[Any] = list_solvers() if solve else list_methods()
     rows = [
         {
-            "name": r.name,
-            "kind": r.kind,
-            "order": r.order,
-            "NFE/step": r.nfe_per_step,
-            "options": r.options,
+            "name": r.name, "kind": r.kind, "order": r.order, "NFE/step": r.nfe_per_step,
             "reference": r.reference,
         }
-        for r in list_methods()
-    ]
-    show(rows, as_json)
+        for r in found
+    ]  # fmt: skip
+    data = None if solve else [row | {"options": r.options} for row, r in zip(rows, found, strict=True)]
+    other = "equal steps and samplers: without --solve" if solve else (
+        "options of each: --json; methods that choose their steps, and of SDEs: --solve"
+    )  # fmt: skip
+    show(rows, as_json, data, other)
 
 
 @app.command()

@@ -30,7 +30,8 @@ def solve(
     method: Annotated[
         str | None,
         typer.Option(
-            help="See docs/solving.md; with --dt `longstride methods`.", show_default="the system's"
+            help="Of `longstride methods --solve`; with --dt, without it.",
+            show_default="the system's",
         ),
     ] = None,
     rtol: Annotated[
@@ -54,8 +55,10 @@ def solve(
 ) -> None:
     """Solve a ready problem: how each sample ended, what it cost, what it kept; and a picture with --out.
 
-    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each. A sample that
-    does not come to the end is drawn as far as it came; the exit code is 1, and the message says why.
+    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each.
+
+    A sample that does not come to the end is drawn as far as it came; the exit code is 1, and the
+    message says why.
     """
     from contextlib import nullcontext
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from ..core import Step
 from ..errors import ArgumentError, like, unknown
@@ -137,12 +137,16 @@ class Row:
     reference: str
 
 
-class Table(tuple[Row, ...]):
+RowT = TypeVar("RowT")
+
+
+class Table(tuple[RowT, ...]):
     """The rows, printed as an aligned table."""
 
     def __str__(self) -> str:
         lines = [("name", "kind", "order", "NFE/step", "reference")]
-        lines += [(r.name, r.kind, str(r.order), str(r.nfe_per_step), r.reference) for r in self]
+        rows: tuple[Any, ...] = self
+        lines += [(r.name, r.kind, str(r.order), str(r.nfe_per_step), r.reference) for r in rows]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "\n".join(
             "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
@@ -151,8 +155,11 @@ class Table(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def list_methods() -> Table:
-    """Every registered method: name, kind, order, evaluations per step, options, reference."""
+def list_methods() -> Table[Row]:
+    """Every method of given steps: name, kind, order, evaluations per step, options, reference.
+
+    Those that choose their steps, and those of SDEs, are in `ls.list_solvers()`.
+    """
     rows = []
     for name, entry in REGISTRY.items():
         method = get(name)

@@ -16,7 +16,7 @@ from ..problem import ODE
 
 P = ParamSpec("P")
 Number = float | Tensor  # one for all samples, or a tensor of one for each, [B]
-STIFF = ("rodas5p", "kvaerno5", "radau", "bdf", "tsit5")
+STIFF = ("rodas5p", "kvaerno5", "radau5", "bdf", "tsit5")
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def asked(
     if method not in METHODS and method not in PAIRS:
         names = ", ".join(f'"{name}"' for name in dict.fromkeys((*METHODS, *PAIRS)))
         raise ArgumentError(
-            f'Invalid method "{method}". Must be one of {names}; ls.solve has others, see ls.list_methods()'
+            f'Invalid method "{method}". Must be one of {names}; ls.solve has others, see ls.list_solvers()'
         )
     rest = dict(options or {})
     norm = form.norm(rest.pop("norm", None))
