@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -249,6 +249,8 @@ def solve(
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    if not isinstance(problem, ODE | SDE):
+        raise ArgumentError(f"a problem is ls.ODE(f), ls.SDE(f, g), ...: {type(problem).__name__} is none")
     if isinstance(problem, SDE):
         from .sde import solve_sde  # it builds on Solution, above
 
@@ -339,6 +341,8 @@ def _made(
 
 def moments(what: str, values: Any) -> list[float]:
     """Times as floats, of numbers and tensors without dimensions."""
+    if not isinstance(values, Iterable) or (isinstance(values, Tensor) and not values.ndim):
+        raise ArgumentError(f"{what} = {values!r}: it is several times, in a list")
     return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 
 
