@@ -346,3 +346,33 @@ def test_auto_leaves_the_explicit_method_where_stability_limits_it_and_comes_bac
     assert 0 < run.stats.jacobians < stiff.stats.jacobians + 20
     exact = (math.cos(30) + math.sin(30)) / 2  # and what is left of the start is e^-29
     assert abs(run.x[-1, 0, 0] - exact) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["adams", "bdf", "adams_bdf", "tsit5", "radau5"])
+@pytest.mark.parametrize("save_at", [None, [0.5, 3.0]])
+def test_crossings_in_a_shared_step_are_where_each_sample_crosses(name: str, save_at: list | None) -> None:
+    """a cos t = 1/2, of samples that cross in one step at places of their own."""
+    size = torch.tensor([1.0, 0.9, 0.8], dtype=F64)
+    x0 = torch.stack([size, 0 * size], 1)
+    event = ls.Event(lambda t, x: x[:, 0] - 0.5, direction=-1, terminal=False)
+    run = ls.solve(
+        ls.ODE(turn), x0, t=(0.0, 3.0), method=name, shared_step=True, save_at=save_at, events=[event],
+        rtol=1e-8, atol=1e-10,
+    )  # fmt: skip
+    seen = run.events[0]
+    when = torch.arccos(0.5 / size)
+    assert (seen.t[seen.sample.argsort()] - when).abs().max() < 3e-6
+    assert (run.x[-1, :, 0] - size * math.cos(3.0)).abs().max() < 3e-6
+
+
+@pytest.mark.parametrize("name", ["adams", "bdf", "adams_bdf"])
+def test_a_solution_is_kept_whole_where_steps_of_all_are_refused(name: str) -> None:
+    """Nothing is read of a step that nobody takes: x' = x^2 with a first step that is far too long."""
+    x0 = torch.tensor([[0.5]], dtype=F64)
+    run = ls.solve(
+        ls.ODE(lambda t, x: x * x), x0, t=(0.0, 1.5), method=name, dense=True, save_at="steps",
+        first_step=1.5, rtol=1e-7, atol=1e-9,
+    )  # fmt: skip
+    assert int(run.stats.rejected) > 0
+    times = torch.linspace(0.0, 1.5, 7, dtype=F64)
+    assert (run.interpolant(times)[:, 0, 0] - 0.5 / (1 - 0.5 * times)).abs().max() < 1e-4

@@ -375,3 +375,23 @@ def test_nothing_to_differentiate_is_a_plain_run() -> None:
         assert torch.equal(run.x, plain.x)
         assert not run.x.requires_grad
         assert run.stats.nfe == plain.stats.nfe
+
+
+@pytest.mark.parametrize("name", ["rodas5p", "rodas4", "ros3p"])
+@pytest.mark.parametrize(
+    "options", [{}, {"jump_times": (0.7,), "save_at": [0.5, 1.6]}, {"shared_step": True}, {"t": (1.6, 0.1)}]
+)
+def test_rosenbrock_steps_made_again_have_the_gradient_of_the_run(name: str, options: dict) -> None:
+    """They keep df/dx and df/dt alone, which belong to where a step begins."""
+    direct, again = Case(method=name, **options), Case(method=name, **options)
+    values = direct.loss(True), again.loss("checkpoint")
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-14)
+    pairs = (torch.autograd.grad(v, case.leaves) for v, case in zip(values, (direct, again), strict=True))
+    for one, other in zip(*pairs, strict=True):
+        assert (one - other).abs().max() <= 1e-11 * one.abs().max()
+
+
+@pytest.mark.parametrize("name", ["kvaerno5", "radau5", "bdf", "adams", "auto"])
+def test_steps_that_remember_more_are_not_made_again(name: str) -> None:
+    with pytest.raises(ls.ArgumentError, match="cannot be made again"):
+        Case(method=name).loss("checkpoint")

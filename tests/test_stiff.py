@@ -421,3 +421,13 @@ def test_bad_arguments_are_refused(problem: dict, options: dict, message: str) -
             t=(0, 1),
             **{"method": "kvaerno3", **options},
         )
+
+
+@pytest.mark.parametrize("name", [*METHODS, "bdf", "auto", "adams_bdf"])
+def test_a_state_of_a_number_a_sample_is_one_of_a_column(name: str) -> None:
+    """x [B] is x [B, 1]."""
+    x0 = torch.tensor([1.0, 0.2], dtype=F64)
+    f = ls.ODE(lambda t, x: -(x**3))
+    flat, tall = (ls.solve(f, x, t=(0.0, 1.0), method=name, rtol=1e-5) for x in (x0, x0[:, None]))
+    assert torch.equal(flat.x[..., None], tall.x)
+    assert (flat.x[0] - x0 / (1 + 2 * x0**2).sqrt()).abs().max() < 1e-4

@@ -16,7 +16,7 @@ from torch import Tensor
 from .control import Controller, I
 from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
-from .events import Crossings, Event
+from .events import Crossings, Event, several
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import Reverse, way_of
 from .integrate import Solution, Stats, Time, at_once, check_state, moments, said, span_of
@@ -103,7 +103,8 @@ def adaptive(
     check_state(x0)
     way = way_of(grad, WAYS)
     method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
-    bound, bounds = stepper(method), Limits(**_known(limits))
+    bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
+    _usable(controller, norm=norm, watch=watch)
     penalty = Regularize.of(regularize)
     start, end = span_of(t)
     assert t is not None
@@ -117,10 +118,8 @@ def adaptive(
     if not times:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     _within("save_at", times, start, end, sign)
-    jumps = moments("jump_times", (*jump_times, *problem.jump_times))
+    jumps = [*moments("jump_times", jump_times), *moments("jump_times", problem.jump_times)]
     jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
-    if isinstance(events, Event) or not all(isinstance(event, Event) for event in events):
-        raise ArgumentError("events are a list of ls.Event(g)")
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
     tolerances = _tolerances(x0, rtol=rtol, atol=atol)
@@ -175,13 +174,14 @@ def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
     def checked(t: Tensor, x: Tensor) -> Tensor:
         try:
             out = rate(t, x)
-            if out.dtype != dtype or out.shape != shape:
+            if not isinstance(out, Tensor) or out.dtype != dtype or out.shape != shape:
+                what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
-                    f"f returned {out.dtype}, {tuple(out.shape)} for x of {dtype}, {tuple(shape)}: return "
-                    "dx/dt, one for one, in x's own dtype"
+                    f"f returned {what} for x of {dtype}, {tuple(shape)}: return dx/dt, one for one, in x's "
+                    "own dtype"
                 )
         except Exception as error:
-            low, high = float(t.detach().min()), float(t.detach().max())
+            low, high = t.detach().min().item(), t.detach().max().item()
             where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
             raise SolveError(f"{where}: {said(error)}") from error
         return out
@@ -198,6 +198,15 @@ def _known(limits: dict[str, Any]) -> dict[str, Any]:
     return limits
 
 
+def _usable(controller: Any, **functions: Any) -> None:
+    """That what is called can be called."""
+    if controller is not None and not (hasattr(controller, "start") and hasattr(controller, "control")):
+        raise ArgumentError(f"controller = {controller!r}: it is ls.control.PI(), or has start and control")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ArgumentError(f"{name} = {function!r}: it is a function")
+
+
 def _within(what: str, times: Sequence[float], start: float, end: float, sign: float) -> None:
     if any(sign * b <= sign * a for a, b in pairwise(times)) or not (
         sign * start <= sign * times[0] and sign * times[-1] <= sign * end
@@ -209,7 +218,10 @@ def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     """rtol, atol beside the state."""
     found = []
     for name, value in given.items():
-        tensor = torch.as_tensor(value, dtype=x0.dtype.to_real(), device=x0.device).detach()
+        try:
+            tensor = torch.as_tensor(value, dtype=x0.dtype.to_real(), device=x0.device).detach()
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(f"{name} = {value!r}: a number, or a tensor that broadcasts with x") from None
         try:
             tensor.expand(x0.shape)  # torch.broadcast_shapes would import sympy: 2 s
         except RuntimeError:

@@ -10,8 +10,9 @@ where dg is what g changes by at fixed t*. (Chen, Amos and Nickel 2021, neural e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,13 @@ class Event:
         rising = (before < 0) & (after >= 0)
         falling = (before > 0) & (after <= 0)
         return rising if self.direction > 0 else falling if self.direction < 0 else rising | falling
+
+
+def several(events: Any) -> Sequence[Event]:
+    """What events= may be: events in a list."""
+    if not isinstance(events, Sequence) or not all(isinstance(event, Event) for event in events):
+        raise ArgumentError(f"events = {events!r}: it is a list of ls.Event")
+    return events
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -359,7 +358,7 @@ def said_of(value: Any) -> str:
 
 def moments(what: str, values: Any) -> list[float]:
     """Times as floats, of numbers and tensors without dimensions."""
-    if isinstance(values, Real) or (isinstance(values, Tensor) and values.ndim != 1):
+    if not isinstance(values, Iterable) or (isinstance(values, Tensor) and values.ndim != 1):
         raise ArgumentError(f"{what} = {values!r}: give a list of times, or a tensor [n]")
     return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 

@@ -94,7 +94,8 @@ class Tangent:
 
 def vector(x: Tensor) -> Tensor:
     """A state [B, ...] as real numbers [B, D]: a complex one is its parts."""
-    return (torch.view_as_real(x) if x.is_complex() else x).flatten(1)
+    x = torch.view_as_real(x) if x.is_complex() else x
+    return x.flatten(1) if x.ndim > 1 else x[:, None]
 
 
 def shaped(v: Tensor, x: Tensor) -> Tensor:

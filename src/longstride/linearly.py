@@ -19,6 +19,8 @@ from .trial import Rate, Trial
 class LinearlyImplicit(Implicit):
     """Rosenbrock methods: df/dx and df/dt at the start of every step, one system a stage."""
 
+    repeatable = True  # of the past it keeps df/dx, which is that of the step or is made again
+
     def __init__(self, table: Rosenbrock, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
         self.table, like = table, vector(x0)
@@ -87,8 +89,10 @@ class LinearlyImplicit(Implicit):
         tangent = self.linearize(s, v, moved, self.graph)
         if tangent is None:
             return
+        self.own = [tangent.t]
         found, old = tangent.by_time, self.by_time
-        if found is None and old is None:
+        if found is old is None or bool(moved.all()):
+            self.by_time = found  # with nothing left of a graph that was before
             return
         zero = torch.zeros_like(v)
         new, old = (zero if part is None else part for part in (found, old))

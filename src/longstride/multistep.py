@@ -88,19 +88,17 @@ class Multistep(Stepper):
         """Weights [P, J + 1] of the first m [P] differences and of e: [P, width + 1]."""
         return torch.cat([self.among(m, width) * weights[:, :width], weights.gather(1, m[:, None])], 1)
 
-    def read(self, trial: Trial, theta: Tensor, who: Any, group: Any) -> Tensor:
-        """The solution at theta along steps of samples `who`, in groups `group`."""
-        assert isinstance(trial, Course)
-        weights = self.weights(theta, trial.h[group], trial.past.back[group])
-        weights = self.up_to(trial.m[group], weights, len(trial.K) - 1)
-        out = (trial.past.wide(weights) * trial.K[:, who]).sum(0)
-        return out if self.lag else trial.x[who] + out
-
     def along(self, trial: Trial, theta: Tensor) -> Tensor:
-        return self.read(trial, theta[: self.groups], slice(None), slice(None))
+        everybody = torch.arange(len(trial.x), device=theta.device)
+        return self.at(trial, everybody, theta.expand(len(everybody)))
 
     def at(self, trial: Trial, sample: Tensor, theta: Tensor) -> Tensor:
-        return self.read(trial, theta, sample, torch.zeros_like(sample) if self.shared else sample)
+        assert isinstance(trial, Course)
+        group = torch.zeros_like(sample) if self.shared else sample
+        weights = self.weights(theta, trial.h[group], trial.past.back[group])
+        weights = self.up_to(trial.m[group], weights, len(trial.K) - 1)
+        out = (trial.past.wide(weights) * trial.K[:, sample]).sum(0)
+        return out if self.lag else trial.x[sample] + out
 
     def scale(self, x: Tensor) -> Tensor:
         """What the tolerances allow at x."""

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-from .errors import ArgumentError, SolveError, finite, whole
+from .errors import ArgumentError, SolveError, whole
+from .integrate import moments
 from .interpolant import Dense
 from .trial import Stepper, Trial
 
@@ -94,14 +95,17 @@ class Folding:
 
     def __init__(self, fold: Fold, sign: float):
         self.fold, self.sign, self.between = fold, sign, fold.at is not None
-        at = fold.at.tolist() if isinstance(fold.at, Tensor) else fold.at
-        self.at = None if at is None else [sign * finite("at", t) for t in at]
+        self.at = None if fold.at is None else [sign * t for t in moments("at", fold.at)]
         if self.at is not None and any(b <= a for a, b in zip(self.at, self.at[1:], strict=False)):
             raise ArgumentError("the times of a Fold must go one way, that of the run")
 
     def begin(self, s: Tensor, x: Tensor) -> None:
         t = (self.sign * s).to(x.dtype.to_real())
         self.carry = self.fold.start(t, x) if callable(self.fold.start) else self.fold.start
+        for leaf in tree_leaves(self.carry):
+            if not isinstance(leaf, Tensor) or leaf.shape[:1] != x.shape[:1]:
+                what = tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
+                raise ArgumentError(f"start of a Fold: {what}; give tensors [B, ...], here B = {len(x)}")
         self.marks = torch.tensor([*(self.at or ()), math.inf], dtype=s.dtype, device=s.device)
         self.next = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         if self.at is not None:

@@ -46,7 +46,7 @@ class Past:
 
     def wide(self, w: Tensor) -> Tensor:
         """[G, W] beside rows."""
-        return w.t().to(self.rows.dtype).reshape(-1, len(w), *(1,) * (self.rows.ndim - 2))
+        return w.t().to(self.rows.dtype).reshape(w.shape[1], len(w), *(1,) * (self.rows.ndim - 2))
 
     def begun(self, start: Tensor, points: int, h: Tensor) -> Past:
         """With samples that have no past given one: Phi_0, ... of `start`, at times of steps h."""

@@ -77,7 +77,7 @@ class Tape:
     def look(self, n: int, state: Kept) -> tuple[Kept, list[Tensor]]:
         trial, kept = self._again(n, state)
         s = float(self.taken[n].s.min())
-        demand_known(kept[1], (*self.known, *state[0], *state[1]), self.stepper.sign * s)
+        demand_known(kept[1], (*self.known, *self.stepper.own, *state[0], *state[1]), self.stepper.sign * s)
         given = [self.stepper.at(trial, *reading) for reading in self.taken[n].read]
         given += [penalty.term(trial, self.taken[n].ok) for penalty in self.penalties]
         return kept, given if n < len(self) - 1 else [*given, *kept[0]]
@@ -150,7 +150,7 @@ class Looked:
             out = self.rate(t, x)
         self.found |= leaves([out])
         self.open = self.always
-        return out.detach()
+        return out if torch.is_grad_enabled() else out.detach()  # implicit methods want df/dx
 
 
 def recorded(loop: Loop, x0: Tensor, method: str, memory: int | None, known: Iterable[Tensor]) -> Ended:

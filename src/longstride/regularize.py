@@ -52,7 +52,10 @@ class Regularize:
     @staticmethod
     def of(value: Any) -> Regularize | None:
         """From what `regularize=` may be: None, a kind, or one of these."""
-        return Regularize(value) if isinstance(value, str) else value
+        value = Regularize(value) if isinstance(value, str) else value
+        if not isinstance(value, Regularize | None):
+            raise ArgumentError(f"regularize = {value!r}: a kind, one of {', '.join(KINDS)}, or a Regularize")
+        return value
 
     def observer(self, stepper: Stepper, span: tuple[float, float], x0: Tensor) -> Total | Once:
         """What notes it along a run."""

@@ -128,6 +128,8 @@ def _refused(
 def _fitting(
     path: Brownian, shape: tuple[int, ...], span: tuple[float, float], device: torch.device
 ) -> Brownian:
+    if not isinstance(path, Brownian):
+        raise ArgumentError(f"brownian = {path!r}: it is an ls.Brownian")
     if path.shape != shape:
         raise ArgumentError(f"brownian has shape {path.shape}; x0 and g take {shape}")
     if not path.span[0] <= span[0] <= span[1] <= path.span[1]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adaptive import _tolerances
+from .adaptive import _tolerances, _usable
 from .brownian import Brownian
 from .control import PI, Controller
 from .course import Bound, beside, rows
@@ -62,6 +62,9 @@ class Asked:
                 raise unknown(
                     "argument of an SDE", key, (*known, "rtol", "atol", "controller", "dt", "steps")
                 )
+        _usable(options.get("controller"))
+        if limits.get("on_budget", "stop") != "stop":
+            raise ArgumentError("on_budget='reach' is not for an SDE: give nfe= alone, or dt=")
         if order < 1:
             raise ArgumentError(
                 f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their "

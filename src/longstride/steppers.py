@@ -41,6 +41,8 @@ def stepper(name: Any) -> Callable[..., Stepper]:
         ArgumentError: there is none, with the names there are.
     """
     names = [known for table, _ in KINDS for known in table]
+    if not isinstance(name, str):
+        raise ArgumentError(f"method = {name!r}: it is a name, one of {', '.join(names)}")
     for table, kind in KINDS:
         if name in table:
             return partial(kind, table[name])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -91,8 +92,8 @@ class Limits:
             positive("first_step", self.first_step)
         if finite("min_step", self.min_step) < 0:
             raise ArgumentError(f"min_step = {self.min_step}: it must not be negative")
-        if math.isnan(self.max_step) or not self.max_step > self.min_step:
-            raise ArgumentError(f"max_step = {self.max_step}: it must be above min_step and 0")
+        if not isinstance(self.max_step, Real) or not self.max_step > self.min_step:
+            raise ArgumentError(f"max_step = {self.max_step!r}: a number above min_step and 0")
 
 
 @dataclass
@@ -257,7 +258,7 @@ class Loop:
             if out or not plain.all():
                 return trial, ratio, accept, h, values
             if self.saving:
-                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, plain)
+                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, accept)
             self._note(c, trial, None)
             c.h = stepper.accepted(trial, accept, h)
             c.s, c.x, c.first, c.values = s1, trial.x1, trial.last, values

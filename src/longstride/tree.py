@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from .errors import ArgumentError, SolveError
+from .events import several
 
 
 def is_state(x: Any) -> bool:
@@ -104,20 +105,24 @@ class Tree:
         """g(..., tree), on tensors."""
         return lambda *args: g(*args[:-1], self.nest(args[-1]))
 
+    def _seen(self, reduction: Any) -> Any:
+        return reduction.seen_by(self.reader) if hasattr(reduction, "seen_by") else reduction
+
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of `solve` that see a state or are as wide as one."""
         out = dict(options)
         for name in {"rtol", "atol"} & out.keys():
             out[name] = self.weight(out[name], self.dtype.to_real())
-        if out.get("norm") is not None:
-            out["norm"] = self.reader(out["norm"])
-        if (watch := out.get("watch")) is not None:
+        if callable(norm := out.get("norm")):
+            out["norm"] = self.reader(norm)
+        if callable(watch := out.get("watch")):
             out["watch"] = lambda t, x, h: watch(t, self.nest(x), h)
         if "events" in out:
-            out["events"] = [replace(event, g=self.reader(event.g)) for event in out["events"]]
+            out["events"] = [replace(event, g=self.reader(event.g)) for event in several(out["events"])]
         if asked := out.get("reduce"):
-            several = isinstance(asked, Sequence)
-            out["reduce"] = [a.seen_by(self.reader) for a in asked] if several else asked.seen_by(self.reader)
+            out["reduce"] = (
+                [self._seen(a) for a in asked] if isinstance(asked, Sequence) else self._seen(asked)
+            )
         return out
 
     def solution(self, found: Any) -> Any:

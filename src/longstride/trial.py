@@ -48,6 +48,7 @@ class Stepper:
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
     most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
     repeatable: whether a trial is a function of its arguments alone, and can be made again.
+    own: leaves that the last trial made to differentiate by, and that its graph may lead to.
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
     order: of the method.  shrinks: the power of h that the error estimate goes down with, or those [G].
     degree: at most, of the polynomial in theta that the solution along a step is.
@@ -58,6 +59,7 @@ class Stepper:
     between_costs: int
     two_at_end = False
     repeatable = False
+    own: Sequence[Tensor] = ()
     order: int
     shrinks: int | Tensor
     degree: int = 5
