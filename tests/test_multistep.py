@@ -350,7 +350,7 @@ def test_auto_leaves_the_explicit_method_where_stability_limits_it_and_comes_bac
 
 @pytest.mark.parametrize("name", ["adams", "bdf", "adams_bdf", "tsit5", "radau5"])
 @pytest.mark.parametrize("save_at", [None, [0.5, 3.0]])
-def test_crossings_in_a_shared_step_are_of_each_sample_where_it_crosses(name: str, save_at: list | None) -> None:
+def test_crossings_in_a_shared_step_are_of_each_sample_where_it_is(name: str, save_at: list | None) -> None:
     """a cos t = 1/2, of samples that cross in one step at places of their own."""
     size = torch.tensor([1.0, 0.9, 0.8], dtype=F64)
     x0 = torch.stack([size, 0 * size], 1)

@@ -423,7 +423,7 @@ def test_bad_arguments_are_refused(problem: dict, options: dict, message: str) -
         )
 
 
-@pytest.mark.parametrize("name", (*METHODS, "bdf", "auto", "adams_bdf"))
+@pytest.mark.parametrize("name", [*METHODS, "bdf", "auto", "adams_bdf"])
 def test_a_state_of_a_number_a_sample_is_one_of_a_column(name: str) -> None:
     """x [B] is x [B, 1]."""
     x0 = torch.tensor([1.0, 0.2], dtype=F64)
