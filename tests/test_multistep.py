@@ -350,7 +350,7 @@ def test_auto_leaves_the_explicit_method_where_stability_limits_it_and_comes_bac
 
 @pytest.mark.parametrize("name", ["adams", "bdf", "adams_bdf", "tsit5", "radau5"])
 @pytest.mark.parametrize("save_at", [None, [0.5, 3.0]])
-def test_crossings_in_a_shared_step_are_where_each_sample_crosses(name: str, save_at: list | None) -> None:
+def test_crossings_in_a_shared_step_are_of_each_sample_where_it_is(name: str, save_at: list | None) -> None:
     """a cos t = 1/2, of samples that cross in one step at places of their own."""
     size = torch.tensor([1.0, 0.9, 0.8], dtype=F64)
     x0 = torch.stack([size, 0 * size], 1)
@@ -376,3 +376,15 @@ def test_a_solution_is_kept_whole_where_steps_of_all_are_refused(name: str) -> N
     assert int(run.stats.rejected) > 0
     times = torch.linspace(0.0, 1.5, 7, dtype=F64)
     assert (run.interpolant(times)[:, 0, 0] - 0.5 / (1 - 0.5 * times)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["adams", "bdf", "adams_bdf"])
+def test_an_integral_is_as_exact_as_the_solution(name: str) -> None:
+    """int x^2 of x = cos t is as far off as x^2 is along the way, at the most, times the length of it."""
+    x0, times = torch.tensor([[1.0, 0.0]], dtype=F64), torch.linspace(0.0, 3.0, 400, dtype=F64)
+    square = ls.Integral(lambda t, x: x[:, 0] ** 2)
+    run = ls.solve(
+        ls.ODE(turn), x0, t=(0.0, 3.0), method=name, reduce=square, dense=True, rtol=1e-8, atol=1e-8
+    )
+    off = (run.interpolant(times)[:, 0, 0] ** 2 - times.cos() ** 2).abs().max()
+    assert abs(float(run.reduced) - (1.5 + math.sin(6.0) / 4)) < 3 * off

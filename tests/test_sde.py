@@ -516,3 +516,20 @@ def test_an_error_of_f_is_raised_with_the_time(options: dict) -> None:
 def test_additive_noise_that_is_none_is_refused() -> None:
     with pytest.raises(ls.ArgumentError, match="changes with x"):
         ls.solve(ls.SDE(lambda t, x: -x, lambda t, x: x, "additive"), start(2), t=(0.0, 1.0), dt=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"controller": 3}, "controller = 3"),
+        ({"brownian": 3}, "brownian = 3"),
+        ({"brownian": 3, "dt": 0.1}, "brownian = 3"),
+        ({"save_at": 0.5}, "several times"),
+        ({"rtol": "tight"}, "rtol = 'tight'"),
+        ({"nfe": 100, "on_budget": "reach"}, "not for an SDE"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(arguments: dict, message: str) -> None:
+    p = ls.SDE(lambda t, x: -x, lambda t, x: 0.1 * x, interpretation="stratonovich")
+    with pytest.raises(ls.ArgumentError, match=message):
+        ls.solve(p, torch.ones(2, 1, dtype=F64), t=(0.0, 1.0), **arguments)

@@ -377,7 +377,7 @@ def test_nothing_to_differentiate_is_a_plain_run() -> None:
         assert run.stats.nfe == plain.stats.nfe
 
 
-@pytest.mark.parametrize("name", ["rodas5p", "rodas4", "ros3p"])
+@pytest.mark.parametrize("name", ["rodas5p", "rodas4"])
 @pytest.mark.parametrize(
     "options", [{}, {"jump_times": (0.7,), "save_at": [0.5, 1.6]}, {"shared_step": True}, {"t": (1.6, 0.1)}]
 )

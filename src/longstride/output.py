@@ -172,7 +172,8 @@ class Integrating:
         self.carry = torch.zeros_like(self.integral.g((self.sign * s).to(x.dtype.to_real()), x))
 
     def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
-        points = self.integral.points or (stepper.order + 2) // 2
+        # Of several orders, as multistep methods are, the degree tells the highest.
+        points = self.integral.points or (max(stepper.order, stepper.degree) + 2) // 2
         h, total = s1 - trial.s, torch.zeros_like(self.carry)
         wide = (-1, *(1,) * (total.ndim - 1))
         for node, weight in zip(*np.polynomial.legendre.leggauss(points), strict=True):

@@ -120,9 +120,8 @@ class Tree:
         if "events" in out:
             out["events"] = [replace(event, g=self.reader(event.g)) for event in several(out["events"])]
         if asked := out.get("reduce"):
-            out["reduce"] = (
-                [self._seen(a) for a in asked] if isinstance(asked, Sequence) else self._seen(asked)
-            )
+            listed = isinstance(asked, Sequence)
+            out["reduce"] = [self._seen(a) for a in asked] if listed else self._seen(asked)
         return out
 
     def solution(self, found: Any) -> Any:
