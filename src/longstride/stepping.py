@@ -238,7 +238,7 @@ class Loop:
         stepper, longest, host = self.stepper, self.limits.max_step, self.host
         while True:
             left = c.end - c.s
-            step = self._length(c, left)
+            step, far = self._length(c, left)
             if self.watch is not None:
                 self.watch(stepper.time(c.s), c.x, step)
             trial = stepper.trial(c.s, step, c.x, c.first)
@@ -249,7 +249,7 @@ class Loop:
                 h = h.clamp(max=longest)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
             values = self._values(s1, trial.x1) if self.events else c.values
-            apart = self._apart(c, step, left, values)
+            apart = far or self._apart(c, step, left, values)
             out = c.n + c.passes >= self.limits.max_steps or (
                 self.limits.nfe is not None and self._spent(c).any()
             )
@@ -272,18 +272,18 @@ class Loop:
                 c.h = torch.where(self.active, stepper.accepted(trial, ok, h), c.h)
                 self._keep(c, trial, ok, s1, values)
 
-    def _length(self, c: Carry, left: Tensor) -> Tensor:
-        """Of the steps to try. A single one is compared on the host, where that costs less."""
+    def _length(self, c: Carry, left: Tensor) -> tuple[Tensor, bool]:
+        """Of the steps to try, and whether the end is known to be far: a single one is compared on the host."""
+        if self.host and not self.reach and 2 * c.h.item() <= left.item():
+            return c.h, True
         if self.reach:
             step = torch.minimum(c.h, left)
             step = self.reach.lengthened(self.stepper, c, step, left, self._affordable(c))
-        elif self.host and 2 * c.h.item() <= left.item():
-            step = c.h
         else:
             # What two steps will do is not done in a long and a short one; a budget has plans of its own.
             c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
-        return step.clamp(max=self.limits.max_step) if self.limits.max_step < math.inf else step
+        return (step.clamp(max=self.limits.max_step) if self.limits.max_step < math.inf else step), False
 
     def _apart(self, c: Carry, step: Tensor, left: Tensor, values: list[Tensor]) -> Any:
         """Who neither lands nor crosses an event, if the step is accepted: [G], or a bool on the host."""
