@@ -234,7 +234,7 @@ class Loop:
             self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
 
     def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, Tensor, list[Tensor]]:
-        """Steps for as long as they are accepted or refused and nothing else happens; the first that is not."""
+        """Steps for as long as they are kept or refused and nothing else happens; the first that is not."""
         stepper, longest, host = self.stepper, self.limits.max_step, self.host
         while True:
             left = c.end - c.s
@@ -253,28 +253,24 @@ class Loop:
             out = c.n + c.passes >= self.limits.max_steps or (
                 self.limits.nfe is not None and self._spent(c).any()
             )
-            if out or not (accept.item() and apart if host else (accept & apart).all()):
-                if out or not self._only_refused(accept, apart, h):
-                    return trial, ratio, accept, h, values
-                ok = accept & self.active
-                c.rejected = c.rejected + (self.active ^ ok)
-            else:
-                ok = None
+            quiet = accept.item() and apart if host else bool((accept & apart).all())
+            if out or not (quiet or self._only_refused(accept, apart, h)):
+                return trial, ratio, accept, h, values
+            ok = accept if quiet else accept & self.active
             if self.saving:
-                told = self._emit(trial, s1, accept if ok is None else ok)
-                c.extra = c.extra + stepper.between_costs * told
-            if self.observers:
-                self._note(c, trial, None)
-            if ok is None:
-                c.h = stepper.accepted(trial, accept, h)
-                c.s, c.x, c.first, c.values = s1, trial.x1, trial.last, values
+                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, ok)
+            self._note(c, trial, None)
+            h = stepper.accepted(trial, ok, h)
+            if quiet:
+                c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
             else:
-                c.h = torch.where(self.active, stepper.accepted(trial, ok, h), c.h)
+                c.h, c.rejected = torch.where(self.active, h, c.h), c.rejected + (self.active ^ ok)
                 self._keep(c, trial, ok, s1, values)
 
     def _length(self, c: Carry, left: Tensor) -> tuple[Tensor, bool]:
-        """Of the steps to try, and whether the end is known to be far: a single one is compared on the host."""
-        if self.host and not self.reach and 2 * c.h.item() <= left.item():
+        """Of the steps to try; whether the end is known to be far: on the host, where it is a single one."""
+        longest = self.limits.max_step
+        if self.host and not self.reach and c.h.item() <= min(left.item() / 2, longest):
             return c.h, True
         if self.reach:
             step = torch.minimum(c.h, left)
@@ -283,7 +279,7 @@ class Loop:
             # What two steps will do is not done in a long and a short one; a budget has plans of its own.
             c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
-        return (step.clamp(max=self.limits.max_step) if self.limits.max_step < math.inf else step), False
+        return (step.clamp(max=longest) if longest < math.inf else step), False
 
     def _apart(self, c: Carry, step: Tensor, left: Tensor, values: list[Tensor]) -> Any:
         """Who neither lands nor crosses an event, if the step is accepted: [G], or a bool on the host."""

@@ -232,7 +232,7 @@ class Explicit(Stepper):
                 ks.append(by * f)
             return Trial(s, h, x, at, f, torch.stack(ks), self.most)
         if not self.row and self.groups > 1:
-            by = by.expand(self.shape).contiguous()  # seven products with it cost a third of those that broadcast
+            by = by.expand(self.shape).contiguous()  # products that broadcast cost three times as much
         flat, at, f = x if self.row else x.view(1, -1), x, first
         torch.mul(by, first, out=self.slots[0])
         for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
