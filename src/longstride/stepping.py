@@ -237,8 +237,7 @@ class Loop:
         """Steps for as long as they are kept or refused and nothing else happens; the first that is not."""
         stepper, longest, host = self.stepper, self.limits.max_step, self.host
         while True:
-            left = c.end - c.s
-            step, far = self._length(c, left)
+            step, left = self._length(c)
             if self.watch is not None:
                 self.watch(stepper.time(c.s), c.x, step)
             trial = stepper.trial(c.s, step, c.x, c.first)
@@ -249,7 +248,7 @@ class Loop:
                 h = h.clamp(max=longest)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
             values = self._values(s1, trial.x1) if self.events else c.values
-            apart = far or self._apart(c, step, left, values)
+            apart = left is None or self._apart(c, step, left, values)
             out = c.n + c.passes >= self.limits.max_steps or (
                 self.limits.nfe is not None and self._spent(c).any()
             )
@@ -267,11 +266,12 @@ class Loop:
                 c.h, c.rejected = torch.where(self.active, h, c.h), c.rejected + (self.active ^ ok)
                 self._keep(c, trial, ok, s1, values)
 
-    def _length(self, c: Carry, left: Tensor) -> tuple[Tensor, bool]:
-        """Of the steps to try; whether the end is known to be far: on the host, where it is a single one."""
+    def _length(self, c: Carry) -> tuple[Tensor, Tensor | None]:
+        """Of the steps to try, and what is left to the end; None where a single step, on the host, is far."""
         longest = self.limits.max_step
-        if self.host and not self.reach and c.h.item() <= min(left.item() / 2, longest):
-            return c.h, True
+        if self.host and not self.reach and c.h.item() <= min((c.end.item() - c.s.item()) / 2, longest):
+            return c.h, None
+        left = c.end - c.s
         if self.reach:
             step = torch.minimum(c.h, left)
             step = self.reach.lengthened(self.stepper, c, step, left, self._affordable(c))
@@ -279,7 +279,7 @@ class Loop:
             # What two steps will do is not done in a long and a short one; a budget has plans of its own.
             c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
             step = torch.minimum(c.h, left)
-        return (step.clamp(max=longest) if longest < math.inf else step), False
+        return (step.clamp(max=longest) if longest < math.inf else step), left
 
     def _apart(self, c: Carry, step: Tensor, left: Tensor, values: list[Tensor]) -> Any:
         """Who neither lands nor crosses an event, if the step is accepted: [G], or a bool on the host."""
