@@ -272,13 +272,12 @@ class Loop:
         if self.host and not self.reach and c.h.item() <= min((c.end.item() - c.s.item()) / 2, longest):
             return c.h, None
         left = c.end - c.s
-        if self.reach:
-            step = torch.minimum(c.h, left)
-            step = self.reach.lengthened(self.stepper, c, step, left, self._affordable(c))
-        else:
-            # What two steps will do is not done in a long and a short one; a budget has plans of its own.
+        # What two steps will do is not done in a long and a short one; a budget has plans of its own.
+        if self.limits.on_budget == "stop":
             c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
-            step = torch.minimum(c.h, left)
+        step = torch.minimum(c.h, left)
+        if self.reach:
+            step = self.reach.lengthened(self.stepper, c, step, left, self._affordable(c))
         return (step.clamp(max=longest) if longest < math.inf else step), left
 
     def _apart(self, c: Carry, step: Tensor, left: Tensor, values: list[Tensor]) -> Any:
