@@ -168,7 +168,7 @@ def picture(found: dict[str, dict[str, dict]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    figure, axes = plt.subplots(figsize=(9, 4.5))
     for name, points in found.items():
         style = {"marker": "o", "lw": 2.2} if "longstride" in name else {"marker": ".", "ls": "--", "lw": 1.2}
         errors = [p["error"] for p in points.values()]
@@ -177,7 +177,7 @@ def picture(found: dict[str, dict[str, dict]]) -> None:
         xlabel="relative error at t = 5", ylabel="milliseconds", title="1,000 Lorenz systems, one thread"
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.tight_layout()
     figure.savefig(RESULTS / "lorenz.png", dpi=110)
 

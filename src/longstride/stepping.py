@@ -158,7 +158,12 @@ class Loop:
         self.read: list[Tensor] = []
         self.saved_at: list[tuple[Tensor, Tensor, int]] = []
         self.seen: list[list[tuple[Tensor, Tensor, int]]] = [[] for _ in events]
+        self.running = 0  # how many are, once there is an aim
         self.chunks: Chunks | None = None  # that takes the steps, where a run is compiled
+        # A single step is looked at on the host; one above `least` can be told from its start anywhere.
+        self.host = stepper.groups == 1 and clock["device"].type == "cpu" and not events
+        eps = torch.finfo(stepper.real).eps
+        self.least = max(4 * eps * max(map(abs, span)) + 1e-26 * (self.end - self.start), limits.min_step)
         # What a run costs: before its first step, for each, and at most besides after one.
         self.base = 1 if limits.first_step else 2
         between = save or events or any(output.between for output in self.outputs)
@@ -169,7 +174,7 @@ class Loop:
         """Steps until every sample has stopped."""
         c, trial = self._begin(x), None
         with torch.set_grad_enabled(self.stepper.graph):
-            while bool((c.code == RUNNING).any()):
+            while self.running:
                 if self.chunks and not self.chunks.advance(c):
                     continue
                 trial, ratio, accept, h, values = self._plain_steps(c)
@@ -220,7 +225,9 @@ class Loop:
 
     def _aim(self, c: Carry) -> None:
         """Where each leg ends; what has stopped takes steps of length 0 from here on."""
-        c.end = torch.where(c.code == RUNNING, self.legs[c.leg], c.s)
+        self.active = c.code == RUNNING
+        self.running = int(self.active.sum())
+        c.end = torch.where(self.active, self.legs[c.leg], c.s)
         if len(self.legs) > 1:
             before = torch.nextafter(
                 c.end.to(self.stepper.real), -torch.ones_like(c.end).to(self.stepper.real) / 0
@@ -228,40 +235,74 @@ class Loop:
             self.stepper.limit = torch.where(c.leg < len(self.legs) - 1, before, math.inf)
 
     def _plain_steps(self, c: Carry) -> tuple[Trial, Tensor, Tensor, Tensor, list[Tensor]]:
-        """Steps for as long as all samples are accepted and nothing else happens; the first that is not."""
-        stepper, longest = self.stepper, self.limits.max_step
+        """Steps for as long as they are kept or refused and nothing else happens; the first that is not."""
+        stepper, longest, host = self.stepper, self.limits.max_step, self.host
         while True:
-            left = c.end - c.s
-            # What two steps will do is not done in a long and a short one; a budget has plans of its own.
-            if self.limits.on_budget == "stop":
-                c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
-            step = torch.minimum(c.h, left)
-            if self.reach:
-                step = self.reach.lengthened(stepper, c, step, left, self._affordable(c))
-            if longest < math.inf:
-                step = step.clamp(max=longest)
+            step, left = self._length(c)
             if self.watch is not None:
                 self.watch(stepper.time(c.s), c.x, step)
             trial = stepper.trial(c.s, step, c.x, c.first)
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
-            h, s1, plain = step * factor, c.s + step, accept & (step < left)
+            h, s1 = step * factor, c.s + step
             if longest < math.inf:
                 h = h.clamp(max=longest)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
-            values = self._values(s1, trial.x1)
-            for event, before, after in zip(self.events, c.values, values, strict=True):
-                plain = plain & ~event.crossed(before, after)
+            values = self._values(s1, trial.x1) if self.events else c.values
+            apart = left is None or self._apart(c, step, left, values)
             out = c.n + c.passes >= self.limits.max_steps or (
                 self.limits.nfe is not None and self._spent(c).any()
             )
-            if out or not plain.all():
+            quiet = accept.item() and apart if host else bool((accept & apart).all())
+            if out or not (quiet or self._only_refused(accept, apart, h)):
                 return trial, ratio, accept, h, values
+            ok = accept if quiet else accept & self.active
             if self.saving:
-                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, accept)
+                c.extra = c.extra + stepper.between_costs * self._emit(trial, s1, ok)
             self._note(c, trial, None)
-            c.h = stepper.accepted(trial, accept, h)
-            c.s, c.x, c.first, c.values = s1, trial.x1, trial.last, values
+            h = stepper.accepted(trial, ok, h)
+            if quiet:
+                c.h, c.s, c.x, c.first, c.values = h, s1, trial.x1, trial.last, values
+            else:
+                c.h, c.rejected = torch.where(self.active, h, c.h), c.rejected + (self.active ^ ok)
+                self._keep(c, trial, ok, s1, values)
+
+    def _length(self, c: Carry) -> tuple[Tensor, Tensor | None]:
+        """Of the steps to try, and what is left to the end; None where a single step, on the host, is far."""
+        longest = self.limits.max_step
+        if self.host and not self.reach and c.h.item() <= min((c.end.item() - c.s.item()) / 2, longest):
+            return c.h, None
+        left = c.end - c.s
+        # What two steps will do is not done in a long and a short one; a budget has plans of its own.
+        if self.limits.on_budget == "stop":
+            c.h = torch.where(c.h < left, torch.minimum(c.h, left / 2), c.h)
+        step = torch.minimum(c.h, left)
+        if self.reach:
+            step = self.reach.lengthened(self.stepper, c, step, left, self._affordable(c))
+        return (step.clamp(max=longest) if longest < math.inf else step), left
+
+    def _apart(self, c: Carry, step: Tensor, left: Tensor, values: list[Tensor]) -> Any:
+        """Who neither lands nor crosses an event, if the step is accepted: [G], or a bool on the host."""
+        if self.host:
+            return step.item() < left.item()
+        apart = step < left
+        for event, before, after in zip(self.events, c.values, values, strict=True):
+            apart = apart & ~event.crossed(before, after)
+        return apart
+
+    def _only_refused(self, accept: Tensor, apart: Any, h: Tensor) -> bool:
+        """Whether all that happened is that some were refused, who can be left to masks."""
+        if self.stepper.groups == 1 or self.stepper.graph or self.observers or self.chunks:
+            return False
+        return bool((~self.active | (apart & (h > self.least))).all())
+
+    def _keep(self, c: Carry, trial: Trial, ok: Tensor, s1: Tensor, values: list[Tensor]) -> None:
+        """The step of those who are ok; others stay where they were."""
+        wide = ok.view(self.stepper.lead).expand(c.x.shape).contiguous()  # a third of what a broadcast costs
+        c.x = torch.where(wide, trial.x1, c.x)
+        c.first = torch.where(wide, trial.last, c.first)
+        c.s = torch.where(ok, s1, c.s)
+        c.values = [torch.where(ok, b, a) for a, b in zip(c.values, values, strict=True)]
 
     def _values(self, s: Tensor, x: Tensor) -> list[Tensor]:
         """The events at s, which get it for each sample [B], also where the step is shared."""
@@ -292,7 +333,7 @@ class Loop:
         self, c: Carry, trial: Trial, ratio: Tensor, accept: Tensor, h: Tensor, values: list[Tensor]
     ) -> None:
         """A step in which somebody was rejected, landed, crossed an event or ran out: through masks."""
-        stepper, active = self.stepper, c.code == RUNNING
+        stepper, active = self.stepper, self.active
         ok = accept & active
         if stepper.graph:
             trial = self._sound(c, trial, ok)
@@ -304,15 +345,11 @@ class Loop:
         if self.events:
             upto, stop, need = self._cross(c, trial, s1, ok, values)
             landed, c.code = landed & ~stop, torch.where(stop, EVENT, c.code)
-            c.values = [torch.where(ok, b, a) for a, b in zip(c.values, values, strict=True)]
         if self.saving:
             need = need | self._emit(trial, upto, ok)
         if self.observers and bool(ok.any()):
             self._note(c, trial, ok)
-        wide = ok.view(stepper.lead)
-        c.x = torch.where(wide, trial.x1, c.x)
-        c.first = torch.where(wide, trial.last, c.first)
-        c.s = torch.where(ok, s1, c.s)
+        self._keep(c, trial, ok, s1, values)
         c.extra = c.extra + stepper.between_costs * need
         refused = active & ~accept
         c.rejected = c.rejected + refused

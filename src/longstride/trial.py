@@ -159,12 +159,14 @@ class Stepper:
 
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
-        v = v.to(self.dtype)
+        v = v if self.dtype is v.dtype else v.to(self.dtype)
         return v if self.groups == 1 else v.view(self.lead)
 
     def times(self, s: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         """What f is told at s + c h: [B] in the state's precision, or a scalar where the step is shared."""
-        at = torch.addcmul(s, c, h).to(self.real)
+        at = torch.addcmul(s, c, h)
+        if self.real is not at.dtype:  # asking costs less than a conversion that does nothing
+            at = at.to(self.real)
         if self.limit is not None:
             at = torch.minimum(at, self.limit)
         if self.sign < 0:
@@ -193,7 +195,8 @@ class Stepper:
     def norms(self, x: Tensor) -> Tensor:
         """Euclidean norms [G]."""
         x = x if self.flat else x.reshape(self.groups, -1)
-        return torch.linalg.vector_norm(x, dim=1).to(torch.float64)
+        out = torch.linalg.vector_norm(x, dim=1)
+        return out if out.dtype is torch.float64 else out.to(torch.float64)
 
 
 class Explicit(Stepper):
@@ -233,6 +236,8 @@ class Explicit(Stepper):
                 f = self.rate(t, at)
                 ks.append(by * f)
             return Trial(s, h, x, at, f, torch.stack(ks), self.most)
+        if not self.row and self.groups > 1:
+            by = by.expand(self.shape).contiguous()  # products that broadcast cost three times as much
         flat, at, f = x if self.row else x.view(1, -1), x, first
         torch.mul(by, first, out=self.slots[0])
         for t, known, row, slot in zip(times, self.known, self.wide, self.slots[1:], strict=False):
@@ -247,6 +252,8 @@ class Explicit(Stepper):
         return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
 
     def ratio(self, trial: Trial) -> Tensor:
+        if not self.graph:  # nor has the loop one
+            return self.estimate(trial)
         with torch.no_grad():
             return self.estimate(trial)
 
