@@ -19,10 +19,9 @@ from torch import Tensor
 
 from .gmres import MatrixFree
 from .linear import Banded, Diagonal, Parts, Structure
+from .matrix import TERMS, halvings
 from .operator import phi
 
-TERMS = 18  # of Taylor's series where the norm of a matrix is at most 1: 1/19! is below round-off
-SQUARINGS = 60  # at most: more say that the matrix is not finite
 SPACES = (8, 12, 17, 24, 33, 45, 60, 80, 105)  # dimensions in which a Krylov solution is looked at
 SHARE = 0.02  # of the tolerances, that a Krylov solution may be wrong by
 
@@ -75,13 +74,8 @@ class Squared:
     failed = None
 
     def __init__(self, A: Tensor) -> None:
-        self.A, norm = A, A.detach().abs().sum(1).amax(1)
-        s = norm.log2().ceil().nan_to_num(SQUARINGS, SQUARINGS, 1).clamp(1, SQUARINGS)
-        self.count = int(s.max())
-        self.scale = torch.exp2(-s)[:, None, None]
+        self.A, (self.scale, self.doubles) = A, halvings(A)
         self.small = A * self.scale
-        # A sample with a smaller s begins later, so that all end together.
-        self.doubles = [(s >= self.count - r)[:, None, None] for r in range(self.count)]
         self.powers = [torch.linalg.matrix_exp(self.small)]
         for doubles in self.doubles[:-1]:
             E = self.powers[-1]
@@ -99,7 +93,7 @@ class Squared:
             W = W @ N / n
             last = self.small @ last / n + W
             X = X + last
-        G, at = torch.linalg.matrix_exp(N), [self.count + round(math.log2(c)) for c in cs]
+        G, at = torch.linalg.matrix_exp(N), [len(self.doubles) + round(math.log2(c)) for c in cs]
         found = {0: X[..., -1]}
         for r, (E, doubles) in enumerate(zip(self.powers, self.doubles, strict=True), 1):
             X = torch.where(doubles, E @ X + X @ G, X)

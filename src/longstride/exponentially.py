@@ -62,6 +62,4 @@ class Exponential(Implicit):
         error = added if table.error == table.b else correction(table.error)
         x1, last = shaped(end, x), shaped(self.f(times[-1], end), x)
         K = self.hermite(h, x, x1, first, last)
-        return Solved(
-            s, h, x, x1, last, K, self.calls - before, error=error.detach(), failed=A.failed
-        )
+        return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach(), failed=A.failed)

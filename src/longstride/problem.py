@@ -26,8 +26,8 @@ class ODE:
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
 
-    L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
-    solve it exactly, the others see L x + f as one field.
+    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, or an `ls.Matrix`;
+    exponential methods solve it exactly, the others see L x + f as one field.
 
     stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
     one field.
