@@ -18,8 +18,8 @@ from torch import Tensor
 
 from .matrix import Matrix
 
-Weight = float | Tensor | Matrix
-MULTIPLIERS = (Tensor, Matrix)  # what a state is multiplied by, and no number
+Weight = float | Tensor  # or a Matrix, which multiplies states as a tensor does
+MULTIPLIERS = (Tensor, Matrix)  # the weights that are no numbers
 Field = Callable[[float, Tensor], Tensor]
 Known = Sequence[Tensor] | Mapping[int, Tensor]
 

@@ -29,7 +29,8 @@ SHARE = 0.02  # of the tolerances, that a Krylov solution may be wrong by
 class Exponentials(Protocol):
     """One A for each sample: products with it, and y(c). failed [G]: whose y is not good."""
 
-    failed: Tensor | None
+    @property
+    def failed(self) -> Tensor | None: ...
 
     def times(self, v: Tensor) -> Tensor: ...
 

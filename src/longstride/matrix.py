@@ -19,7 +19,7 @@ Number = (int, float, complex)
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """A as it multiplies x [B, ...] of D elements a sample, A [D, D] or [B, D, D]: `ls.ODE(f, L=ls.Matrix(A))`.
+    """A [D, D] or [B, D, D] that multiplies x [B, ...], D elements a sample: `ls.ODE(f, L=ls.Matrix(A))`.
 
     A method's weights are then sums w_1 phi_k1(c_1 A) + w_2 phi_k2(c_2 A) + ...: terms (k, c, w), written
     down as they are and multiplied out where they meet a state. What was made, in `made`, serves all sums of
@@ -77,7 +77,7 @@ class Matrix:
     def __truediv__(self, other: float) -> Matrix:
         return self * (1 / other)
 
-    def phi(self, k: int) -> Matrix:
+    def phi(self, k: int) -> Any:
         """phi_k of a multiple of A."""
         if [term[0] for term in self.terms] != [ITSELF]:
             raise ArgumentError("phi-functions are made of multiples of a matrix alone")

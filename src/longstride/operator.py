@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -91,7 +91,7 @@ class Linear:
     L: a number, a tensor that multiplies the state (a diagonal operator), or a matrix; 0 for a plain ODE.
     """
 
-    L: Weight = 0.0
+    L: Any = 0.0
     field: int = 0
 
     def clock(self, t: float) -> float:

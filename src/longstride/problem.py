@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from .core import Field, Weight
 from .errors import ArgumentError, SolveError, unknown
 from .interpolation import Path
+from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
 from .tree import Tree
@@ -38,7 +39,7 @@ class ODE:
     """
 
     f: Callable[[Tensor, Any], Any]
-    L: Weight = 0.0
+    L: Weight | Matrix = 0.0
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()
