@@ -95,11 +95,11 @@ class Squared:
             last = self.small @ last / n + W
             X = X + last
         G, at = torch.linalg.matrix_exp(N), [len(self.doubles) + round(math.log2(c)) for c in cs]
-        found = {0: X[..., -1]}
+        found = {0: X[..., -1].contiguous()}
         for r, (E, doubles) in enumerate(zip(self.powers, self.doubles, strict=True), 1):
             X = torch.where(doubles, E @ X + X @ G, X)
             G = torch.where(doubles, G @ G, G)
-            found[r] = X[..., -1]
+            found[r] = X[..., -1].contiguous()
         return [found[r] for r in at]
 
 

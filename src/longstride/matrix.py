@@ -14,6 +14,7 @@ from .errors import ArgumentError
 TERMS = 18  # of Taylor's series where the norm of a matrix is at most 1: 1/19! is below round-off
 SQUARINGS = 60  # at most: more say that the matrix is not finite
 ITSELF = -1  # in place of k: the matrix, and no function of it
+ITS_TERMS = ((ITSELF, 1.0, 1.0),)
 Number = (int, float, complex)
 
 
@@ -30,16 +31,18 @@ class Matrix:
     """
 
     A: Tensor
-    terms: tuple[tuple[int, float, Any], ...] = ((ITSELF, 1.0, 1.0),)
+    terms: tuple[tuple[int, float, Any], ...] = ITS_TERMS
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
     __array_ufunc__ = None  # numbers of numpy leave products to this class
 
     def __post_init__(self) -> None:
+        if self.terms != ITS_TERMS:
+            return  # made of one that was checked
         A = self.A
         if not isinstance(A, Tensor) or A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
             shape = tuple(A.shape) if isinstance(A, Tensor) else type(A).__name__
             raise ArgumentError(f"a matrix of {shape}: give a tensor [D, D] or [B, D, D]")
-        if len(self.terms) == 1 and not bool(A.isfinite().all()):
+        if not bool(A.isfinite().all()):
             raise ArgumentError("a matrix that is not finite")
 
     def __mul__(self, other: Any) -> Any:
