@@ -31,10 +31,12 @@ def turned(eigenvalues: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
     return Q @ torch.diag(eigenvalues) @ Q.T, Q
 
 
-def steps(name: str, f, x0: Tensor, t: tuple[float, float], n: int, linear: str | None = None) -> Tensor:
+def steps(
+    name: str, f, x0: Tensor, t: tuple[float, float], n: int, linear: str | None = None, graph: bool = False
+) -> Tensor:
     """n equal steps of a method, whatever its estimate."""
     one = torch.full((), 1e-11, dtype=F64)
-    stepping = stepper(name)(f, x0, 1.0, False, False, one, one)
+    stepping = stepper(name)(f, x0, 1.0, False, graph, one, one)
     stepping.suit(None, (), linear)
     h = torch.full((len(x0),), (t[1] - t[0]) / n, dtype=F64)
     x, first = x0, f(torch.full_like(h, t[0]), x0)
@@ -289,13 +291,13 @@ def test_krylov_agrees_with_matrices_to_the_tolerance_and_samples_step_alone(nam
 
     z = torch.arange(1, 17, dtype=F64) / 17
     x0 = torch.stack([1 + torch.sin(2 * math.pi * z), torch.full_like(z, 3.0)], -1).expand(3, 16, 2)
-    tol = {"rtol": 1e-5, "atol": 1e-5}
+    tol = {"rtol": 1e-4, "atol": 1e-4}
     dense = ls.solve(ls.ODE(f), x0, t=(0, 1), method=name, **tol)
     free = ls.solve(ls.ODE(f), x0, t=(0, 1), method=name, linear="krylov", **tol)
-    exact = ls.solve(ls.ODE(f), x0, t=(0, 1), method="radau5", rtol=1e-9, atol=1e-9)
+    exact = ls.solve(ls.ODE(f), x0, t=(0, 1), method="radau5", rtol=1e-7, atol=1e-7)
     assert dense.status == free.status == ("reached",) * 3
-    assert float((dense.x - free.x).abs().max()) < 2e-5
-    assert float((dense.x - exact.x).abs().max()) < 2e-4
+    assert float((dense.x - free.x).abs().max()) < 1e-4
+    assert float((dense.x - exact.x).abs().max()) < 2e-3
     alone = ls.solve(
         ls.ODE(lambda t, x: f(t, x, wide[1:2])), x0[1:2], t=(0, 1), method=name, linear="krylov", **tol
     )
@@ -305,16 +307,18 @@ def test_krylov_agrees_with_matrices_to_the_tolerance_and_samples_step_alone(nam
 
 @pytest.mark.parametrize("linear", [None, "krylov"])
 def test_gradients(linear: str | None) -> None:
+    """Through equal steps, so that a difference quotient is of the same function."""
+
     def end(k: Tensor) -> Tensor:
         f = lambda t, x: torch.stack([-k * x[:, 0] + x[:, 1] ** 2, torch.cos(t) - x[:, 0]], 1)  # noqa: E731
         x0 = torch.tensor([[1.0, 0.5]], dtype=F64)
-        return ls.solve(ls.ODE(f), x0, t=(0, 2), method="pexprb43", linear=linear, rtol=1e-7).x[-1].sum()
+        return steps("pexprb43", f, x0, (0.0, 1.0), 6, linear, graph=k.requires_grad).sum()
 
     k = torch.tensor(30.0, dtype=F64, requires_grad=True)
     (slope,) = torch.autograd.grad(end(k), k)
     with torch.no_grad():
-        apart = (end(k * 1.001) - end(k * 0.999)) / (0.002 * k)
-    assert math.isclose(slope, apart, rel_tol=1e-3)
+        apart = (end(k.detach() + 1e-4) - end(k.detach() - 1e-4)) / 2e-4
+    assert math.isclose(slope, apart, rel_tol=1e-6)
 
 
 def test_complex_states_and_what_is_refused() -> None:
