@@ -3,8 +3,8 @@
 Brusselator on 128 points (256 states, 0 to 10), and Kuramoto and Sivashinsky's equation u_t = -u u_z - u_zz -
 u_zzzz, periodic, length 32 pi, 128 points (0 to 50), with its linear part as a dense matrix on the grid. The
 planned methods take equal steps. The error is the norm of x - reference over that of the reference, at the
-end; the reference is scipy's Radau at rtol 1e-11. One thread, processor time, the lowest of up to two rounds. Times
-at an error are interpolated on log-log work-precision curves.
+end; the reference is scipy's Radau at rtol 1e-11. One thread, processor time, the lowest of up to two
+rounds. Times at an error are interpolated on log-log work-precision curves.
 
     python benchmarks/exponential.py [seconds]
 """
