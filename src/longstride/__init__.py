@@ -13,6 +13,7 @@ from .guidance import Guidance
 from .integrate import Solution, State, Stats, solve
 from .invert import invert
 from .likelihood import log_likelihood
+from .matrix import Matrix
 from .methods import list_methods
 from .models import load
 from .output import Fold, Integral
@@ -42,6 +43,7 @@ __all__ = [
     "Fold",
     "Guidance",
     "Integral",
+    "Matrix",
     "Parallel",
     "Plan",
     "PlanError",

@@ -80,7 +80,8 @@ def adaptive(
             given; in one of the ways of `differentiable.WAYS`, which remember little; False, not at all.
         regularize: "error", "error_squared", "stiffness", or a `Regularize`: what the solver knows of its
             steps becomes `penalty` [B] of the solution, to be added to a loss.
-        linear: "gmres": implicit methods solve by products with df/dx, which is never written down.
+        linear: "gmres", or "krylov" of exponential ones: implicit methods solve by products with df/dx, which
+            is never written down.
         compile: take several steps in one compiled graph (`chunks`). f, and what else is given, must become
             a graph whole; nothing can be backpropagated through; what is rare is still done uncompiled.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .core import MULTIPLIERS
 from .denoiser import Denoiser
 from .errors import ArgumentError, SolveError
 from .frame import PREDICTIONS
@@ -66,7 +67,7 @@ def matrices(plan: Plan) -> Matrices:
     def combined(stage: Any) -> dict[int, float]:
         row: dict[int, float] = {}
         for kind, i, w in stage.terms:
-            if isinstance(w, Tensor):
+            if isinstance(w, MULTIPLIERS):
                 raise ArgumentError(
                     "a plan with tensor weights has no matrices: leave out compile= and parallel="
                 )

@@ -16,7 +16,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-Weight = float | Tensor
+from .matrix import Matrix
+
+Weight = float | Tensor  # or a Matrix, which multiplies states as a tensor does
+MULTIPLIERS = (Tensor, Matrix)  # the weights that are no numbers
 Field = Callable[[float, Tensor], Tensor]
 Known = Sequence[Tensor] | Mapping[int, Tensor]
 
@@ -40,7 +43,10 @@ class Stage:
         """(0 for x, 1 for f, 2 for z; position; weight) without the zeros."""
         rows = enumerate((self.x, self.f, self.z))
         return tuple(
-            (kind, i, w) for kind, row in rows for i, w in enumerate(row) if isinstance(w, Tensor) or w != 0
+            (kind, i, w)
+            for kind, row in rows
+            for i, w in enumerate(row)
+            if isinstance(w, MULTIPLIERS) or w != 0
         )
 
 
@@ -72,7 +78,7 @@ def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Known]) ->
         out = out * w
     for kind, i, w in terms[1:]:
         v = known[kind][i]
-        if isinstance(w, Tensor):
+        if isinstance(w, MULTIPLIERS):
             out = out + v * w
         elif fresh:
             out = out.add_(v, alpha=w)

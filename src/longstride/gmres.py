@@ -65,6 +65,17 @@ class MatrixFree:
         self.near = tangent
         return tangent.t.detach(), tangent.x.detach()
 
+    def at(self, J: Parts) -> Tangent:
+        """f near (t, x)."""
+        assert self.near is not None
+        t, x = J
+        if not (torch.equal(self.near.x, x) and torch.equal(self.near.t, t)):
+            self.near = Tangent(self.near.function, t, x)
+        return self.near
+
+    def times(self, J: Parts, v: Tensor) -> Tensor:
+        return self.at(J).times(v)
+
     def factor(self, J: Parts, c: Tensor) -> Parts:
         return (*J, c)
 
@@ -74,11 +85,8 @@ class MatrixFree:
         return self.krylov(factors, r, NEWTON, transposed=False)
 
     def krylov(self, factors: Parts, r: Tensor, tolerance: float, transposed: bool) -> Tensor:
-        t, x, c = factors
-        assert self.near is not None
-        if not (torch.equal(self.near.x, x) and torch.equal(self.near.t, t)):
-            self.near = Tangent(self.near.function, t, x)
-        products = self.near.pull if transposed else self.near.times
+        c, near = factors[2], self.at(factors[:2])
+        products = near.pull if transposed else near.times
 
         def times(v: Tensor) -> Tensor:
             if v.is_complex():

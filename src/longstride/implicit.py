@@ -30,7 +30,7 @@ class Solved(Trial):
 class Implicit(Stepper):
     """A stepper that works on vectors [B, D], and has df/dx of each sample where it was last wanted.
 
-    where [G]: the s that df/dx is of, NaN before there is one.
+    where [G]: the s that df/dx is of, NaN before there is one.  by_time: df/dt there, if it was asked for.
     """
 
     between_costs = 0
@@ -41,6 +41,7 @@ class Implicit(Stepper):
         self.like, self.calls, self.implicit = x0.detach(), 0, rate
         self.where = torch.full((self.groups,), torch.nan, dtype=torch.float64, device=x0.device)
         self.J: Parts = ()
+        self.by_time: Tensor | None = None
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
         self.structure: Structure = structure(jacobian, self.like, linear)
@@ -63,6 +64,21 @@ class Implicit(Stepper):
         self.J = J if bool(who.all()) else choose(who, J, self.J)
         self.where = torch.where(who, s, self.where)
         return tangent
+
+    def linearize_in_time(self, s: Tensor, v: Tensor) -> None:
+        """df/dx and df/dt at (s, v) for those who moved; for all, where they are to be differentiated."""
+        moved = (s != self.where) | self.graph
+        tangent = self.linearize(s, v, moved, self.graph)
+        if tangent is None:
+            return
+        self.own = [tangent.t]
+        found, old = tangent.by_time, self.by_time
+        if found is old is None or bool(moved.all()):
+            self.by_time = found  # with nothing left of a graph that was before
+            return
+        zero = torch.zeros_like(v)
+        new, old = (zero if part is None else part for part in (found, old))
+        self.by_time = torch.where(moved[:, None], new, old)
 
     def forget(self, who: Tensor) -> None:
         super().forget(who)

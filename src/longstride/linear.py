@@ -98,6 +98,14 @@ class Banded:
         flat = flat.index_copy(1, self.target, found[:, self.source])
         return (flat.view(-1, self.n, self.b, 3 * self.b),)
 
+    def whole(self, J: Parts) -> Tensor:
+        """J [B, D, D]."""
+        b, n = self.b, self.n
+        wide = J[0].new_zeros(len(J[0]), n, b, (n + 2) * b)
+        for k in range(n):
+            wide[:, k, :, k * b : (k + 3) * b] = J[0][:, k]
+        return wide.flatten(1, 2)[:, : self.size, b : b + self.size]
+
     def factor(self, J: Parts, c: Tensor) -> Parts:
         blocks = -c.view(-1, 1, 1, 1) * J[0]
         below, middle, above = blocks.split(self.b, -1)

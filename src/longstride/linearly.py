@@ -36,7 +36,6 @@ class LinearlyImplicit(Implicit):
         self.ends = like.new_tensor([[1.0, 0.0, *table.b], [0.0, 0.0, *padded(table.error, len(table.b))]])
         self.c = torch.tensor([*table.c, 1.0], **clock)[:, None]
         self.polynomials(torch.tensor(table.dense or HERMITE, **clock))
-        self.by_time: Tensor | None = None
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
         super().suit(jacobian, parts, linear)
@@ -82,18 +81,3 @@ class LinearlyImplicit(Implicit):
         x1, last = shaped(end, x), shaped(f, x)
         K = self.states(U[2:]) if table.dense else self.hermite(h, x, x1, first, last)
         return Solved(s, h, x, x1, last, K, self.calls - before, error=error.detach())
-
-    def linearize_in_time(self, s: Tensor, v: Tensor) -> None:
-        """df/dx and df/dt at (s, v) for those who moved; for all, where they are to be differentiated."""
-        moved = (s != self.where) | self.graph
-        tangent = self.linearize(s, v, moved, self.graph)
-        if tangent is None:
-            return
-        self.own = [tangent.t]
-        found, old = tangent.by_time, self.by_time
-        if found is old is None or bool(moved.all()):
-            self.by_time = found  # with nothing left of a graph that was before
-            return
-        zero = torch.zeros_like(v)
-        new, old = (zero if part is None else part for part in (found, old))
-        self.by_time = torch.where(moved[:, None], new, old)

@@ -10,26 +10,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .core import Weight
+from .matrix import Matrix
 
 TAYLOR_TERMS = 20  # of phi below |z| = 1: 1/20! is below round-off
 
 
 def exp(z: Weight) -> Weight:
-    """e^z for a number or a tensor."""
+    """e^z for a number, a tensor or a matrix."""
+    if isinstance(z, Matrix):
+        return z.phi(0)
     return torch.exp(z) if isinstance(z, Tensor) else math.exp(z)
 
 
 def phi(k: int, z: Weight) -> Weight:
-    """phi_k(z) = int_0^1 e^((1-s) z) s^(k-1)/(k-1)! ds, phi_0 = exp; z a number, or a real or complex tensor.
+    """phi_k(z) = int_0^1 e^((1-s) z) s^(k-1)/(k-1)! ds, phi_0 = exp; z a number, a tensor or a matrix.
 
     The recurrence phi_k = (phi_(k-1) - 1/(k-1)!)/z cancels near z = 0, where the Taylor series takes over.
     """
+    if isinstance(z, Matrix):
+        return z.phi(k)
     if isinstance(z, Tensor):
         near = z.abs() < 1
         return torch.where(near, _series(k, torch.where(near, z, 0)), _recur(k, torch.where(near, 1, z)))
@@ -83,10 +88,10 @@ class Operator(Protocol):
 class Linear:
     """du/dt = L u + F(t, u) as it stands: the clock is the time and the frame is the user's.
 
-    L: a number, or a tensor that multiplies the state (a diagonal operator); 0 for a plain ODE.
+    L: a number, a tensor that multiplies the state (a diagonal operator), or a matrix; 0 for a plain ODE.
     """
 
-    L: Weight = 0.0
+    L: Any = 0.0
     field: int = 0
 
     def clock(self, t: float) -> float:

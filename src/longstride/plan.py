@@ -17,9 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from .core import Stage, Step, Weight
+from .core import MULTIPLIERS, Stage, Step, Weight
 from .errors import ArgumentError, PlanError, differing
 from .files import write_text
 
@@ -110,7 +108,7 @@ class Plan:
                 make the weights again).
         """
         weights = (w for s in self.steps for g in s.stages for row in (g.x, g.f, g.z) for w in row)
-        if any(isinstance(w, Tensor) for w in weights):
+        if any(isinstance(w, MULTIPLIERS) for w in weights):
             raise ArgumentError(
                 "a plan with tensor weights has no file: save method, options and times, which make it"
             )
@@ -235,7 +233,7 @@ def _check_step(step: Step, states: int, evaluations: int) -> tuple[int, int]:
         ):
             if len(row) > known:
                 raise PlanError(f"stage {k} has {len(row)} weights {name}, but only {known} are known")
-            if any(not isinstance(w, Tensor) and not math.isfinite(w) for w in row):
+            if any(not isinstance(w, MULTIPLIERS) and not math.isfinite(w) for w in row):
                 raise PlanError(f"stage {k} has a weight {name} that is not finite")
         if not stage.terms:
             raise PlanError(f"stage {k} combines nothing: all its weights are zero")

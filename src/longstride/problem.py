@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from .core import Field, Weight
 from .errors import ArgumentError, SolveError, unknown
 from .interpolation import Path
+from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
 from .tree import Tree
@@ -26,8 +27,8 @@ class ODE:
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
 
-    L: a number or a tensor that multiplies x (a diagonal operator), real or complex; exponential methods
-    solve it exactly, the others see L x + f as one field.
+    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, or an `ls.Matrix`;
+    exponential methods solve it exactly, the others see L x + f as one field.
 
     stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
     one field.
@@ -38,7 +39,7 @@ class ODE:
     """
 
     f: Callable[[Tensor, Any], Any]
-    L: Weight = 0.0
+    L: Weight | Matrix = 0.0
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()

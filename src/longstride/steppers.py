@@ -10,12 +10,14 @@ from .adams import Adams
 from .bdf import BDF
 from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
+from .exponentially import Exponential
 from .fully import FullyImplicit
 from .linearly import LinearlyImplicit
 from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
+from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .reversible import REVERSIBLE, Reversible
@@ -26,6 +28,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (REVERSIBLE, Reversible),
     (ROSENBROCK, LinearlyImplicit),
+    (EXPONENTIAL_ROSENBROCK, Exponential),
     (ESDIRK, DiagonallyImplicit),
     (COLLOCATION, FullyImplicit),
     (ADAMS, Adams),

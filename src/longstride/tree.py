@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten
 
 from .errors import ArgumentError, SolveError
 from .events import several
+from .matrix import Matrix
 
 
 def is_state(x: Any) -> bool:
@@ -85,7 +86,7 @@ class Tree:
 
     def weight(self, value: Any, dtype: torch.dtype) -> Any:
         """A number or tensor for all leaves as it is, or a tree of such, each broadcast along its leaf."""
-        if isinstance(value, Tensor | int | float | complex):
+        if isinstance(value, Tensor | Matrix | int | float | complex):
             return value
         try:
             given = self.spec.flatten_up_to(value)
