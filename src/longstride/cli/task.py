@@ -36,9 +36,6 @@ class Task:
 
     def run(self, report: Callable[[int, int], None]) -> Solution | None:
         """The solution; nothing where equal steps failed, what went wrong in `wrong`."""
-        import torch
-
-        from ..events import Event
         from ..integrate import solve
 
         start, due = self.system.t[0], 0.0
@@ -52,15 +49,13 @@ class Task:
                 due = time.monotonic() + 0.1
                 report(round(1000 * abs(t - start)), round(1000 * abs(self.end - start)))
 
-        def never(t: Tensor, x: Tensor) -> Tensor:
-            """An event that does not happen: the loop shows it the end of every trial step."""
-            look(float(t[0]), x[:1])
-            return torch.ones_like(t)
+        def watch(t: Tensor, x: Tensor, h: Tensor) -> None:
+            look(float(t.flatten()[0]), x[:1])
 
         common: dict[str, Any] = {"t": (start, self.end), "method": self.method, "grad": False, **self.how}
         if "dt" not in self.how:
             common["save_at"] = self.marks() if self.drawn else None
-            return solve(self.system, self.x0, events=[Event(never, terminal=False)], **common)
+            return solve(self.system, self.x0, watch=watch, **common)
         try:
             return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x), **common)
         except ArgumentError:
@@ -85,12 +80,11 @@ class Task:
         from ..report import Steps, trajectory_picture
 
         fixed, start = "dt" in self.how, self.system.t[0]
-        t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (self.ends, self.seen)
+        t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (list(self.ends), list(self.seen))
+        if solution is not None and solution.t_end is not None and not fixed:
+            t, x = [*t, float(solution.t_end[0])], [*x, solution.x_end[:1]]
         ends, states = np.array(t), torch.cat([v[:1] for v in x])
-        sign = 1.0 if self.end >= start else -1.0
-        # A trial that was rejected is followed by one that ends before it.
-        later = np.minimum.accumulate(sign * ends[::-1])[::-1]
-        kept = np.append(sign * ends[:-1] < later[1:], True)
+        kept = np.append(ends[:-1] != ends[1:], True)  # refused steps are tried again from where they began
         steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
         along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
         trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
