@@ -329,11 +329,14 @@ def picture(rows: dict[str, object]) -> None:
 
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.8), dpi=90, sharey=True)
     h = 2.0 ** -np.array(HALVINGS)
+    names = list(dict.fromkeys(key.split("/")[2] for key in rows if key.startswith("order/")))
+    colours = plt.get_cmap("tab20")
     for axis, kind in zip(axes, ("geometric", "neural, additive"), strict=True):
         for key, found in rows.items():
             if key.startswith(f"order/{kind}/"):
-                label = f"{key.split('/')[2]}, {slope(found):.2f}"
-                axis.loglog(h, found, "o-", ms=3, lw=1, label=label)
+                name = key.split("/")[2]  # in the same colour on both sides
+                look = {"color": colours(names.index(name)), "label": f"{name}, {slope(found):.2f}"}
+                axis.loglog(h, found, "o-", ms=3, lw=1, **look)
         title = "geometric Brownian motion" if kind == "geometric" else "neural SDE, additive noise"
         axis.set(title=title, xlabel="step")
         axis.set_xscale("log", base=2)
