@@ -524,7 +524,7 @@ def test_additive_noise_that_is_none_is_refused() -> None:
         ({"controller": 3}, "controller = 3"),
         ({"brownian": 3}, "brownian = 3"),
         ({"brownian": 3, "dt": 0.1}, "brownian = 3"),
-        ({"save_at": 0.5}, "several times"),
+        ({"save_at": 0.5}, "a list of times"),
         ({"rtol": "tight"}, "rtol = 'tight'"),
         ({"nfe": 100, "on_budget": "reach"}, "not for an SDE"),
     ],

@@ -10,6 +10,7 @@ from .methods.base import Table
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
+from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.sde import SCHEMES
@@ -45,6 +46,9 @@ def _solvers() -> Iterator[Solver]:
     for name, rosenbrock in ROSENBROCK.items():
         asked = sum(rosenbrock.asks(i) for i in range(len(rosenbrock.b))) + 2  # both ends
         yield Solver(name, "Rosenbrock", str(rosenbrock.order), str(asked), rosenbrock.reference)
+    for name, exponential in EXPONENTIAL_ROSENBROCK.items():
+        asked = len(exponential.c) + 2
+        yield Solver(name, "exponential", str(exponential.order), str(asked), exponential.reference)
     for name, esdirk in ESDIRK.items():
         kind = "ESDIRK, IMEX" if esdirk.explicit else "ESDIRK"
         yield Solver(name, kind, str(esdirk.order), f"{len(esdirk.a) - 1} stages", esdirk.reference)
