@@ -23,6 +23,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import longstride as ls
+from work_precision import at_error
 
 OUT = Path(__file__).parent / "results"
 F64 = torch.float64
@@ -138,17 +139,10 @@ def measure(data: dict, until: float) -> None:
                     save(data)
 
 
-def at_error(rows: dict, name: str, solver: str, wanted: float) -> float | None:
-    """Seconds at an error; None beyond the ends of the curve."""
-    points = sorted(
-        (row["error"], row["seconds"])
-        for key, row in rows.items()
-        if key.startswith(f"{name}|{solver}|") and row["error"]
-    )
-    if not points or not points[0][0] <= wanted <= points[-1][0]:
-        return None
-    errors, seconds = (np.log([p[i] for p in points]) for i in (0, 1))
-    return float(np.exp(np.interp(np.log(wanted), errors, seconds)))
+def curve(rows: dict, name: str, solver: str) -> list[tuple]:
+    """(error, seconds) of a solver on a problem."""
+    start = f"{name}|{solver}|"
+    return [(row["error"], row["seconds"]) for key, row in rows.items() if key.startswith(start)]
 
 
 def save(data: dict) -> None:
@@ -161,7 +155,7 @@ def page(data: dict) -> str:
         lines += [f"\n## {name}\n", "| solver | " + " | ".join(f"s at error {w:g}" for w in WANTED)
                   + " | seconds, error of each setting |", "|---" * (len(WANTED) + 2) + "|"]  # fmt: skip
         for solver, (_, settings) in SOLVERS.items():
-            cells = [at_error(data["rows"], name, solver, w) for w in WANTED]
+            cells = [at_error(curve(data["rows"], name, solver), w) for w in WANTED]
             runs = []
             for setting in settings:
                 row = data["rows"].get(f"{name}|{solver}|{setting:g}")

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 import stiff
+from work_precision import at_error
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
@@ -179,17 +180,10 @@ def batches(data: dict, until: float) -> None:
             save(data)
 
 
-def at_error(rows: dict, name: str, solver: str, wanted: float, what: str) -> float | None:
-    """Seconds or evaluations of a solver at an error, on its work-precision curve; None beyond its ends."""
-    points = sorted(
-        (row["error"], row[what])
-        for tol in TOLERANCES
-        if (row := rows.get(f"{name}|{solver}|{tol:.0e}")) and row["error"]
-    )
-    if not points or not points[0][0] <= wanted <= points[-1][0]:
-        return None
-    errors, values = (np.log([p[i] for p in points]) for i in (0, 1))
-    return float(np.exp(np.interp(np.log(wanted), errors, np.minimum.accumulate(values))))
+def curve(rows: dict, name: str, solver: str, what: str) -> list[tuple]:
+    """(error, seconds or evaluations) of a solver on a problem."""
+    keys = [f"{name}|{solver}|{tol:.0e}" for tol in TOLERANCES]
+    return [(rows[key]["error"], rows[key][what]) for key in keys if key in rows]
 
 
 def save(data: dict) -> None:
@@ -210,7 +204,9 @@ def page(data: dict) -> str:
         for solver in candidates(name):
             cells = []
             for wanted in ASKED:
-                nfe, spent = (at_error(rows, name, solver, wanted, what) for what in ("nfe", "seconds"))
+                nfe, spent = (
+                    at_error(curve(rows, name, solver, what), wanted) for what in ("nfe", "seconds")
+                )
                 cells.append("-" if nfe is None or spent is None else f"{nfe:.0f}, {spent:.3g} s")
             lines.append(f"| {solver} | " + " | ".join(cells) + " |")
     batch = data.get("batch", {})

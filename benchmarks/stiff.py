@@ -29,6 +29,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import longstride as ls
+from work_precision import at_error
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-3, 1e-4, 1e-6, 1e-8, 1e-9, 1e-10)
@@ -288,17 +289,10 @@ def explicit(data: dict, until: float) -> None:
         save(data)
 
 
-def at_error(rows: dict, name: str, solver: str, wanted: float) -> float | None:
-    """Seconds of a solver at an error, on its work-precision curve; None beyond its ends."""
-    points = sorted(
-        (row["error"], row["seconds"])
-        for key, row in rows.items()
-        if key.startswith(f"{name}|{solver}|") and row["error"]
-    )
-    if not points or not points[0][0] <= wanted <= points[-1][0]:
-        return None
-    errors, seconds = (np.log([p[i] for p in points]) for i in (0, 1))
-    return float(np.exp(np.interp(np.log(wanted), errors, np.minimum.accumulate(seconds))))
+def curve(rows: dict, name: str, solver: str) -> list[tuple]:
+    """(error, seconds) of a solver on a problem."""
+    start = f"{name}|{solver}|"
+    return [(row["error"], row["seconds"]) for key, row in rows.items() if key.startswith(start)]
 
 
 def save(data: dict) -> None:
@@ -333,7 +327,7 @@ def page(data: dict) -> str:
             row = rows.get(f"{name}|scipy Radau|{tol:.0e}")
             if not row or not row["error"]:
                 continue
-            found = [at_error(rows, name, s, row["error"]) for s in solvers]
+            found = [at_error(curve(rows, name, s), row["error"]) for s in solvers]
             cells = ["-" if s is None else f"{s / row['seconds']:.2f}" for s in found]
             lines.append(f"| {name} | {tol:.0e} | {row['error']:.1e} | " + " | ".join(cells) + " |")
     lines += [f"\n## {BATCH} parameters\n", f"scipy in a loop, measured on {SAMPLE} of them.\n"]
@@ -342,7 +336,7 @@ def page(data: dict) -> str:
     batch = {k: row for k, row in data.get("batch", {}).items() if "truth" not in k}
     for key, row in batch.items():
         name, solver, tol = key.split("|")
-        loop = at_error(batch, name, LOOP, row["error"] or 0.0)
+        loop = at_error(curve(batch, name, LOOP), row["error"] or 0.0)
         times = "-" if loop is None or solver == LOOP else f"{loop / row['seconds']:.0f}"
         shown = "failed" if row["error"] is None else f"{row['error']:.1e}"
         lines.append(f"| {name} | {solver} | {tol} | {row['seconds']:.3g} | {shown} | {times} |")

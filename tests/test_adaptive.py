@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from counting import Counted, column
 from longstride.methods.embedded import PAIRS, Pair
 from longstride.trial import Explicit
 
@@ -28,19 +29,6 @@ def turn(t: Tensor, x: Tensor) -> Tensor:
 def square(t: Tensor, x: Tensor) -> Tensor:
     """x' = x^2: x0/(1 - x0 t), infinite at t = 1/x0."""
     return x * x
-
-
-def column(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=F64)[:, None]
-
-
-class Counted:
-    def __init__(self, f):
-        self.f, self.calls = f, 0
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.f(t, x)
 
 
 def one_step(pair: Pair, h: float) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from counting import Counted
 from longstride.methods.embedded import PAIRS, Pair, padded
 
 F64 = torch.float64
@@ -184,15 +185,6 @@ def along(x0: Tensor, t: Tensor) -> Tensor:
     """The circle through x0 [B, 2] at times [n] or [n, B]."""
     c, s = (w if t.ndim == 2 else w[:, None] for w in (torch.cos(t), torch.sin(t)))
     return torch.stack([x0[:, 0] * c + x0[:, 1] * s, x0[:, 1] * c - x0[:, 0] * s], -1)
-
-
-class Counted:
-    def __init__(self, f):
-        self.f, self.calls = f, 0
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.f(t, x)
 
 
 PAIR_OF_STARTS = torch.tensor([[1.0, 0.0], [3.0, 40.0]], dtype=F64)

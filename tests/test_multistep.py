@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from counting import Counted
 from longstride.adams import Adams
 from longstride.bdf import BDF
 from longstride.methods.multistep import ADAMS, BDFS
@@ -21,15 +22,6 @@ from longstride.past import Past, basis
 F64 = torch.float64
 ONE = torch.ones(1, dtype=F64)
 RATIOS = (1.0, 0.7, 1.6, 1.1, 0.5, 1.9, 0.8, 1.3, 0.9, 1.2, 0.6, 1.5, 1.0, 1.4)  # of unequal steps
-
-
-class Counted:
-    def __init__(self, f: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.f, self.calls = f, 0
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.f(t, x)
 
 
 def turn(t: Tensor, x: Tensor) -> Tensor:

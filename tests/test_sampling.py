@@ -401,6 +401,7 @@ def test_an_ode_gets_its_time_as_a_tensor_and_must_return_what_it_got() -> None:
         ({"steps": 2, "t": 3.0}, r"\(start, end\)"),
         ({"steps": 2, "save_at": []}, "empty"),
         ({"steps": 2, "save_at": [-1.0, 1.0]}, "turning back"),
+        ({"steps": 2, "save_at": [0.5, 0.0]}, "turning back"),
         ({"steps": 2, "x0": torch.ones(2, dtype=torch.int64)}, "floating"),
         ({"steps": 2, "dt": 0.1}, "either dt= or steps="),
     ],

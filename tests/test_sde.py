@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from counting import Counted
 from longstride.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
 from longstride.course import Bound, Even
 from longstride.methods.sde import INTERPRETATIONS, KINDS, SCHEMES
@@ -329,15 +330,6 @@ def test_what_is_refused_would_go_elsewhere() -> None:
     even = ls.solve(what, x0, t=(0.0, 1.0), method="euler_maruyama", steps=64, brownian=path).x[-1]
     biases = [float((x.abs().log() - (W - 0.5)).mean()) for x in (run.x[-1], even)]
     assert biases[0] > 0.08 > 0.03 > abs(biases[1])
-
-
-class Counted:
-    def __init__(self, f: Callable) -> None:
-        self.f, self.calls = f, 0
-
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.f(t, x)
 
 
 @pytest.mark.parametrize(("name", "noise", "sense"), CASES)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from counting import column
 from longstride.gmres import gmres
 from longstride.jacobian import Tangent
 from longstride.linear import structure
@@ -23,10 +24,6 @@ METHODS = (*ROSENBROCK, *ESDIRK, *COLLOCATION)
 NEWTON = (*ESDIRK, *COLLOCATION)
 ADDITIVE = tuple(name for name, table in ESDIRK.items() if table.explicit)
 ORDER = {name: table.order for kind in (ROSENBROCK, ESDIRK, COLLOCATION) for name, table in kind.items()}
-
-
-def column(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=F64)[:, None]
 
 
 def fixed(name: str, f, x0: Tensor, t: tuple[float, float], n: int, tol: float, **problem) -> Tensor:

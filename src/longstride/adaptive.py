@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from inspect import signature
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event, several
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import Reverse, way_of
-from .integrate import Solution, Stats, Time, at_once, check_state, moments, said, span_of
+from .integrate import Solution, Stats, Time, apart, at_once, check_state, marks_of, moments, said, span_of
 from .output import Keeping, Output, Reduction
 from .problem import ODE
 from .reach import looseness, reach
@@ -105,25 +104,20 @@ def adaptive(
     way = way_of(grad, WAYS)
     method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
     bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
-    _usable(controller, norm=norm, watch=watch)
+    usable(controller, norm=norm, watch=watch)
     penalty = Regularize.of(regularize)
     start, end = span_of(t)
     assert t is not None
     sign = 1.0 if end >= start else -1.0
-    every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
-    if every and save_at != "steps":
-        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    every, given = apart(save_at)
     if way is not None and (every or dense or reduce is not None):
         raise ArgumentError("save_at='steps', dense= and reduce= look at every step: take grad=True")
-    times = (end,) if given is None else tuple(moments("save_at", given))
-    if not times:
-        raise ArgumentError("save_at is empty: leave it out to save the end")
-    _within("save_at", times, start, end, sign)
+    times = tuple(marks_of(given, start, end))
     jumps = [*moments("jump_times", jump_times), *moments("jump_times", problem.jump_times)]
     jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
-    tolerances = _tolerances(x0, rtol=rtol, atol=atol)
+    tolerances = tolerances_of(x0, rtol=rtol, atol=atol)
     span = (sign * start, sign * end)
     if start == end or not x0.numel():
         found = Keeping(every, dense, reduce, sign).at_once(at_once(x0, times), span)
@@ -148,7 +142,7 @@ def adaptive(
             if compile:
                 from .chunks import Chunks  # few runs want it
 
-                loop.chunks = Chunks(loop, problem.rate, getattr(problem, "f", problem))
+                loop.chunks = Chunks(loop, problem.rate, problem.f)
             ended = gone_through(loop, x0, method, way, problem)
             ended, crossings = flow.ended(ended, t[1], events)
             if given is None:
@@ -199,7 +193,7 @@ def _known(limits: dict[str, Any]) -> dict[str, Any]:
     return limits
 
 
-def _usable(controller: Any, **functions: Any) -> None:
+def usable(controller: Any, **functions: Any) -> None:
     """That what is called can be called."""
     if controller is not None and not (hasattr(controller, "start") and hasattr(controller, "control")):
         raise ArgumentError(f"controller = {controller!r}: it is ls.control.PI(), or has start and control")
@@ -208,14 +202,7 @@ def _usable(controller: Any, **functions: Any) -> None:
             raise ArgumentError(f"{name} = {function!r}: it is a function")
 
 
-def _within(what: str, times: Sequence[float], start: float, end: float, sign: float) -> None:
-    if any(sign * b <= sign * a for a, b in pairwise(times)) or not (
-        sign * start <= sign * times[0] and sign * times[-1] <= sign * end
-    ):
-        raise ArgumentError(f"{what} must go from {start} to {end} without turning back")
-
-
-def _tolerances(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
+def tolerances_of(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
     """rtol, atol beside the state."""
     found = []
     for name, value in given.items():

@@ -281,9 +281,7 @@ def solve(
             raise ArgumentError("callback= goes with dt=, steps= or plan=")
         return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
     check_state(x0)
-    every, given = isinstance(save_at, str), None if isinstance(save_at, str) else save_at
-    if every and save_at != "steps":
-        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    every, given = apart(save_at)
     times, marks = stops(t, dt, steps, given)
     assert t is not None
     if len(times) == 1:
@@ -311,15 +309,8 @@ def stops(
         raise ArgumentError("give either dt= or steps=, not both")
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
     start, end = span_of(t)
-    marks = [end] if save_at is None else moments("save_at", save_at)
-    if not marks:
-        raise ArgumentError("save_at is empty: leave it out to save the end")
-    turns = [start, *(m for m in marks if m != start)]
-    forward = end > start
-    if any((b <= a) if forward else (b >= a) for a, b in pairwise(turns)) or (
-        turns[-1] > end if forward else turns[-1] < end
-    ):
-        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+    marks = marks_of(save_at, start, end)
+    turns = [start, *marks[marks[0] == start :]]
     times = [start]
     for a, b in pairwise(turns):
         n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
@@ -340,6 +331,28 @@ def _made(
     began = time.perf_counter()
     found = planned(problem, plan, x0, save or {len(plan.steps) - 1}, way, callback)
     return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
+
+
+def apart(save_at: Any) -> tuple[bool, Any]:
+    """Whether every step is asked for, and the times that are."""
+    if not isinstance(save_at, str):
+        return False, save_at
+    if save_at != "steps":
+        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
+    return True, None
+
+
+def marks_of(save_at: Any, start: float, end: float) -> list[float]:
+    """The times of save_at, which go from start to end; the end alone where there are none."""
+    if save_at is None:
+        return [end]
+    marks, sign = moments("save_at", save_at), 1.0 if end >= start else -1.0
+    if not marks:
+        raise ArgumentError("save_at is empty: leave it out to save the end")
+    along = [sign * m for m in marks]
+    if any(b <= a for a, b in pairwise(along)) or along[0] < sign * start or along[-1] > sign * end:
+        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+    return marks
 
 
 def span_of(t: Any) -> list[float]:

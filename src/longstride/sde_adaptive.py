@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adaptive import _tolerances, _usable
+from .adaptive import tolerances_of, usable
 from .brownian import Brownian
 from .control import PI, Controller
 from .course import Bound, beside, rows
@@ -62,7 +62,7 @@ class Asked:
                 raise unknown(
                     "argument of an SDE", key, (*known, "rtol", "atol", "controller", "dt", "steps")
                 )
-        _usable(options.get("controller"))
+        usable(options.get("controller"))
         if limits.get("on_budget", "stop") != "stop":
             raise ArgumentError("on_budget='reach' is not for an SDE: give nfe= alone, or dt=")
         if order < 1:
@@ -70,7 +70,7 @@ class Asked:
                 f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their "
                 "error it may go to another limit; give dt= or steps=, or take a method of order 1"
             )
-        allowed = _tolerances(x0, rtol=options.get("rtol", 1e-3), atol=options.get("atol", 1e-4))
+        allowed = tolerances_of(x0, rtol=options.get("rtol", 1e-3), atol=options.get("atol", 1e-4))
         return cls(name, rule, order, *allowed, options.get("controller") or PI(safety=0.7), Limits(**limits))
 
 
