@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import longstride as ls
 from longstride.backsolve import Backsolve
+from longstride.carry import Limits
 from longstride.control import I
 from longstride.gradients import Checkpoint
 from longstride.methods.embedded import PAIRS
 from longstride.recorded import Tape
 from longstride.reversible import REVERSIBLE, Reversible
-from longstride.stepping import Limits, Loop
+from longstride.stepping import Loop
 
 F64 = torch.float64
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .carry import Ended, Limits
 from .control import Controller, I
 from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
@@ -24,7 +25,7 @@ from .problem import ODE
 from .reach import looseness, reach
 from .regularize import Regularize
 from .steppers import stepper
-from .stepping import Ended, Limits, Loop
+from .stepping import Loop
 from .trial import Norm, Rate, Stepper
 
 DEFAULT = "tsit5"

@@ -25,11 +25,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .carry import Carry, Ended, Limits, Reading
 from .errors import SolveError, positive, unknown
 from .failure import REACHED
 from .methods.embedded import PAIRS
 from .recorded import demand_known, looked_run
-from .stepping import Carry, Ended, Limits, Loop, Reading
+from .stepping import Loop
 from .transpose import Given, Kept, tied, vjp
 from .trial import Explicit, Trial
 

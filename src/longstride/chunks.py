@@ -31,7 +31,8 @@ from .methods.embedded import Rows
 from .trial import Explicit, Rate, Trial
 
 if TYPE_CHECKING:
-    from .stepping import Carry, Loop
+    from .carry import Carry
+    from .stepping import Loop
 
 STEPS = 4  # of a chunk
 COLUMNS = 8  # as many as a step may hold apart

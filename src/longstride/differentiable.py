@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .backsolve import Backsolve, backsolved, solved_back
+from .carry import Ended, Limits
 from .control import I
 from .errors import ArgumentError
 from .events import Crossings, Event, implicit
@@ -31,7 +32,7 @@ from .problem import ODE
 from .recorded import Looked, recorded
 from .regularize import Total
 from .reversible import reversed_run
-from .stepping import Ended, Limits, Loop
+from .stepping import Loop
 from .transpose import Chain, attached
 from .trial import Explicit, Rate
 

@@ -22,7 +22,7 @@ from .output import Steps
 from .trial import Stepper, Trial
 
 if TYPE_CHECKING:
-    from .stepping import Carry, Limits
+    from .carry import Carry, Limits
 
 PILOT = 1e-2  # the error of a step of the pilot, relative to the state
 MEMORY = 0.7  # of how the steps wanted compare with the pilot's

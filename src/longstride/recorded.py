@@ -16,10 +16,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from .carry import Carry, Ended, Reading
 from .errors import SolveError
 from .recall import recall
 from .regularize import Total
-from .stepping import Carry, Ended, Loop, Reading
+from .stepping import Loop
 from .transpose import Kept, Pull, leaves, tied, transposed
 from .trial import Rate, Trial
 

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .carry import Carry, Reading
 from .errors import ArgumentError, unknown, whole
 from .methods.base import one_of
 from .noise import Noise
-from .stepping import Carry, Reading
 from .trial import Stepper, Trial
 
 KINDS = ("error", "error_squared", "stiffness")

@@ -24,10 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .carry import Ended
 from .errors import ArgumentError
 from .methods.embedded import PAIRS
 from .recorded import Taken, Tape, looked_run
-from .stepping import Ended, Loop
+from .stepping import Loop
 from .transpose import Kept, transposed
 from .trial import Explicit, Stepper, Trial
 

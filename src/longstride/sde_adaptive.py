@@ -21,13 +21,13 @@ from torch import Tensor
 
 from .adaptive import tolerances_of, usable
 from .brownian import Brownian
+from .carry import Limits
 from .control import PI, Controller
 from .course import Bound, beside, rows
 from .errors import ArgumentError, SolveError, unknown
 from .failure import NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT, UNDERFLOW, Standing
 from .integrate import Solution, Stats, said
 from .methods.sde import Scheme, State
-from .stepping import Limits
 
 
 @dataclass(frozen=True)
