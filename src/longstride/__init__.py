@@ -25,16 +25,18 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers, systems
+    from . import learn, samplers, spectral, systems
     from .learn import tune
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
+    from .systems import PDE
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CDE",
     "ODE",
+    "PDE",
     "SDE",
     "ArgumentError",
     "Brownian",
@@ -79,6 +81,7 @@ __all__ = [
     "sample",
     "samplers",
     "solve",
+    "spectral",
     "systems",
     "tune",
 ]
@@ -86,12 +89,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("learn", "samplers", "systems"):
+    if name in ("learn", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
     if name == "list_solvers":
         return import_module(".solvers", __name__).list_solvers
+    if name == "PDE":
+        return import_module(".systems", __name__).PDE
     if name in ("hmc", "langevin"):
         return getattr(import_module(".samplers.chains", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

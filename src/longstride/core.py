@@ -78,7 +78,9 @@ def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Known]) ->
         out = out * w
     for kind, i, w in terms[1:]:
         v = known[kind][i]
-        if isinstance(w, MULTIPLIERS):
+        if isinstance(w, Tensor):
+            out = torch.addcmul(out, v, w)
+        elif isinstance(w, Matrix):
             out = out + v * w
         elif fresh:
             out = out.add_(v, alpha=w)

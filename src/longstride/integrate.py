@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,9 @@ from .interpolant import Interpolant
 from .methods import REGISTRY, get
 from .noise import Noise
 from .plan import Plan
-from .problem import ODE, SDE
+from .problem import ODE, SDE, Within
 from .tree import Tree, is_state
+from .view import View
 
 if TYPE_CHECKING:
     from .differentiable import Way
@@ -264,13 +265,13 @@ def solve(
         )
     if not isinstance(problem, ODE):
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
-    if not isinstance(x0, Tensor):
-        tree = Tree(x0)
-        flat = solve(
-            problem.flattened(tree), tree.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at,
-            plan=plan, callback=callback and tree.reader(callback), grad=grad, **tree.options(options),
+    if not isinstance(x0, Tensor) or problem.space is not None:
+        view, inner = seen(problem, x0)
+        inside = solve(
+            inner, view.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at, plan=plan,
+            callback=callback and view.reader(callback), grad=grad, **view.options(options),
         )  # fmt: skip
-        return tree.solution(flat)
+        return view.solution(inside)
     if plan is not None:
         others = steps or options or any(v is not None for v in (t, method, dt, save_at))
         return _planned(problem, x0, plan, callback, grad, bool(others))
@@ -286,8 +287,10 @@ def solve(
     assert t is not None
     if len(times) == 1:
         return at_once(x0, marks)
-    plan = plan_problem(problem, times, method or "rk4", **options)
     marks = times if every else marks
+    if grad in (True, False) and isinstance(problem.L, Tensor) and _equal(times):
+        return _rolled(problem, x0, times, marks, method or "etdrk4", callback, options)
+    plan = plan_problem(problem, times, method or "rk4", **options)
     wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
     from .differentiable import Flow
 
@@ -299,6 +302,45 @@ def solve(
         x = flow.saved(x, marks if every else t[1:] if given is None else given, x0)
     stats.nfe += flow.evaluations
     return ended(x, marks, stats)
+
+
+def _equal(times: Sequence[float]) -> bool:
+    """Whether all steps are as long, to round-off of the times."""
+    h = (times[-1] - times[0]) / (len(times) - 1)
+    slack = 1e-9 * abs(h) + 1e-15 * max(map(abs, times))
+    return all(abs(b - a - h) <= slack for a, b in pairwise(times))
+
+
+def _rolled(
+    problem: ODE,
+    x0: Tensor,
+    times: Sequence[float],
+    marks: Sequence[float],
+    method: str,
+    callback: Callback | None,
+    options: Mapping[str, Any],
+) -> Solution:
+    """Equal steps whose weights are tensors: written once."""
+    from .pace import pace
+    from .rollout import Rollout
+
+    began, n = time.perf_counter(), len(times) - 1
+    run = Rollout(problem, pace(problem, method, (times[-1] - times[0]) / n, x0, **options), x0, times[0])
+    kept = []
+    for mark in marks:
+        run.go(times.index(mark) - run.n, callback)
+        kept.append(run.x)
+    nfe = run.pace.nfe(n)
+    stats = Stats(nfe, nfe, n, time.perf_counter() - began, nfe)
+    return ended(torch.stack(kept), marks, stats)
+
+
+def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
+    """How a run sees the user's state, and the problem of what it sees."""
+    if problem.space is not None:
+        return Within(problem.space), problem.entered()
+    tree = Tree(x0)
+    return tree, problem.flattened(tree)
 
 
 def stops(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,28 @@ from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
 from .tree import Tree
+from .view import View
+
+
+class Space(Protocol):
+    """Between the user's x and another variable u: see `ODE`."""
+
+    def enter(self, x: Tensor) -> Tensor: ...
+
+    def leave(self, u: Tensor) -> Tensor: ...
+
+
+class Within(View):
+    """States that are entered into a space."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+    def flat(self, state: Tensor) -> Tensor:
+        return self.space.enter(state)
+
+    def nest(self, x: Tensor) -> Tensor:
+        return self.space.leave(x)
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,9 @@ class ODE:
     flattened to D elements: a function of (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths
     (lower, upper) of its bands. Where it is not given, all D columns are differentiated.
     jump_times: where f jumps, as the argument of `solve` of that name, which adds to them.
+    space: what lies between x and the variable u that f, L, g and the run are about, such as coefficients of
+    a `spectral.Fourier` series: u = space.enter(x), x = space.leave(u). All else that a user gives or gets
+    is x.
     """
 
     f: Callable[[Tensor, Any], Any]
@@ -43,6 +68,7 @@ class ODE:
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()
+    space: Space | None = None
 
     def flattened(self, tree: Tree) -> ODE:
         """The same on states that are laid out flat; L may be a tree as well."""
@@ -54,6 +80,17 @@ class ODE:
             stiff=None if g is None else tree.rate(g),
             jacobian=tree.reader(known) if callable(known) else known,
         )
+
+    def entered(self) -> ODE:
+        """The same, of the variable of its space."""
+        return replace(self, space=None)
+
+    def linear(self, x: Tensor) -> Any:
+        """L x, as precise as x and where x is."""
+        L = self.L
+        if isinstance(L, Tensor):
+            L = L.to(x.device, x.dtype if L.is_complex() else x.dtype.to_real())
+        return L * x
 
     def operator(self, exponential: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
@@ -73,7 +110,7 @@ class ODE:
 
         if exponential or self.plain:
             return (rate,)
-        return (lambda t, x: rate(t, x) + self.L * x,)
+        return (lambda t, x: rate(t, x) + self.linear(x),)
 
     @property
     def nonlinear(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -85,15 +122,15 @@ class ODE:
     def rate(self) -> Callable[[Tensor, Tensor], Tensor]:
         """dx/dt whole, of tensors, as an adaptive run asks for it."""
         rest = self.nonlinear
-        return rest if self.plain else lambda t, x: rest(t, x) + self.L * x
+        return rest if self.plain else lambda t, x: rest(t, x) + self.linear(x)
 
     @property
     def parts(self) -> tuple[Callable[[Tensor, Tensor], Tensor], ...]:
         """f, and L x + g which is solved for; none if there is but f."""
         g = self.stiff
         if g is None:
-            return () if self.plain else (self.f, lambda t, x: self.L * x)
-        return (self.f, g if self.plain else lambda t, x: g(t, x) + self.L * x)
+            return () if self.plain else (self.f, lambda t, x: self.linear(x))
+        return (self.f, g if self.plain else lambda t, x: g(t, x) + self.linear(x))
 
     @property
     def plain(self) -> bool:

@@ -8,8 +8,7 @@ be one more dependency for the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
@@ -18,8 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from .errors import ArgumentError, SolveError
-from .events import several
 from .matrix import Matrix
+from .view import View
 
 
 def is_state(x: Any) -> bool:
@@ -27,7 +26,7 @@ def is_state(x: Any) -> bool:
     return isinstance(x, Tensor) and x.ndim > 0 and (x.is_floating_point() or x.is_complex())
 
 
-class Tree:
+class Tree(View):
     """How the leaves [B, ...] of a state lie in [B, D].
 
     The tensor has the type that all leaves promote to: real ones beside complex ones are complex with
@@ -102,32 +101,9 @@ class Tree:
         """f(t, tree) -> tree, on tensors."""
         return lambda t, x: self.flat(f(t, self.nest(x)))
 
-    def reader(self, g: Callable[..., Any]) -> Callable[..., Any]:
-        """g(..., tree), on tensors."""
-        return lambda *args: g(*args[:-1], self.nest(args[-1]))
-
-    def _seen(self, reduction: Any) -> Any:
-        return reduction.seen_by(self.reader) if hasattr(reduction, "seen_by") else reduction
-
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of `solve` that see a state or are as wide as one."""
-        out = dict(options)
+        """Tolerances are as wide as a state."""
+        out = super().options(options)
         for name in {"rtol", "atol"} & out.keys():
             out[name] = self.weight(out[name], self.dtype.to_real())
-        if callable(norm := out.get("norm")):
-            out["norm"] = self.reader(norm)
-        if callable(watch := out.get("watch")):
-            out["watch"] = lambda t, x, h: watch(t, self.nest(x), h)
-        if "events" in out:
-            out["events"] = [replace(event, g=self.reader(event.g)) for event in several(out["events"])]
-        if asked := out.get("reduce"):
-            listed = isinstance(asked, Sequence)
-            out["reduce"] = [self._seen(a) for a in asked] if listed else self._seen(asked)
         return out
-
-    def solution(self, found: Any) -> Any:
-        """A `Solution` whose states are trees."""
-        events = tuple(replace(seen, x=self.nest(seen.x)) for seen in found.events)
-        along = found.interpolant and replace(found.interpolant, nest=self.nest)
-        states = {"x": self.nest(found.x), "x_end": self.nest(found.x_end)}
-        return replace(found, **states, events=events, interpolant=along)

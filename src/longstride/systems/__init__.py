@@ -10,11 +10,15 @@ from .classic import (
     pendulum,
     rigid_body,
 )
+from .dispersive import korteweg_de_vries
 from .orbits import arenstorf, kepler, pleiades, three_body
+from .patterns import kuramoto_sivashinsky
+from .pde import PDE
 from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
 from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
 
 __all__ = [
+    "PDE",
     "SYSTEMS",
     "Plane",
     "Series",
@@ -31,6 +35,8 @@ __all__ = [
     "henon_heiles",
     "hires",
     "kepler",
+    "korteweg_de_vries",
+    "kuramoto_sivashinsky",
     "list_systems",
     "lorenz63",
     "lorenz96",

@@ -1,0 +1,6 @@
+"""Spectral spaces, and what equations on them are made of."""
+
+from .fourier import Fourier
+from .pointwise import Pointwise, nothing
+
+__all__ = ["Fourier", "Pointwise", "nothing"]

@@ -1,0 +1,56 @@
+"""What a nonlinear part is made of: fields read, something done at each point, the result written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .fourier import Fourier
+
+Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, or maps them; None leaves them
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], T^-1[reads_2 c], ...)_j ], T the transform of `space`.
+
+    What every semilinear equation's nonlinear part is made of: fields are read, as they are or
+    differentiated, something is done at each point, and the result is written, as it is or differentiated. u
+    u_x is Pointwise(space, lambda u: u * u / 2, writes=(space.d(),)).
+
+    g: of as many fields [..., *n] as are read; returns one, or a tuple of as many as are written.
+    reads, writes: a symbol, float64 or complex128, that multiplies coefficients; a function of coefficients,
+    for what mixes several fields; None for neither.
+    """
+
+    space: Fourier
+    g: Callable[..., Any]
+    reads: tuple[Symbol, ...] = (None,)
+    writes: tuple[Symbol, ...] = (None,)
+    made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __call__(self, t: Tensor, c: Tensor) -> Tensor:
+        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
+        fields = found if isinstance(found, tuple) else (found,)
+        terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.writes, fields, strict=True)]
+        total = sum(terms[1:], start=terms[0])
+        return total if self.space.filter is None else self._by(self.space.filter, total)
+
+    def _by(self, symbol: Symbol, c: Tensor) -> Tensor:
+        if symbol is None:
+            return c
+        if not isinstance(symbol, Tensor):
+            return symbol(c)
+        key = (id(symbol), c.dtype, c.device)
+        if key not in self.made:  # a symbol lives as long as self does, and so does its id
+            self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
+        return c * self.made[key]
+
+
+def nothing(t: Tensor, c: Tensor) -> Tensor:
+    """f of a linear equation."""
+    return torch.zeros_like(c)
