@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -48,9 +49,11 @@ def _flow(
         c = space.enter(w)
         return mean(space.leave(inverse.to(c.dtype) * c) * w, 2) / 2
 
-    invariants: dict[str, Callable[[Tensor], Tensor]] = {"mean": lambda w: mean(w, 2)}
-    if source is None and not any(bool(torch.as_tensor(loss).any()) for loss in (viscosity, drag)):
-        invariants |= {"energy": energy, "enstrophy": enstrophy}
+    kept: dict[str, Callable[[Tensor], Tensor]] = {}
+    if not _any(drag):
+        kept["mean"] = partial(mean, dim=2)
+    if source is None and not _any(drag) and not _any(viscosity):
+        kept |= {"energy": energy, "enstrophy": enstrophy}
     return PDE(
         f=advection,
         L=-symbol(viscosity, space) * space.k2 - symbol(drag, space),
@@ -59,10 +62,14 @@ def _flow(
         t=(0.0, t),
         dt=dt,
         labels=("vorticity",),
-        invariants=invariants,
+        invariants=kept,
         exact=exact,
         view=seen(space, "vorticity"),
     )
+
+
+def _any(value: Number) -> bool:
+    return bool(torch.as_tensor(value).any())
 
 
 @system("Basdevant 1983; McWilliams 1984", above_zero=("length",))

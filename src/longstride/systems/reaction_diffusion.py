@@ -51,7 +51,7 @@ def gray_scott(
     space = box(length, n, dim, dealias=1 / 2)
     feeding = symbol(feed, space)
     grown = torch.tensor([-1.0, 1.0], dtype=torch.float64).view(2, *[1] * dim)
-    fed = (space.k2 == 0) * feeding
+    fed = (space.k2 == 0).to(torch.float64) * feeding
 
     def eaten(x: Tensor) -> Tensor:
         u, v = x.split(1, -dim - 1)
