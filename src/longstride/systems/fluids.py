@@ -98,7 +98,7 @@ def taylor_green(viscosity: float = 1e-2, length: float = 2 * math.pi, n: int = 
     x0 = (2 * torch.cos(k * x) * torch.cos(k * y))[None]
 
     def exact(t: float, x0: Tensor) -> Tensor:
-        return x0 * torch.exp(torch.as_tensor(-2 * symbol(viscosity, space) * k * k * t))
+        return x0 * torch.exp(torch.as_tensor(-2 * k * k * t * symbol(viscosity, space), dtype=torch.float64))
 
     return _flow(space, viscosity, 0.0, x0, 50.0, 0.5, exact=exact)
 

@@ -134,7 +134,9 @@ def _mean_of(i: int, dim: int, u: Tensor) -> Tensor:
 
 def _along(space: Fourier, order: int) -> Tensor:
     """The derivatives of an order along each axis, added."""
-    return sum((space.d(axis, order) for axis in range(space.dim)), torch.zeros(space.shape, dtype=torch.float64))
+    return sum(
+        (space.d(axis, order) for axis in range(space.dim)), torch.zeros(space.shape, dtype=torch.float64)
+    )
 
 
 def _beside_fields(L: Tensor, dim: int) -> Tensor:
