@@ -77,13 +77,13 @@ def kuramoto_sivashinsky_2d(length: float = 20 * math.pi, n: int = 96) -> PDE:
 
 @system("Aranson and Kramer 2002; Chate and Manneville 1996", above_zero=("length",))
 def ginzburg_landau(
-    b: float = 0.0, c: float = -0.7, length: float = 100.0, n: int = 128, dim: int = 2
+    b: float = 0.0, c: float = -1.0, length: float = 100.0, n: int = 128, dim: int = 2
 ) -> PDE:
     """u_t = u + (1 + i b) Delta u - (1 + i c) |u|^2 u, u complex: oscillators that are coupled by diffusion.
 
     Plane waves sqrt(1 - q^2) e^(i q x - i w t), w = c + (b - c) q^2. Where 1 + b c < 0 all are unstable.
 
-    Good values: one point or more to a unit of length, dt = 0.1. In two dimensions b = 0, c = -0.7 makes
+    Good values: one point or more to a unit of length, dt = 0.1. In two dimensions b = 0, c = -1 makes
     spirals that freeze, b = 2, c = -1 turbulence of defects.
     """
     space = box(length, n, dim, real=False, dealias=1 / 2)
@@ -94,7 +94,7 @@ def ginzburg_landau(
         x0=waves(space, 8),
         t=(0.0, 200.0),
         dt=0.1,
-        view=seen(space, "|u|"),
+        view=seen(space, "Re u", lambda u: u.real),
     )
 
 
