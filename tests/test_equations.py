@@ -400,7 +400,7 @@ def test_two_phases_part_and_none_is_lost() -> None:
 @pytest.mark.parametrize(("dim", "n"), [(2, 24), (3, 12)])
 def test_what_no_field_shows_does_not_grow(dim: int, n: int) -> None:
     """Round-off that is not that of a real field grows as e^(100 t) here, unless it is held down."""
-    pde = ls.systems.cahn_hilliard(n=n, dim=dim)
+    pde = ls.systems.cahn_hilliard(epsilon=0.05, n=n, dim=dim)
     whole = run(pde, pde.x0, 0.8, 400)
     parts = pde.x0
     for _ in range(8):  # each begins from a field
