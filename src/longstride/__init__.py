@@ -16,7 +16,7 @@ from .likelihood import log_likelihood
 from .matrix import Matrix
 from .methods import list_methods
 from .models import load
-from .output import Fold, Integral
+from .output import Fold, Integral, Record
 from .parallel import Parallel
 from .plan import Plan
 from .problem import CDE, ODE, SDE, SecondOrder
@@ -27,6 +27,7 @@ from .shards import read_samples
 if TYPE_CHECKING:
     from . import learn, samplers, spectral, systems
     from .learn import tune
+    from .onestep import stepper
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
     from .spectral import Fourier, Pointwise
@@ -52,6 +53,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Pointwise",
+    "Record",
     "Regularize",
     "SecondOrder",
     "Solution",
@@ -85,6 +87,7 @@ __all__ = [
     "samplers",
     "solve",
     "spectral",
+    "stepper",
     "systems",
     "tune",
 ]
@@ -96,6 +99,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "stepper":
+        return import_module(".onestep", __name__).stepper
     if name == "list_solvers":
         return import_module(".solvers", __name__).list_solvers
     if name == "PDE":
