@@ -18,7 +18,7 @@ import numpy as np
 
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
-from ..operator import Operator, exp, phi
+from ..operator import Operator, exp, phi, phis
 from .base import Method, one_of, register
 
 Moments = Callable[[int, Weight], list[Weight]]
@@ -30,7 +30,7 @@ UNIFORM = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12),
 
 def exact(m: int, z: Weight) -> list[Weight]:
     """The first m moments, mu_i = i! phi_(i+1)(z)."""
-    return [math.factorial(i) * phi(i + 1, z) for i in range(m)]
+    return [math.factorial(i) * one for i, one in enumerate(phis(z, m)[1:])]
 
 
 def halved(m: int, z: Weight) -> list[Weight]:
@@ -41,7 +41,7 @@ def halved(m: int, z: Weight) -> list[Weight]:
     """
     if m == 2:
         return [phi(1, z), phi(1, z) / 2]
-    return [phi(1, z), phi(2, z), phi(3, z)] if m == 3 else exact(m, z)
+    return phis(z, 3)[1:] if m == 3 else exact(m, z)
 
 
 def unipc_moments(variant: str) -> Moments:
