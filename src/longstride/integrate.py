@@ -206,14 +206,14 @@ def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: A
     rule = get(method, **options)
     if rule.diffusion:
         raise ArgumentError(f"method {method!r} samples diffusions: use ls.sample, or another method")
-    operator = problem.operator(rule.exponential)
+    operator = problem.operator(rule.splits)
     steps = tuple(rule.step(times, n, operator) for n in range(len(times) - 1))
     return Plan(tuple(times), steps, {}, method, options)
 
 
 def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
     """What a plan evaluates: f alone where its method solves the linear part exactly, else all of dx/dt."""
-    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).exponential)
+    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).splits)
 
 
 def solve(

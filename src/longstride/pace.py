@@ -29,7 +29,7 @@ class Pace:
 
     def __init__(self, problem: ODE, method: Method, h: float, like: Tensor) -> None:
         self.method, self.h = method, h
-        operator = problem.operator(method.exponential)
+        operator = problem.operator(method.splits)
         written: list[Step] = []
         while len(written) < STEPS:
             n = len(written)

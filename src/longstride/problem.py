@@ -92,11 +92,11 @@ class ODE:
             L = L.to(x.device, x.dtype if L.is_complex() else x.dtype.to_real())
         return L * x
 
-    def operator(self, exponential: bool) -> Linear:
+    def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
-        return Linear(self.L if exponential else 0.0)
+        return Linear(self.L if splits else 0.0)
 
-    def fields(self, exponential: bool) -> tuple[Field]:
+    def fields(self, splits: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
 
         def rate(t: float, x: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class ODE:
                 )
             return out
 
-        if exponential or self.plain:
+        if splits or self.plain:
             return (rate,)
         return (lambda t, x: rate(t, x) + self.linear(x),)
 

@@ -24,7 +24,7 @@ class Rollout:
     def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
         self.pace, self.start, self.n = pace, start, 0
         self.xs, self.fs = [x0], list[Tensor]()
-        (self.field,) = problem.fields(pace.method.exponential)
+        (self.field,) = problem.fields(pace.method.splits)
 
     @property
     def x(self) -> Tensor:

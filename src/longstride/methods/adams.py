@@ -20,6 +20,8 @@ from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
 from ..operator import Operator, exp, phi, phis
 from .base import Method, one_of, register
+from .exponential import ETDRK2, ETDRK3, KROGSTAD
+from .runge_kutta import started
 
 Moments = Callable[[int, Weight], list[Weight]]
 
@@ -202,6 +204,17 @@ def _exp_adams(order: int):
     return build
 
 
+def _etd(order: int):
+    """Exponential Adams of full order from the first step on: Cox and Matthews' ETD of this many steps."""
+    start = {2: ETDRK2, 3: ETDRK3, 4: KROGSTAD}[order]
+
+    def build(*, prediction: str = "data") -> Method:
+        one_of("prediction", prediction, ("data", "noise"))
+        return started(adams_bashforth(order, exact, prediction), start)
+
+    return build
+
+
 def _deis(order: int):
     def build(*, interpolate: str | None = None, lower_order_final: bool = False) -> Method:
         return _exp_adams(order)(
@@ -286,6 +299,8 @@ for _k in (1, 2, 3, 4):
         reference="Liu et al. 2022; Zhang and Chen 2023, iPNDM",
     )
     register(f"abm_{_k}", _abm(_k), kind="predictor-corrector", reference="Moulton 1926")
+for _k in (2, 3, 4):
+    register(f"etd_{_k}", _etd(_k), kind="exponential Adams", reference="Cox and Matthews 2002")
 for _k in (1, 2, 3, 4, 5, 6):
     register(f"unipc_{_k}", _unipc(_k), kind="predictor-corrector",
              reference="Zhao et al. 2023, UniPC")  # fmt: skip

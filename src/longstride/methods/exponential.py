@@ -1,9 +1,12 @@
-"""Exponential Runge-Kutta tableaus of orders 1 to 4; on a diffusion, the singlestep DPM-Solvers."""
+"""Exponential Runge-Kutta tableaus of orders 1 to 4; on a diffusion, the singlestep DPM-Solvers.
+
+And integrating factors: a classical tableau on v = e^(-t L) u, which is a table of exponentials of u.
+"""
 
 from __future__ import annotations
 
 from .base import Method, register
-from .runge_kutta import Tableau, Term, runge_kutta
+from .runge_kutta import EULER, KUTTA_3, MIDPOINT, RK4, Tableau, Term, runge_kutta
 
 PHI1: tuple[Term, ...] = ((1, 1.0, 1.0),)
 HALF: tuple[Term, ...] = ((1, 0.5, 0.5),)  # the way to the midpoint: 1/2 phi_1(z/2)
@@ -82,8 +85,22 @@ HOCHBRUCK_OSTERMANN = Tableau(
 )
 
 
-def _builder(default: str, *tableaus: Tableau):
-    def build(*, prediction: str = default) -> Method:
+def lawson(classical: Tableau) -> Tableau:
+    """a_ij e^((c_i - c_j) z): exact in L alone, and not where F is constant; L = 0 gives it back (Lawson 1967).
+
+    A solution that L draws to a slow F/L is followed with errors of h L, so it is for oscillations rather
+    than for decay.
+    """
+    a = zip((*classical.c, 1.0), (*classical.a, classical.b), strict=True)
+    rows = [
+        tuple(((0, c - d, w),) if isinstance(w, float) and w else 0.0 for w, d in zip(row, classical.c))
+        for c, row in a
+    ]
+    return Tableau(classical.order, classical.c, tuple(rows[:-1]), rows[-1])
+
+
+def _builder(default: str | None, *tableaus: Tableau):
+    def build(*, prediction: str | None = default) -> Method:
         return runge_kutta(*tableaus, prediction=prediction)
 
     return build
@@ -105,11 +122,12 @@ for _name, _default, _tableaus, _reference in (
         (HOCHBRUCK_OSTERMANN, KROGSTAD, ETDRK3, ETDRK2, EXP_EULER),
         "Hochbruck and Ostermann 2005",
     ),
+    ("ifrk4", None, tuple(map(lawson, (RK4, KUTTA_3, MIDPOINT, EULER))), "Lawson 1967"),
 ):
     register(
         _name,
         _builder(_default, *_tableaus),
-        kind="exponential Runge-Kutta",
+        kind="exponential Runge-Kutta" if _default else "integrating factor",
         reference=_reference,
         prediction=_default,
     )
