@@ -5,8 +5,10 @@ And integrating factors: a classical tableau on v = e^(-t L) u, which is a table
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .base import Method, register
-from .runge_kutta import EULER, KUTTA_3, MIDPOINT, RK4, Tableau, Term, runge_kutta
+from .runge_kutta import EULER, KUTTA_3, MIDPOINT, RK4, Entry, Tableau, Term, runge_kutta
 
 PHI1: tuple[Term, ...] = ((1, 1.0, 1.0),)
 HALF: tuple[Term, ...] = ((1, 0.5, 0.5),)  # the way to the midpoint: 1/2 phi_1(z/2)
@@ -131,3 +133,28 @@ for _name, _default, _tableaus, _reference in (
         reference=_reference,
         prediction=_default,
     )
+
+
+@dataclass(frozen=True)
+class ExponentialPair:
+    """A tableau, and what it disagrees with: h sum_j error_j F_j, the last F_j being that at the end.
+
+    All here have b_4 h (F_4 - F(x1)) for an estimate: in the embedded method, of order 3, the stage at c = 1
+    is the end itself, which is the first evaluation of the next step (first same as last, as in Whalen, Brio
+    and Moloney 2015). It falls with h^shrinks.
+    """
+
+    tableau: Tableau
+    error: tuple[Entry, ...]
+    shrinks: int
+    reference: str
+
+
+_MINUS_B4 = _times(-1.0, _B4)
+EXPONENTIAL_PAIRS = {
+    "krogstad43": ExponentialPair(KROGSTAD, (0.0, 0.0, 0.0, _B4, _MINUS_B4), 4, "Krogstad 2005; "
+                                  "Whalen, Brio and Moloney 2015"),
+    "hochbruck_ostermann43": ExponentialPair(
+        HOCHBRUCK_OSTERMANN, (0.0, 0.0, 0.0, _B4, 0.0, _MINUS_B4), 4, "Hochbruck and Ostermann 2005"
+    ),
+}  # fmt: skip
