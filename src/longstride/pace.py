@@ -31,7 +31,7 @@ class Pace:
 
     def __init__(self, problem: ODE, method: Method, like: Tensor | None = None) -> None:
         self.method, self.like = method, like
-        self.operator = problem.operator(method.exponential)
+        self.operator = problem.operator(method.splits)
         self.depth = 0 if one_step(method) else HISTORY
         self.steady: dict[float, Step] = {}
         self.written: dict[tuple[int, tuple[float, ...]], Step] = {}

@@ -36,7 +36,7 @@ class Rollout:
 
     def __init__(self, problem: ODE, pace: Pace, times: Stretches) -> None:
         self.problem, self.pace, self.times = problem, pace, times
-        (self.field,) = problem.fields(pace.method.exponential)
+        (self.field,) = problem.fields(pace.method.splits)
 
     def step(self, stand: Stand) -> Stand:
         """One step further.

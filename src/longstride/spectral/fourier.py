@@ -132,6 +132,14 @@ class Fourier:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
 
+    def norm(self, c: Tensor) -> Tensor:
+        """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
+        squares = c.abs().square()
+        if self.real:  # those with m > 0 stand for their conjugates as well
+            squares = 2 * squares.sum(-1) - squares[..., 0]
+        fields = c[0].numel() / math.prod(self.shape)
+        return (squares.flatten(1).sum(1) / fields).sqrt() if squares.ndim > 1 else (squares / fields).sqrt()
+
     def _half(self, axis: int) -> bool:
         return self.real and axis % self.dim == self.dim - 1
 
