@@ -108,8 +108,10 @@ class Fourier:
         ]
         return math.prod(damped[1:], start=damped[0])  # type: ignore[arg-type]
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor, *, kept: bool = True) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n].
+
+        kept: whether modes that are not kept are cut off along the first axis too.
 
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
@@ -118,12 +120,14 @@ class Fourier:
             raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
         if self.real and x.is_complex():
             raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
-        if self.real:
-            c = torch.fft.rfft(x, norm="forward")[..., : self.highest[-1] + 1]
-        else:
-            c = self._kept(torch.fft.fft(x, norm="forward"), -1)
-        for axis in self.axes[-2::-1]:
-            c = self._kept(torch.fft.fft(c, dim=axis, norm="forward"), axis)
+        c = x
+        for axis in self.axes[::-1]:
+            if self._half(axis):
+                c = torch.fft.rfft(c, norm="forward")[..., : self.highest[-1] + 1]
+                continue
+            c = torch.fft.fft(c, dim=axis, norm="forward")
+            if kept or axis > -self.dim:
+                c = self._kept(c, axis)
         return c
 
     def leave(self, c: Tensor) -> Tensor:
