@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .core import Field, advance
+from .core import MULTIPLIERS, Field, advance
 from .errors import ArgumentError, SolveError, finite, positive, whole
 from .events import Crossings
 from .interpolant import Interpolant
@@ -288,7 +288,7 @@ def solve(
     if len(times) == 1:
         return at_once(x0, marks)
     marks = times if every else marks
-    if grad in (True, False) and isinstance(problem.L, Tensor) and _equal(times):
+    if grad in (True, False) and isinstance(problem.L, MULTIPLIERS) and _equal(times):
         return _rolled(problem, x0, times, marks, method or "etdrk4", callback, options)
     plan = plan_problem(problem, times, method or "rk4", **options)
     wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}

@@ -77,6 +77,8 @@ def _close(v: Weight, w: Weight) -> bool:
 
 def _beside(step: Step, x: Tensor) -> Step:
     def moved(w: Weight) -> Weight:
+        if isinstance(w, Matrix):
+            return w.beside(x)
         if not isinstance(w, Tensor):
             return w
         return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real())
