@@ -16,7 +16,7 @@ Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], T^-1[reads_2 c], ...)_j ], T the transform of `space`.
+    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], ...)_j ] + source, T the transform of `space`.
 
     What every semilinear equation's nonlinear part is made of: fields are read, as they are or
     differentiated, something is done at each point, and the result is written, as it is or differentiated. u
@@ -25,12 +25,14 @@ class Pointwise:
     g: of as many fields [..., *n] as are read; returns one, or a tuple of as many as are written.
     reads, writes: a symbol, float64 or complex128, that multiplies coefficients; a function of coefficients,
     for what mixes several fields; None for neither.
+    source: coefficients that are added, such as those of a force.
     """
 
     space: Fourier
     g: Callable[..., Any]
     reads: tuple[Symbol, ...] = (None,)
     writes: tuple[Symbol, ...] = (None,)
+    source: Tensor | None = None
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
@@ -38,17 +40,20 @@ class Pointwise:
         fields = found if isinstance(found, tuple) else (found,)
         terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.writes, fields, strict=True)]
         total = sum(terms[1:], start=terms[0])
-        return total if self.space.filter is None else self._by(self.space.filter, total)
+        if self.space.filter is not None:
+            total = self._by(self.space.filter, total)
+        return total if self.source is None else total + self._beside(self.source, c)
 
     def _by(self, symbol: Symbol, c: Tensor) -> Tensor:
         if symbol is None:
             return c
-        if not isinstance(symbol, Tensor):
-            return symbol(c)
+        return c * self._beside(symbol, c) if isinstance(symbol, Tensor) else symbol(c)
+
+    def _beside(self, symbol: Tensor, c: Tensor) -> Tensor:
         key = (id(symbol), c.dtype, c.device)
         if key not in self.made:  # a symbol lives as long as self does, and so does its id
             self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
-        return c * self.made[key]
+        return self.made[key]
 
 
 def nothing(t: Tensor, c: Tensor) -> Tensor:

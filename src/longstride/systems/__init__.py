@@ -1,6 +1,6 @@
 """Ready problems: equations as data. Each function builds a `System`, an ODE that `ls.solve` takes."""
 
-from .base import SYSTEMS, Plane, Series, SpaceTime, System, get, list_systems
+from .base import SYSTEMS, Frames, Plane, Series, SpaceTime, System, get, list_systems
 from .chaos import lorenz63, lorenz96, roessler
 from .classic import (
     double_pendulum,
@@ -20,6 +20,7 @@ from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
 __all__ = [
     "PDE",
     "SYSTEMS",
+    "Frames",
     "Plane",
     "Series",
     "SpaceTime",

@@ -54,6 +54,17 @@ class SpaceTime:
     last: float
 
 
+@dataclass(frozen=True)
+class Frames:
+    """Drawn as an image for each time: image takes x [..., *shape] to [..., n1, n2], on a box of these
+    lengths.
+    """
+
+    image: Callable[[Tensor], Tensor]
+    colour: str
+    length: tuple[float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class System(ODE):
     """An ODE with what belongs to it: `ls.solve(system, system.x0, t=system.t)`.
@@ -77,7 +88,7 @@ class System(ODE):
     rtol: float = 1e-6
     atol: float = 1e-9
     jacobian: Any = None
-    view: Series | Plane | SpaceTime = Series()
+    view: Series | Plane | SpaceTime | Frames = Series()
     name: str = ""
     reference: str = ""
 
@@ -172,7 +183,8 @@ def _beside(x0: Tensor, given: Mapping[str, Any]) -> Tensor:
     if len(sizes) > 1:
         raise ArgumentError(f"parameters for {' and '.join(map(str, sorted(sizes)))} samples: give one batch")
     if tensors:
-        x0 = x0.to(tensors[0])
+        like = tensors[0]
+        x0 = x0.to(like.device, like.dtype.to_complex() if x0.is_complex() else like.dtype)
     return x0.expand(sizes.pop(), *x0.shape[1:]) if sizes and len(x0) == 1 else x0
 
 
