@@ -2,5 +2,6 @@
 
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .symbols import Symbols
 
-__all__ = ["Fourier", "Pointwise", "nothing"]
+__all__ = ["Fourier", "Pointwise", "Symbols", "nothing"]

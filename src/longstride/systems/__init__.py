@@ -11,11 +11,14 @@ from .classic import (
     rigid_body,
 )
 from .dispersive import korteweg_de_vries
+from .electromagnetism import maxwell
+from .fluids_3d import navier_stokes_3d
 from .orbits import arenstorf, kepler, pleiades, three_body
 from .patterns import kuramoto_sivashinsky
 from .pde import PDE
 from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
 from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
+from .waves import klein_gordon, shallow_water, sine_gordon, wave
 
 __all__ = [
     "PDE",
@@ -36,18 +39,24 @@ __all__ = [
     "henon_heiles",
     "hires",
     "kepler",
+    "klein_gordon",
     "korteweg_de_vries",
     "kuramoto_sivashinsky",
     "list_systems",
     "lorenz63",
     "lorenz96",
     "lotka_volterra",
+    "maxwell",
+    "navier_stokes_3d",
     "oregonator",
     "pendulum",
     "pleiades",
     "rigid_body",
     "robertson",
     "roessler",
+    "shallow_water",
+    "sine_gordon",
     "three_body",
     "van_der_pol",
+    "wave",
 ]
