@@ -114,10 +114,7 @@ class Fourier:
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
         """
-        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
-            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
-        if self.real and x.is_complex():
-            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
+        self._fits(x)
         if self.real:
             c = torch.fft.rfft(x, norm="forward")[..., : self.highest[-1] + 1]
         else:
@@ -131,6 +128,12 @@ class Fourier:
         for axis in self.axes[: -1 if self.real else None]:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
+
+    def _fits(self, x: Tensor) -> None:
+        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
+            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
+        if self.real and x.is_complex():
+            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
 
     def _half(self, axis: int) -> bool:
         return self.real and axis % self.dim == self.dim - 1

@@ -54,6 +54,6 @@ def curl(space: Fourier) -> list[list[Entry]]:
 
 
 def solenoidal(space: Fourier) -> list[list[Entry]]:
-    """Rows of c - k (k.c)/|k|^2: what the pressure leaves of a force, that a flow stays free of divergence."""
+    """Rows of c - k (k.c)/|k|^2: what the pressure leaves of a force, so that div u stays 0."""
     square = torch.where(space.k2 > 0, space.k2, 1)
     return [[float(i == j) - a * b / square for j, b in enumerate(space.k)] for i, a in enumerate(space.k)]
