@@ -38,7 +38,7 @@ def maxwell(
     else:
         y = speed * space.d(1)
         L = Blocks.of([[loss, -y, x], [-y, 0.0, 0.0], [x, 0.0, 0.0]])
-    E = hump(space, length / 16)
+    E = hump(space, length / 24)
 
     def energy(state: Tensor) -> Tensor:
         return (state * state).sum(-1 - dim).mean(tuple(space.axes)) / 2
