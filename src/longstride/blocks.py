@@ -20,6 +20,8 @@ FEW = 4  # fields up to which products are sums of elementwise ones
 class Blocks(Matrix):
     """A [C, C, *K] that multiplies the C fields of each mode of x [B, C, *K]: `ls.ODE(f, L=ls.Blocks(A))`.
 
+    dim: how many axes K has; without it, all after the first two. A [B, C, C, *K] has a block of each sample.
+
     (L x)_i = sum_j A_ij x_j, each A_ij a symbol: `ls.Blocks.of([[0, 1], [-space.k2, 0]])` is the wave
     equation, of u and u_t.
 
@@ -29,31 +31,46 @@ class Blocks(Matrix):
     differentiated by, scaling and squaring takes its place, at an error of round-off times |c A|.
 
     Raises:
-        ArgumentError: A is not [C, C, ...], or not finite.
+        ArgumentError: A is not [C, C, *K] or [B, C, C, *K], or not finite.
     """
 
-    _wanted = "[C, C, *modes]"
+    dim: int | None = None
 
-    @staticmethod
-    def _fits(shape: Sequence[int]) -> bool:
-        return len(shape) >= 2 and shape[0] == shape[1]
+    _wanted = "[C, C, *K], or [B, C, C, *K] with dim= of K"
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[Tensor | complex]]) -> Blocks:
-        """Of numbers and symbols, row by row."""
+    def of(cls, rows: Sequence[Sequence[Tensor | complex]], dim: int) -> Blocks:
+        """Of numbers and symbols [*K] or [B, *K], row by row, dim axes in K."""
         entries = [torch.as_tensor(entry) for row in rows for entry in row]
         kind = torch.complex128 if any(entry.is_complex() for entry in entries) else torch.float64
         wide = torch.broadcast_tensors(*(entry.to(kind) for entry in entries))
-        return cls(torch.stack(wide).unflatten(0, (len(rows), -1)))
+        return cls(torch.stack(wide, -dim - 1).unflatten(-dim - 1, (len(rows), -1)), dim=dim)
+
+    @property
+    def row(self) -> int:
+        """Which axis of A counts the rows, from behind; that of the columns is next."""
+        return -2 - (self.A.ndim - 2 if self.dim is None else self.dim)
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        return -self.row <= len(shape) <= 1 - self.row and shape[self.row] == shape[self.row + 1]
 
     def _one(self) -> Tensor:
-        C, device = len(self.A), self.A.device
-        return torch.eye(C, dtype=self.A.dtype, device=device).view(C, C, *(1,) * (self.A.ndim - 2))
+        C = self.A.shape[self.row]
+        one = torch.eye(C, dtype=self.A.dtype, device=self.A.device)
+        return one.view(C, C, *(1,) * (-self.row - 2))
+
+    def _inward(self, A: Tensor) -> Tensor:
+        """[C, C, *K] as [*K, C, C]."""
+        return A.movedim((self.row, self.row + 1), (-2, -1))
+
+    def _outward(self, A: Tensor) -> Tensor:
+        """The way back, laid out as it is read."""
+        return A.movedim((-2, -1), (self.row, self.row + 1)).contiguous()
 
     def _phis(self, c: Any, most: int) -> list[Tensor]:
-        A = _inward(self.A)
+        A = self._inward(self.A)
         if self.A.requires_grad and torch.is_grad_enabled():
-            return [_outward(found) for found in phis(c * A, most)]
+            return [self._outward(found) for found in phis(c * A, most)]
         values, V, inverse, skewed = self._eigen(A.detach())
         squared = phis(c * A.detach()[skewed], most) if bool(skewed.any()) else []
         out = []
@@ -62,7 +79,7 @@ class Blocks(Matrix):
             found = found if A.is_complex() else found.real
             if squared:
                 found[skewed] = squared[k]
-            out.append(_outward(found))
+            out.append(self._outward(found))
         return out
 
     def _eigen(self, A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -77,20 +94,13 @@ class Blocks(Matrix):
     def _applied(self, x: Tensor) -> Tensor:
         M = self.value
         M = M.to(x.device, x.dtype if M.is_complex() else x.dtype.to_real())
-        if len(M) > FEW:
-            columns = x.movedim((0, 1), (-1, -2))
-            return (_inward(M).to(x.dtype) @ columns).movedim((-1, -2), (0, 1))
-        out = M[:, 0] * x[:, :1]
-        for j in range(1, len(M)):
-            out = torch.addcmul(out, M[:, j], x[:, j : j + 1])
+        at, C = self.row + 1, M.shape[self.row]
+        if C > FEW:  # the batch, where blocks are the same for all, is columns
+            apart = self.A.ndim > -self.row
+            columns = x.movedim(at, -1)[..., None] if apart else x.movedim((0, at), (-1, -2))
+            moved = self._inward(M).to(x.dtype) @ columns
+            return moved[..., 0].movedim(-1, at) if apart else moved.movedim((-1, -2), (0, at))
+        out = M.select(at, 0) * x.narrow(at, 0, 1)
+        for j in range(1, C):
+            out = torch.addcmul(out, M.select(at, j), x.narrow(at, j, 1))
         return out
-
-
-def _inward(A: Tensor) -> Tensor:
-    """[C, C, *K] as [*K, C, C]."""
-    return A.movedim((0, 1), (-2, -1))
-
-
-def _outward(A: Tensor) -> Tensor:
-    """The way back, laid out as it is read."""
-    return A.movedim((-2, -1), (0, 1)).contiguous()

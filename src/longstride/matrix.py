@@ -48,8 +48,7 @@ class Matrix:
 
     _wanted = "[D, D] or [B, D, D]"
 
-    @staticmethod
-    def _fits(shape: Sequence[int]) -> bool:
+    def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
 
     def __mul__(self, other: Any) -> Any:

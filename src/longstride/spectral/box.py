@@ -16,24 +16,6 @@ WALLS: dict[str, type[Cosine]] = {"neumann": Cosine, "dirichlet": Sine}
 KINDS = ("periodic", *WALLS)
 
 
-def box(
-    length: float | Sequence[float],
-    n: int | Sequence[int],
-    walls: str | Sequence[str] = "periodic",
-    *,
-    real: bool = True,
-    dealias: float | str = 2 / 3,
-) -> Fourier:
-    """A `Fourier` where all axes are periodic, else a `Box`.
-
-    walls: "periodic", "neumann" or "dirichlet", of all axes or of each; "periodic,neumann" is one of each.
-    """
-    kinds = walls.split(",") if isinstance(walls, str) and "," in walls else walls
-    if kinds == "periodic" or all(kind == "periodic" for kind in kinds):
-        return Fourier(length, n, real=real, dealias=dealias)
-    return Box(length, n, kinds, real=real, dealias=dealias)
-
-
 class Box(Fourier):
     """Along each axis a Fourier, a cosine or a sine series: "periodic", "neumann" (u_x = 0 at both walls) or
     "dirichlet" (u = 0).

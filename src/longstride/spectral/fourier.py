@@ -93,6 +93,10 @@ class Fourier:
         k = self.k[axis] ** order
         return k * (-1.0) ** (order // 2) if order % 2 == 0 else 1j * k * (-1.0) ** (order // 2)
 
+    def turned(self, *axes: int) -> Fourier:
+        """The space of derivatives of odd order along these axes: itself, but for a `Box`."""
+        return self
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the coefficients."""

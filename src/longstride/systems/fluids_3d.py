@@ -7,17 +7,18 @@ import math
 import torch
 from torch import Tensor
 
-from ..spectral import Fourier, Pointwise, Symbols
+from ..spectral import Pointwise, Symbols
 from ..spectral.symbols import curl, solenoidal
-from .base import Frames, system
-from .pde import PDE
+from .base import system
+from .pde import PDE, box, seen, symbol
 
 UNIT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
 @system("Navier 1822; Stokes 1845; Taylor and Green 1937", above_zero=("length", "viscosity"))
-def navier_stokes_3d(length: float = 2 * math.pi, n: int = 32, viscosity: float = 0.01) -> PDE:
-    """u_t = P(u x curl u) + nu Laplace u, div u = 0, periodic; the state is the velocity, [B, 3, n, n, n].
+def navier_stokes_3d(viscosity: float = 0.01, length: float = 2 * math.pi, n: int = 32) -> PDE:
+    """u_t = P(u x curl u) + nu Delta u, div u = 0, periodic; the state is the velocity, [B, 3, n, n, n],
+    free of divergence at the start.
 
     The rotational form of the advection: u.grad u is curl u x u + grad |u|^2/2, and the pressure takes the
     gradient away, P in Fourier space. So 9 transforms make an evaluation, and without viscosity energy is
@@ -27,7 +28,7 @@ def navier_stokes_3d(length: float = 2 * math.pi, n: int = 32, viscosity: float 
     dissipation)^(1/4). Starts from the vortex of Taylor and Green, (sin x cos y cos z, -cos x sin y cos z,
     0), which breaks into smaller ones by t = 9.
     """
-    space = Fourier([length] * 3, [n] * 3)
+    space = box(length, n, 3)
     q = 2 * math.pi / length
     x, y, z = (q * points for points in space.x)
     u = torch.sin(x) * torch.cos(y) * torch.cos(z)
@@ -39,7 +40,7 @@ def navier_stokes_3d(length: float = 2 * math.pi, n: int = 32, viscosity: float 
 
     def vorticity(state: Tensor) -> Tensor:
         c = space.enter(state)[..., :2, :, :, :]
-        return space.leave(Symbols(space, [[-space.d(1), space.d(0)]])(c))[..., 0, :, :, 0]
+        return space.leave(Symbols(space, [[-space.d(1), space.d(0)]])(c)).squeeze(-4)
 
     return PDE(
         f=Pointwise(
@@ -48,12 +49,11 @@ def navier_stokes_3d(length: float = 2 * math.pi, n: int = 32, viscosity: float 
             reads=(Symbols(space, UNIT + curl(space)),),
             writes=(Symbols(space, solenoidal(space)),),
         ),
-        L=-viscosity * space.k2,
+        L=-(symbol(viscosity, space) * space.k2).unsqueeze(-4),
         space=space,
         x0=torch.stack([u, v, torch.zeros_like(u)])[None],
         t=(0.0, 10.0),
         dt=0.05,
         labels=("u", "v", "w"),
-        invariants={"momentum": lambda state: state.mean((-1, -2, -3)).sum(-1)},
-        view=Frames(vorticity, "vorticity", (length, length)),
+        view=seen(space, "vorticity", vorticity),
     )
