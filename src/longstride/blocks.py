@@ -41,9 +41,11 @@ class Blocks(Matrix):
     @classmethod
     def of(cls, rows: Sequence[Sequence[Tensor | complex]], dim: int) -> Blocks:
         """Of numbers and symbols [*K] or [B, *K], row by row, dim axes in K."""
-        entries = [torch.as_tensor(entry) for row in rows for entry in row]
-        kind = torch.complex128 if any(entry.is_complex() for entry in entries) else torch.float64
-        wide = torch.broadcast_tensors(*(entry.to(kind) for entry in entries))
+        entries = [entry for row in rows for entry in row]
+        kinds = [entry.dtype if isinstance(entry, Tensor) else type(entry) for entry in entries]
+        some = any(kind in (complex, torch.complex64, torch.complex128) for kind in kinds)
+        kind = torch.complex128 if some else torch.float64
+        wide = torch.broadcast_tensors(*(torch.as_tensor(entry, dtype=kind) for entry in entries))
         return cls(torch.stack(wide, -dim - 1).unflatten(-dim - 1, (len(rows), -1)), dim=dim)
 
     @property

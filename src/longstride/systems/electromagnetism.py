@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from ..blocks import Blocks
 from ..errors import ArgumentError
@@ -39,7 +38,7 @@ def maxwell(
         y = c * space.d(1)
         L = Blocks.of([[loss, -y, x], [-y, 0.0, 0.0], [x, 0.0, 0.0]], dim)
     E = hump(space, length / 24)
-    lossless = not isinstance(conductivity, Tensor) and conductivity == 0
+    lossless = not bool(torch.as_tensor(conductivity).any())
     return PDE(
         L=L,
         space=space,

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..spectral import Pointwise, Symbols
-from ..spectral.symbols import curl, solenoidal
+from ..spectral.symbols import Entry, curl, solenoidal
 from .base import system
 from .pde import PDE, box, seen, symbol
 
-UNIT = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+UNIT: list[list[Entry]] = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 
 @system("Navier 1822; Stokes 1845; Taylor and Green 1937", above_zero=("length", "viscosity"))

@@ -22,9 +22,9 @@ class PDE(System):
     `ls.solve(pde, pde.x0, t=pde.t, method="etdrk4", dt=pde.dt)`; states are fields [B, *n], or [B, C, *n] of
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
-    L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks` where
-    it mixes fields.  dt: a good step
-    of `method` at the default parameters.  x0: without one, `waves` of the longest lengths.
+    L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
+    where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
+    of the longest lengths.
 
     Raises:
         ArgumentError: an L that does not fit the coefficients.
