@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import control, fields, gradients, grid, interpolation, metrics, models, process
+from .blocks import Blocks
 from .brownian import Brownian
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
@@ -41,6 +42,7 @@ __all__ = [
     "PDE",
     "SDE",
     "ArgumentError",
+    "Blocks",
     "Brownian",
     "Denoiser",
     "Event",

@@ -9,6 +9,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from .core import Step, Weight
+from .matrix import Matrix
 from .methods.base import Method
 from .operator import Linear
 from .plan import Plan
@@ -70,6 +71,8 @@ def one_step(method: Method) -> bool:
 
 def beside(w: Weight, x: Tensor) -> Weight:
     """A weight in the precision and on the device of a state; numbers as they are."""
+    if isinstance(w, Matrix):
+        return w.beside(x)
     return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real()) if isinstance(w, Tensor) else w
 
 

@@ -1,6 +1,9 @@
 """Spectral spaces, and what equations on them are made of."""
 
+from .box import Box
+from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .symbols import Symbols
 
-__all__ = ["Fourier", "Pointwise", "nothing"]
+__all__ = ["Box", "Chebyshev", "Fourier", "Pointwise", "Symbols", "nothing"]

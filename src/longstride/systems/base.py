@@ -117,8 +117,9 @@ def system(
 ) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Registers a function that builds a System under its own name, and checks what it is called with.
 
-    A parameter whose default is an int must be a whole number above 0. All others are finite numbers or
-    tensors [B] of them, those of `above_zero` above 0. A tensor decides the precision and the device of x0.
+    A parameter whose default is an int must be a whole number above 0, one whose default is a name is passed
+    on as it is. All others are finite numbers or tensors [B] of them, those of `above_zero` above 0. A tensor
+    decides the precision and the device of x0.
     """
 
     def register(build: Callable[P, System]) -> Callable[P, System]:
@@ -167,6 +168,8 @@ def list_systems() -> tuple[System, ...]:
 def _checked(name: str, value: Any, default: Any, above_zero: bool) -> Any:
     if isinstance(default, int):
         return whole(name, value, 1)
+    if isinstance(default, str):
+        return value
     if not isinstance(value, Tensor):
         return positive(name, value) if above_zero else finite(name, value)
     if value.ndim > 1 or not value.is_floating_point():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..problem import Space
-from ..spectral import Fourier, nothing
+from ..spectral import Box, Fourier, nothing
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -22,8 +22,9 @@ class PDE(System):
     `ls.solve(pde, pde.x0, t=pde.t, method="etdrk4", dt=pde.dt)`; states are fields [B, *n], or [B, C, *n] of
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
-    L: float64 or complex128, one number for each coefficient, broadcasting with a state's.  dt: a good step
-    of `method` at the default parameters.  x0: without one, `waves` of the longest lengths.
+    L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
+    where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
+    of the longest lengths.
 
     Raises:
         ArgumentError: an L that does not fit the coefficients.
@@ -56,15 +57,19 @@ class PDE(System):
         return self.methods[0]
 
 
-def box(length: float, n: int, dim: int = 1, **options: Any) -> Fourier:
+def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
 
+    walls: "periodic", or what a `Box` has: "neumann", "dirichlet", or one for each axis, "periodic,neumann".
+
     Raises:
-        ArgumentError: more axes, or what `Fourier` refuses.
+        ArgumentError: more axes, or what `Fourier` and `Box` refuse.
     """
     if dim > 3:
         raise ArgumentError(f"dim = {dim}: 1, 2 or 3")
-    return Fourier(length, [n] * dim, **options)
+    if walls == "periodic":
+        return Fourier(length, [n] * dim, **options)
+    return Box(length, [n] * dim, walls.split(",") if "," in walls else walls, **options)
 
 
 def symbol(value: Number, space: Fourier) -> Number:
@@ -110,7 +115,7 @@ def seen(
 def gradient(space: Fourier, u: Tensor) -> Tensor:
     """The derivatives of a field [..., *n] along all axes, [dim, ..., *n]."""
     c = space.enter(u)
-    return torch.stack([space.leave(space.d(axis).to(c) * c) for axis in range(space.dim)])
+    return torch.stack([space.turned(axis).leave(space.d(axis).to(c) * c) for axis in range(space.dim)])
 
 
 def mean(u: Tensor, dim: int = 1) -> Tensor:
