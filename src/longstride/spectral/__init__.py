@@ -2,5 +2,6 @@
 
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .random import RandomField, band, matern, power_law
 
-__all__ = ["Fourier", "Pointwise", "nothing"]
+__all__ = ["Fourier", "Pointwise", "RandomField", "band", "matern", "nothing", "power_law"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..spectral import Fourier
+from torch import Tensor
+
+from ..spectral import Fourier, band
 from .base import System
 
 
@@ -16,7 +19,8 @@ class PDE(System):
     C fields.
 
     L: float64 or complex128, one number for each coefficient, broadcasting with a state's.  dt: a good step
-    of `method` at the default parameters.
+    of `method` at the default parameters.  starts: random starts [B, ...] like x0 of (samples or their
+    indices, seed), for `random_starts`.
     """
 
     space: Fourier
@@ -24,6 +28,15 @@ class PDE(System):
     t: tuple[float, float]
     labels: tuple[str, ...] = ("u",)
     methods: tuple[str, ...] = ("etdrk4",)
+    starts: Callable[[int | Sequence[int], int], Tensor] | None = None
+
+    @property
+    def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
+        """`starts`, or truncated Fourier series of five waves."""
+        if self.starts is not None:
+            return self.starts
+        waves = min(5, *self.space.highest)
+        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     @property
     def method(self) -> str:
