@@ -161,7 +161,7 @@ def power_law(
 def matern(
     space: Fourier, nu: float = 1.5, scale: float = 0.1, highest: float | None = None, **how: object
 ) -> RandomField:
-    """S = (2 nu/scale^2 + |k|^2)^-(nu + d/2) with the longest side as the unit of length: Matern's covariance.
+    """S = (2 nu/scale^2 + |k|^2)^-(nu + d/2) with the longest side as the unit of length: Matern covariances.
 
     nu: how often fields can be differentiated.  scale: how far values know of each other. With nu = 1.5 and
     sqrt(2 nu)/scale = 7 this is the covariance (-Laplacian + 49)^-5/2 of Li et al. 2021 (Whittle 1954).
