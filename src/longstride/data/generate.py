@@ -20,7 +20,20 @@ from ..pace import Pace, pace
 from ..processes import device, ranks, together
 from ..rollout import Rollout
 from ..systems import PDE
-from .store import DIVERGED, FORMAT, NAMES, REACHED, WIDER, Layout, claim, counts, lacking, write
+from .store import (
+    DIVERGED,
+    FIRST,
+    FORMAT,
+    NAMES,
+    REACHED,
+    WIDER,
+    Layout,
+    claim,
+    counts,
+    lacking,
+    write,
+    zarr_of_extra,
+)
 
 BATCH, ROOM = 64, 2**28  # samples to a file at most, and bytes of it
 Starts = Callable[[Sequence[int], int], Tensor]
@@ -55,7 +68,9 @@ class Recipe:
     def batch(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
         """u [B, T, *shape] as on disk, NaN from where a sample is not finite, and the status [B]."""
         x0 = self.start(samples)
-        out = torch.full((len(x0), len(self.times), *x0.shape[1:]), math.nan, dtype=getattr(torch, self.dtype))
+        out = torch.full(
+            (len(x0), len(self.times), *x0.shape[1:]), math.nan, dtype=getattr(torch, self.dtype)
+        )
         alive = torch.ones(len(x0), dtype=torch.bool)
         with torch.no_grad():
             for j, x in enumerate(self._frames(x0)):
@@ -73,7 +88,9 @@ class Recipe:
             ArgumentError: the function that makes them gave something else.
         """
         x0, found = self.pde.x0, self.starts(samples, self.seed)
-        if tuple(found.shape) != (len(samples), *x0.shape[1:]) or (found.is_complex() and not x0.is_complex()):
+        if tuple(found.shape) != (len(samples), *x0.shape[1:]) or (
+            found.is_complex() and not x0.is_complex()
+        ):
             raise ArgumentError(
                 f"starts of {len(samples)} samples are {found.dtype}, {tuple(found.shape)}: as x0 of the "
                 f"equation they should be {x0.dtype}, {(len(samples), *x0.shape[1:])}"
@@ -83,7 +100,8 @@ class Recipe:
     def _frames(self, x0: Tensor) -> Iterator[Tensor]:
         if "dt" not in self.how:
             t = (self.times[0], self.times[-1])
-            yield from solve(self.pde, x0, t=t, method=self.method, save_at=self.times, **self.how).x
+            how: dict[str, Any] = {"method": self.method, "save_at": self.times, **self.how}
+            yield from solve(self.pde, x0, t=t, **how).x
             return
         view, inner = seen(self.pde, x0)
         run = Rollout(inner, self._pace, view.flat(x0), self.times[0])
@@ -134,7 +152,7 @@ class Recipe:
             "precision": NAMES[pde.x0.dtype.to_real()],
             "dtype": self.dtype,
             # What was asked for may be functions: what they say of the first sample tells them apart.
-            "first sample": {"rms": _rms(first), "rms of its rate": _rms(rate)},
+            FIRST: {"rms": _rms(first), "rms of its rate": _rms(rate)},
         }
 
     def layout(self, batch: int) -> Layout:
@@ -190,7 +208,7 @@ def generate(
     """
     path, samples, seed = Path(path), whole("samples", samples, 1), whole("seed", seed)
     times = saved_times(pde.t[0], pde.t[1] if until is None else until, save_every)
-    how = steps_of(pde, method, dt, rtol, atol)
+    how = pde.steps(method, dt, rtol, atol)
     if dtype not in WIDER:
         raise ArgumentError(f"dtype = {dtype!r}: on disk it is {' or '.join(WIDER)}")
     recipe = Recipe(
@@ -239,25 +257,7 @@ def saved_times(start: float, until: float, every: float | None) -> tuple[float,
     return tuple(start + span * j / n for j in range(n + 1))
 
 
-def steps_of(
-    pde: PDE, method: str | None, dt: float | None, rtol: float | None, atol: float | None
-) -> dict[str, float]:
-    """Equal steps, of pde.dt where nothing else is said; tolerances, where one is given or a method's name
-    is that of none with equal steps.
-    """
-    from ..methods import REGISTRY
-
-    if dt is not None and not (rtol is None and atol is None):
-        raise ArgumentError("dt takes equal steps: leave out rtol and atol")
-    if dt is not None:
-        return {"dt": positive("dt", dt)}
-    if rtol is None and atol is None and (method or pde.method) in REGISTRY:
-        return {"dt": pde.dt}
-    return {"rtol": pde.rtol if rtol is None else rtol, "atol": pde.atol if atol is None else atol}
-
-
 def versions() -> dict[str, str]:
     """Of what a group was begun with."""
-    import zarr
-
+    zarr = zarr_of_extra()
     return {"python": platform.python_version(), "torch": torch.__version__, "zarr": zarr.__version__}

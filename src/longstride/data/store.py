@@ -29,6 +29,7 @@ from ..files import output_folder
 
 FORMAT = "longstride-trajectories"
 MISSING, REACHED, DIVERGED = range(3)
+FIRST = "first sample"  # the setting that tells functions apart
 STATES = ("missing", "reached", "diverged")
 CHUNK = 2**20  # bytes read at once: this much of a sample's time, or a frame
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
@@ -122,8 +123,11 @@ def claim(path: Path, settings: Mapping[str, Any], layout: Layout, samples: int)
                 group.create_array(name, compressors=None, **how)
             _grow(zarr, part / path.name, layout, samples)
         return
-    found = settings_of(path)
-    if what := differing(_flat(found), _flat(settings)):
+    found, wanted = _flat(settings_of(path)), _flat(settings)
+    first = {
+        k: v for k, v in wanted.items() if k.startswith(FIRST)
+    }  # follows from the rest, if it is the same
+    if what := differing({**found, **first}, wanted) or differing(found, wanted):
         raise ArgumentError(f"{path} holds other samples: {what}; name another file")
     if open_group(path, "r")["status"].shape[0] < samples:
         _grow(zarr, path, layout, samples)
@@ -174,7 +178,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON has them, on one level, without what may differ."""
     plain = json.loads(json.dumps({k: v for k, v in settings.items() if k != "versions"}))
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in plain.items():
         flat |= {f"{key} {k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
     return flat

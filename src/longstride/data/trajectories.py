@@ -19,8 +19,8 @@ class Trajectories(Dataset):
     """Windows of the trajectories in a group that `generate` wrote, for a DataLoader, read when asked for.
 
     Item i is a pair (inputs [window, *shape], targets [horizon, *shape]) of frames that follow each other
-    `every` saved times apart; with window = 0 it is a whole trajectory [T, *shape]. Windows begin `stride` saved
-    times apart. Samples that diverged or are not made yet are left out.
+    `every` saved times apart; with window = 0 it is a whole trajectory [T, *shape]. Windows begin `stride`
+    saved times apart. Samples that diverged or are not made yet are left out.
 
     horizon: frames to predict.  samples: their indices; default: all.  normalized: less the mean, by the
     standard deviation, of each field over the data set.  memory: read all now, once, and no more.

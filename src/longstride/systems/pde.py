@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..methods import REGISTRY
 from ..spectral import Fourier, band
 from .base import System
 
@@ -42,3 +43,15 @@ class PDE(System):
     def method(self) -> str:
         """The first of `methods`."""
         return self.methods[0]
+
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """As of any system; equal steps of `dt` where nothing is said and the method takes such."""
+        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
+            dt = self.dt
+        return super().steps(method, dt, rtol, atol)
