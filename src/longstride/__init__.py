@@ -26,7 +26,7 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers, spectral, systems
+    from . import data, learn, samplers, spectral, systems
     from .learn import tune
     from .onestep import stepper
     from .samplers.chains import hmc, langevin
@@ -66,6 +66,7 @@ __all__ = [
     "Step",
     "advance",
     "control",
+    "data",
     "fields",
     "gradients",
     "grid",
@@ -97,7 +98,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("learn", "samplers", "spectral", "systems"):
+    if name in ("data", "learn", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune

@@ -4,6 +4,18 @@ from .box import Box
 from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .random import RandomField, band, matern, power_law
 from .symbols import Symbols
 
-__all__ = ["Box", "Chebyshev", "Fourier", "Pointwise", "Symbols", "nothing"]
+__all__ = [
+    "Box",
+    "Chebyshev",
+    "Fourier",
+    "Pointwise",
+    "RandomField",
+    "Symbols",
+    "band",
+    "matern",
+    "nothing",
+    "power_law",
+]
