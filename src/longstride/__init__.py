@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .learn import tune
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
+    from .spectral import Fourier, Pointwise
     from .systems import PDE
 
 __version__ = "0.1.0"
@@ -43,12 +44,14 @@ __all__ = [
     "Denoiser",
     "Event",
     "Fold",
+    "Fourier",
     "Guidance",
     "Integral",
     "Matrix",
     "Parallel",
     "Plan",
     "PlanError",
+    "Pointwise",
     "Regularize",
     "SecondOrder",
     "Solution",
@@ -97,6 +100,8 @@ def __getattr__(name: str) -> Any:
         return import_module(".solvers", __name__).list_solvers
     if name == "PDE":
         return import_module(".systems", __name__).PDE
+    if name in ("Fourier", "Pointwise"):
+        return getattr(import_module(".spectral", __name__), name)
     if name in ("hmc", "langevin"):
         return getattr(import_module(".samplers.chains", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -53,7 +53,7 @@ def trajectory_picture(
         _series(sheet, system, view, t, x.flatten(2).numpy(), steps)
     elif isinstance(view, Plane):
         _plane(sheet, view, t, view.points(x).numpy())
-    else:
+    elif isinstance(view, SpaceTime):
         _space_time(sheet, view, t, view.row(x[:, 0]).numpy())
     sheet.save(path, lines=not isinstance(view, SpaceTime))
 

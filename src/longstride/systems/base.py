@@ -200,6 +200,6 @@ def stacked(*components: Tensor) -> Tensor:
     return torch.stack(components, -1)
 
 
-def wide(value: Number) -> Number:
-    """A parameter beside the cells of a grid: [B] becomes [B, 1]."""
-    return value[..., None] if isinstance(value, Tensor) else value
+def wide(value: Number, axes: int = 1) -> Number:
+    """A parameter beside the cells of a grid: [B] becomes [B, 1], with a 1 for each axis."""
+    return value[(..., *[None] * axes)] if isinstance(value, Tensor) else value
