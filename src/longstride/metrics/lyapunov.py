@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from ..core import advance
+from ..core import Field, advance
 from ..errors import ArgumentError, SolveError, positive, whole
 from ..noise import Noise
 from ..pace import pace
@@ -115,10 +115,14 @@ def _flow(
     def flow(t: float, x: Tensor) -> Tensor:
         u = x if space is None else space.enter(x)
         for n in range(every):
-            (u,), _ = advance([lambda at, v, t=t + n * dt: field(t + at, v)], steps.steady, [u], [])
+            (u,), _ = advance([_later(field, t + n * dt)], steps.steady, [u], [])
         return u if space is None else space.leave(u)
 
     return flow
+
+
+def _later(field: Field, t: float) -> Field:
+    return lambda at, u: field(t + at, u)
 
 
 def _of_pairs(flow: Map) -> Map:
@@ -129,8 +133,7 @@ def _of_pairs(flow: Map) -> Map:
 def _carried(flow: Callable[[Tensor], Tensor], x: Tensor, Q: Tensor, tangent: bool) -> tuple[Tensor, Tensor]:
     """The next state, and what becomes of the tangent vectors Q [k, B, ...]."""
     if tangent:
-        y, Y = vmap(lambda q: jvp(flow, (x,), (q,)), out_dims=(None, 0))(Q)
-        return y, Y
+        return flow(x), vmap(lambda q: jvp(flow, (x,), (q,))[1])(Q)  # type: ignore[index]
     y, size = flow(x), torch.linalg.vector_norm(x.flatten(1), dim=1)
     apart = torch.finfo(x.dtype).eps ** 0.5 * size.where(size > 0, 1.0).view(-1, *(1,) * (x.ndim - 1))
     return y, torch.stack([(flow(x + apart * q) - y) / apart for q in Q])
