@@ -11,7 +11,9 @@ from .classic import (
     rigid_body,
 )
 from .dispersive import korteweg_de_vries, nonlinear_schroedinger
+from .electromagnetism import maxwell
 from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
+from .fluids_3d import navier_stokes_3d
 from .orbits import arenstorf, kepler, pleiades, three_body
 from .patterns import (
     allen_cahn,
@@ -27,6 +29,7 @@ from .reaction_diffusion import fisher_kpp, fitzhugh_nagumo_waves, gray_scott
 from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
 from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
 from .transport import advection, burgers, diffusion, dispersion, hyper_diffusion
+from .waves import klein_gordon, shallow_water, sine_gordon, wave
 
 __all__ = [
     "PDE",
@@ -59,6 +62,7 @@ __all__ = [
     "hires",
     "hyper_diffusion",
     "kepler",
+    "klein_gordon",
     "kolmogorov_flow",
     "korteweg_de_vries",
     "kuramoto_sivashinsky",
@@ -67,7 +71,9 @@ __all__ = [
     "lorenz63",
     "lorenz96",
     "lotka_volterra",
+    "maxwell",
     "navier_stokes_2d",
+    "navier_stokes_3d",
     "nonlinear_schroedinger",
     "oregonator",
     "pendulum",
@@ -75,8 +81,11 @@ __all__ = [
     "rigid_body",
     "robertson",
     "roessler",
+    "shallow_water",
+    "sine_gordon",
     "swift_hohenberg",
     "taylor_green",
     "three_body",
     "van_der_pol",
+    "wave",
 ]

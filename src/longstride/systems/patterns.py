@@ -100,7 +100,12 @@ def ginzburg_landau(
 
 @system("Swift and Hohenberg 1977; Cross and Hohenberg 1993", above_zero=("length",))
 def swift_hohenberg(
-    r: float = 0.3, g: float = 0.0, length: float = 20 * math.pi, n: int = 128, dim: int = 2
+    r: float = 0.3,
+    g: float = 0.0,
+    length: float = 20 * math.pi,
+    n: int = 128,
+    dim: int = 2,
+    walls: str = "periodic",
 ) -> PDE:
     """u_t = r u - (1 + Delta)^2 u + g u^2 - u^3: waves of length 2 pi grow where r > 0, into rolls; with g,
     hexagons.
@@ -108,7 +113,7 @@ def swift_hohenberg(
     Good values: six points or more to each roll, dt = 0.2. r = 0.3, g = 0 makes rolls with defects; r = 0.1,
     g = 1 hexagons.
     """
-    space = box(length, n, dim, dealias=1 / 2)
+    space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
         f=Pointwise(space, lambda u: u * u * (wide(g, dim) - u)),
         L=symbol(r, space) - (1 - space.k2) ** 2,
@@ -121,7 +126,9 @@ def swift_hohenberg(
 
 
 @system("Allen and Cahn 1979", above_zero=("epsilon", "length"))
-def allen_cahn(epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128, dim: int = 2) -> PDE:
+def allen_cahn(
+    epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
+) -> PDE:
     """u_t = eps^2 Delta u + u - u^3: regions of -1 and 1, whose borders move by their curvature.
 
     A border is tanh(x/(sqrt(2) eps)); one of curvature K moves with the speed eps^2 K, so that a disc of
@@ -129,7 +136,7 @@ def allen_cahn(epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128,
 
     Good values: eps = length/n or more, twice that to be accurate; dt = 0.1.
     """
-    space = box(length, n, dim, dealias=1 / 2)
+    space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
         f=Pointwise(space, lambda u: -u * u * u),
         L=1 - symbol(epsilon, space) ** 2 * space.k2,
@@ -142,7 +149,9 @@ def allen_cahn(epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128,
 
 
 @system("Cahn and Hilliard 1958", above_zero=("epsilon", "length"))
-def cahn_hilliard(epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 2) -> PDE:
+def cahn_hilliard(
+    epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
+) -> PDE:
     """u_t = Delta(u^3 - u - eps^2 Delta u): two phases part, and how much there is of each is kept.
 
     The energy, the mean of (u^2 - 1)^2/4 + eps^2 |grad u|^2/2, only falls. Waves of k = 1/(sqrt(2) eps) grow
@@ -150,7 +159,7 @@ def cahn_hilliard(epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 12
 
     Good values: eps = 2 length/n or more, dt = eps^2/4 while the phases part.
     """
-    space = box(length, n, dim, dealias=1 / 2)
+    space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
         f=Pointwise(space, lambda u: u * u * u, writes=(-space.k2,)),
         L=space.k2 * (1 - symbol(epsilon, space) ** 2 * space.k2),
@@ -158,6 +167,6 @@ def cahn_hilliard(epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 12
         x0=0.1 * waves(space, 12),
         t=(0.0, 3.0),
         dt=2.5e-3,
-        invariants={"mass": lambda u: mean(u, dim)},
+        invariants={} if "dirichlet" in walls else {"mass": lambda u: mean(u, dim)},
         view=seen(space),
     )

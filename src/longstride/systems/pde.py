@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..methods import REGISTRY
 from ..problem import Space
-from ..spectral import Fourier, nothing
+from ..spectral import Box, Fourier, Held, band, nothing
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -22,8 +23,10 @@ class PDE(System):
     `ls.solve(pde, pde.x0, t=pde.t, method="etdrk4", dt=pde.dt)`; states are fields [B, *n], or [B, C, *n] of
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
-    L: float64 or complex128, one number for each coefficient, broadcasting with a state's.  dt: a good step
-    of `method` at the default parameters.  x0: without one, `waves` of the longest lengths.
+    L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
+    where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
+    of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
+    `random_starts`.
 
     Raises:
         ArgumentError: an L that does not fit the coefficients.
@@ -36,6 +39,15 @@ class PDE(System):
     dt: float = 0.01
     labels: tuple[str, ...] = ("u",)
     methods: tuple[str, ...] = ("etdrk4",)
+    starts: Callable[[int | Sequence[int], int], Tensor] | None = None
+
+    @property
+    def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
+        """`starts`, or truncated Fourier series of five waves."""
+        if self.starts is not None:
+            return self.starts
+        waves = min(5, *self.space.highest)
+        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
@@ -57,36 +69,40 @@ class PDE(System):
         return self.methods[0]
 
     def entered(self) -> PDE:
-        """The same, of coefficients; what f does not see, and L makes grow, is held down."""
-        inner, space, f = replace(self, space=None), self.space, self.f
-        if (
-            not isinstance(space, Fourier)
-            or not space.real
-            or space.dim == 1
-            or not isinstance(self.L, Tensor)
-        ):
+        """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
+        inner, space, L = super().entered(), self.space, self.L
+        assert isinstance(inner, PDE)
+        if not isinstance(space, Fourier) or not isinstance(L, Tensor) or not Held.needed(space):
             return inner
-        growth = float(self.L.detach().real[..., 0].amax())
-        if growth <= 0:
-            return inner
+        growth = float(L.detach().real.amax())
+        return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
 
-        def settled(t: Tensor, c: Tensor) -> Tensor:
-            rate = f(t, c).clone()
-            rate[..., 0] -= growth * unseen(space, c)
-            return rate
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """As of any system; equal steps of `dt` where nothing is said and the method takes such."""
+        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
+            dt = self.dt
+        return super().steps(method, dt, rtol, atol)
 
-        return replace(inner, f=settled)
 
-
-def box(length: float, n: int, dim: int = 1, **options: Any) -> Fourier:
+def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
 
+    walls: "periodic", or what a `Box` has: "neumann", "dirichlet", or one for each axis, "periodic,neumann".
+
     Raises:
-        ArgumentError: more axes, or what `Fourier` refuses.
+        ArgumentError: more axes, or what `Fourier` and `Box` refuse.
     """
     if dim > 3:
         raise ArgumentError(f"dim = {dim}: 1, 2 or 3")
-    return Fourier(length, [n] * dim, **options)
+    if walls == "periodic":
+        return Fourier(length, [n] * dim, **options)
+    return Box(length, [n] * dim, walls.split(",") if "," in walls else walls, **options)
 
 
 def symbol(value: Number, space: Fourier) -> Number:
@@ -99,20 +115,9 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*symbols), -space.dim - 1)
 
 
-def waves(space: Fourier, highest: int = 4, seed: int = 0) -> Tensor:
-    """A random field [1, *n] of the wavelengths length/1 to length/highest, rms 1, mean 0.
-
-    The same field on any number of points: independent normal coefficients for |m| <= highest.
-    """
-    m = torch.arange(-highest, highest + 1, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    field = torch.randn([len(m)] * space.dim, dtype=torch.complex128, generator=generator)
-    field[(highest,) * space.dim] = 0
-    for x, length in zip(space.x, space.length, strict=True):  # the axis that is first goes, and is the last
-        phase = 2 * torch.pi / length * x.reshape(-1, 1) * m
-        field = torch.tensordot(field, torch.polar(torch.ones_like(phase), phase), ([0], [1]))
-    field = field.real if space.real else field
-    return (field / field.abs().square().mean().sqrt())[None]
+def waves(space: Fourier, highest: int = 4) -> Tensor:
+    """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
+    return band(space, 1, min(highest, *space.highest))(1)
 
 
 def seen(
@@ -128,22 +133,10 @@ def seen(
     return Frames(image, colour, (space.length[0], space.length[1]))
 
 
-def unseen(space: Fourier, c: Tensor) -> Tensor:
-    """What coefficients of a real field have at m = 0 of the last axis and no real field has.
-
-    There those of m and -m on the other axes are both kept, and conjugates but for round-off. The field does
-    not show by how much they are not, so nothing but L acts on it, and where waves grow as e^(L t) so does
-    this: without the damping in `PDE.entered` it is all that remains after some 40/L.
-    """
-    plane, others = c[..., 0], tuple(range(-space.dim + 1, 0))
-    mirrored = plane.flip(others).roll((1,) * len(others), others)  # 0, 1, 2, -2, -1 is 0, -1, -2, 2, 1
-    return (plane - mirrored.conj()) / 2
-
-
 def gradient(space: Fourier, u: Tensor) -> Tensor:
     """The derivatives of a field [..., *n] along all axes, [dim, ..., *n]."""
     c = space.enter(u)
-    return torch.stack([space.leave(space.d(axis).to(c) * c) for axis in range(space.dim)])
+    return torch.stack([space.turned(axis).leave(space.d(axis).to(c) * c) for axis in range(space.dim)])
 
 
 def mean(u: Tensor, dim: int = 1) -> Tensor:

@@ -15,13 +15,18 @@ from .pde import PDE, box, seen, several, symbol
 
 @system("Fisher 1937; Kolmogorov, Petrovsky and Piskunov 1937", above_zero=("diffusivity", "length"))
 def fisher_kpp(
-    diffusivity: float = 1.0, r: float = 1.0, length: float = 100.0, n: int = 256, dim: int = 1
+    diffusivity: float = 1.0,
+    r: float = 1.0,
+    length: float = 100.0,
+    n: int = 256,
+    dim: int = 1,
+    walls: str = "periodic",
 ) -> PDE:
     """u_t = D Delta u + r u (1 - u): a population that grows to 1 and spreads with the speed 2 sqrt(r D).
 
     Good values: two points or more to sqrt(D/r), dt = 0.1.
     """
-    space = box(length, n, dim)
+    space = box(length, n, dim, walls)
     return PDE(
         f=Pointwise(space, lambda u: -wide(r, dim) * u * u),
         L=symbol(r, space) - symbol(diffusivity, space) * space.k2,
@@ -42,16 +47,17 @@ def gray_scott(
     length: float = 1.25,
     n: int = 128,
     dim: int = 2,
+    walls: str = "periodic",
 ) -> PDE:
     """u_t = D_u Delta u - u v^2 + F (1 - u), v_t = D_v Delta v + u v^2 - (F + k) v: v eats u, which is fed.
 
     Good values: a hundred points to a unit of length, dt = 2; F = 0.04, k = 0.06 makes worms, F = 0.03, k =
-    0.065 spots that divide, F = 0.025, k = 0.05 waves without end.
+    0.062 spots that divide, F = 0.025, k = 0.05 waves without end.
     """
-    space = box(length, n, dim, dealias=1 / 2)
+    space = box(length, n, dim, walls, dealias=1 / 2)
     feeding = symbol(feed, space)
     grown = torch.tensor([-1.0, 1.0], dtype=torch.float64).view(2, *[1] * dim)
-    fed = (space.k2 == 0).to(torch.float64) * feeding
+    fed = space.enter(torch.ones(space.n, dtype=torch.float64)) * feeding
 
     def eaten(x: Tensor) -> Tensor:
         u, v = x.split(1, -dim - 1)
@@ -84,13 +90,14 @@ def fitzhugh_nagumo_waves(
     length: float = 120.0,
     n: int = 128,
     dim: int = 2,
+    walls: str = "periodic",
 ) -> PDE:
     """v_t = D Delta v + v - v^3/3 - w + I, tau w_t = v + a - b w: nerve cells (`fitzhugh_nagumo`) that excite
     their neighbours.
 
     Good values: one point or more to sqrt(D), dt = 0.2; a broken wave curls into spirals.
     """
-    space = box(length, n, dim, dealias=1 / 2)
+    space = box(length, n, dim, walls, dealias=1 / 2)
     lift, slow, drive = wide(a, dim), wide(tau, dim), wide(current, dim)
 
     def reaction(x: Tensor) -> Tensor:

@@ -49,12 +49,14 @@ def advection(velocity: Number = 1.0, length: float = 2 * math.pi, n: int = 128,
 
 
 @system("Fourier 1822", above_zero=("diffusivity", "length"))
-def diffusion(diffusivity: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 1) -> PDE:
+def diffusion(
+    diffusivity: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 1, walls: str = "periodic"
+) -> PDE:
     """u_t = D (u_xx + u_yy + u_zz), the heat equation: waves of wavenumber k decay as e^(-D k^2 t).
 
     Exact in one step of any length. Good values: t = (length/2 pi)^2/D flattens all.
     """
-    space = box(length, n, dim)
+    space = box(length, n, dim, walls)
     return _linear(space, -symbol(diffusivity, space) * space.k2, 0.1, 10.0)
 
 
@@ -71,13 +73,17 @@ def dispersion(dispersivity: float = 1.0, length: float = 2 * math.pi, n: int = 
 
 @system("Mullins 1957", above_zero=("diffusivity", "length"))
 def hyper_diffusion(
-    diffusivity: float = 0.01, length: float = 2 * math.pi, n: int = 128, dim: int = 1
+    diffusivity: float = 0.01,
+    length: float = 2 * math.pi,
+    n: int = 128,
+    dim: int = 1,
+    walls: str = "periodic",
 ) -> PDE:
     """u_t = -mu Delta^2 u: smooths short waves much more than long ones, and overshoots.
 
     Exact in one step of any length. Good values: mu = 0.01 on 2 pi, t = 10.
     """
-    space = box(length, n, dim)
+    space = box(length, n, dim, walls)
     return _linear(space, -symbol(diffusivity, space) * space.k2**2, 0.1, 10.0)
 
 
