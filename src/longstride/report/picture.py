@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..systems import SpaceTime, System
-from .animation import FRAMES, animation
 from .fields import field_picture
+from .moving import FRAMES, animation
 
 SUFFIXES = (".png", ".gif", ".mp4")
 

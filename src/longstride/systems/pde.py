@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ class PDE(System):
         ArgumentError: an L that does not fit the coefficients.
     """
 
-    space: Space
+    space: Space | None
     f: Callable[[Tensor, Any], Any] = nothing
     x0: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     t: tuple[float, float] = (0.0, 1.0)
@@ -60,12 +60,34 @@ class PDE(System):
         if not self.x0.numel():
             object.__setattr__(self, "x0", waves(self.space))
         if self.view == System.view:
-            object.__setattr__(self, "view", seen(self.space))
+            view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
+            object.__setattr__(self, "view", view)
 
     @property
     def method(self) -> str:
         """The first of `methods`."""
         return self.methods[0]
+
+    def entered(self) -> PDE:
+        """The same, of coefficients; what f does not see, and L makes grow, is held down."""
+        inner, space, f = replace(self, space=None), self.space, self.f
+        if (
+            type(space) is not Fourier
+            or not space.real
+            or space.dim == 1
+            or not isinstance(self.L, Tensor)
+        ):
+            return inner
+        growth = float(self.L.detach().real[..., 0].amax())
+        if growth <= 0:
+            return inner
+
+        def settled(t: Tensor, c: Tensor) -> Tensor:
+            rate = f(t, c).clone()
+            rate[..., 0] -= growth * unseen(space, c)
+            return rate
+
+        return replace(inner, f=settled)
 
     def steps(
         self,
@@ -128,11 +150,22 @@ def seen(
 
     In one dimension space against time, in two an image for each time, in three that of the first plane.
     """
-    real = shown if space.real else lambda u: shown(u).abs()
     if space.dim == 1:
-        return SpaceTime(real, "x", colour, 0.0, space.length[0])
-    image = real if space.dim == 2 else lambda u: real(u)[..., 0]
+        return SpaceTime(shown, "x", colour, 0.0, space.length[0])
+    image = shown if space.dim == 2 else lambda u: shown(u)[..., 0]
     return Frames(image, colour, (space.length[0], space.length[1]))
+
+
+def unseen(space: Fourier, c: Tensor) -> Tensor:
+    """What coefficients of a real field have at m = 0 of the last axis and no real field has.
+
+    There those of m and -m on the other axes are both kept, and conjugates but for round-off. The field does
+    not show by how much they are not, so nothing but L acts on it, and where waves grow as e^(L t) so does
+    this: without the damping in `PDE.entered` it is all that remains after some 40/L.
+    """
+    plane, others = c[..., 0], tuple(range(-space.dim + 1, 0))
+    mirrored = plane.flip(others).roll((1,) * len(others), others)  # 0, 1, 2, -2, -1 is 0, -1, -2, 2, 1
+    return (plane - mirrored.conj()) / 2
 
 
 def gradient(space: Fourier, u: Tensor) -> Tensor:

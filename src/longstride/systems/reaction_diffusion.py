@@ -129,8 +129,8 @@ def _spots(space: Fourier) -> Tensor:
     """A few smooth spots of height 1 near the middle, not quite symmetric."""
     total = torch.zeros(space.n, dtype=torch.float64)
     for i in range(5):
-        at = [0.5 + 0.08 * math.cos(2.4 * i + axis) * math.sqrt(i) for axis in range(space.dim)]
-        total += torch.exp(-_distance2(space, at) / (0.03 * space.length[0]) ** 2)
+        at = [0.5 + 0.12 * math.cos(2.4 * i + axis) * math.sqrt(i) for axis in range(space.dim)]
+        total += torch.exp(-_distance2(space, at) / (0.06 * space.length[0]) ** 2)
     return 1 - torch.exp(-total)
 
 
