@@ -134,7 +134,7 @@ def allen_cahn(
     A border is tanh(x/(sqrt(2) eps)); one of curvature K moves with the speed eps^2 K, so that a disc of
     radius R is gone after R^2/(2 eps^2).
 
-    Good values: eps = 1.5 length/n or more, dt = 0.1.
+    Good values: eps = length/n or more, twice that to be accurate; dt = 0.1.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
@@ -150,14 +150,14 @@ def allen_cahn(
 
 @system("Cahn and Hilliard 1958", above_zero=("epsilon", "length"))
 def cahn_hilliard(
-    epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
+    epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
 ) -> PDE:
     """u_t = Delta(u^3 - u - eps^2 Delta u): two phases part, and how much there is of each is kept.
 
     The energy, the mean of (u^2 - 1)^2/4 + eps^2 |grad u|^2/2, only falls. Waves of k = 1/(sqrt(2) eps) grow
     fastest, as e^(t/(4 eps^2)).
 
-    Good values: eps = 1.5 length/n or more, dt = eps^2/2 while the phases part.
+    Good values: eps = 2 length/n or more, dt = eps^2/4 while the phases part.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
@@ -165,8 +165,8 @@ def cahn_hilliard(
         L=space.k2 * (1 - symbol(epsilon, space) ** 2 * space.k2),
         space=space,
         x0=0.1 * waves(space, 12),
-        t=(0.0, 1.0),
-        dt=1.25e-3,
+        t=(0.0, 3.0),
+        dt=2.5e-3,
         invariants={} if "dirichlet" in walls else {"mass": lambda u: mean(u, dim)},
         view=seen(space),
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
-from ..spectral import Box, Fourier, band, nothing
+from ..spectral import Box, Fourier, Held, band, nothing
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -69,25 +69,13 @@ class PDE(System):
         return self.methods[0]
 
     def entered(self) -> PDE:
-        """The same, of coefficients; what f does not see, and L makes grow, is held down."""
-        inner, space, f = replace(self, space=None), self.space, self.f
-        if (
-            type(space) is not Fourier
-            or not space.real
-            or space.dim == 1
-            or not isinstance(self.L, Tensor)
-        ):
+        """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
+        inner, space, L = super().entered(), self.space, self.L
+        assert isinstance(inner, PDE)
+        if not isinstance(space, Fourier) or not isinstance(L, Tensor) or not Held.needed(space):
             return inner
-        growth = float(self.L.detach().real[..., 0].amax())
-        if growth <= 0:
-            return inner
-
-        def settled(t: Tensor, c: Tensor) -> Tensor:
-            rate = f(t, c).clone()
-            rate[..., 0] -= growth * unseen(space, c)
-            return rate
-
-        return replace(inner, f=settled)
+        growth = float(L.detach().real.amax())
+        return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
 
     def steps(
         self,
@@ -127,20 +115,9 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*symbols), -space.dim - 1)
 
 
-def waves(space: Fourier, highest: int = 4, seed: int = 0) -> Tensor:
-    """A random field [1, *n] of the wavelengths length/1 to length/highest, rms 1, mean 0.
-
-    The same field on any number of points: independent normal coefficients for |m| <= highest.
-    """
-    m = torch.arange(-highest, highest + 1, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    field = torch.randn([len(m)] * space.dim, dtype=torch.complex128, generator=generator)
-    field[(highest,) * space.dim] = 0
-    for x, length in zip(space.x, space.length, strict=True):  # the axis that is first goes, and is the last
-        phase = 2 * torch.pi / length * x.reshape(-1, 1) * m
-        field = torch.tensordot(field, torch.polar(torch.ones_like(phase), phase), ([0], [1]))
-    field = field.real if space.real else field
-    return (field / field.abs().square().mean().sqrt())[None]
+def waves(space: Fourier, highest: int = 4) -> Tensor:
+    """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
+    return band(space, 1, min(highest, *space.highest))(1)
 
 
 def seen(
@@ -154,18 +131,6 @@ def seen(
         return SpaceTime(shown, "x", colour, 0.0, space.length[0])
     image = shown if space.dim == 2 else lambda u: shown(u)[..., 0]
     return Frames(image, colour, (space.length[0], space.length[1]))
-
-
-def unseen(space: Fourier, c: Tensor) -> Tensor:
-    """What coefficients of a real field have at m = 0 of the last axis and no real field has.
-
-    There those of m and -m on the other axes are both kept, and conjugates but for round-off. The field does
-    not show by how much they are not, so nothing but L acts on it, and where waves grow as e^(L t) so does
-    this: without the damping in `PDE.entered` it is all that remains after some 40/L.
-    """
-    plane, others = c[..., 0], tuple(range(-space.dim + 1, 0))
-    mirrored = plane.flip(others).roll((1,) * len(others), others)  # 0, 1, 2, -2, -1 is 0, -1, -2, 2, 1
-    return (plane - mirrored.conj()) / 2
 
 
 def gradient(space: Fourier, u: Tensor) -> Tensor:
