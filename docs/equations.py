@@ -22,7 +22,7 @@ from longstride.report.pictures import FAINT, INK
 from longstride.report.sheet import Sheet
 
 IMAGES = Path(__file__).parent / "images"
-COLUMNS, SIDE, GAP, TITLE = 6, 1.25, 0.2, 0.44  # inches
+COLUMNS, SIDE, GAP, TITLE = 6, 1.2, 0.25, 0.42  # inches
 ROWS = 200  # times of space against time
 
 

@@ -242,6 +242,12 @@ def test_an_mp4_is_one(tmp_path):
     assert (tmp_path / "x.mp4").read_bytes()[4:8] == b"ftyp"
 
 
+def test_spectra_are_of_periodic_boxes(tmp_path):
+    walled = ls.systems.diffusion(n=16, walls="neumann")
+    with pytest.raises(ls.ArgumentError, match="periodic"):
+        report.spectrum_picture(walled, [0.0], walled.x0[None], tmp_path / "x.png")
+
+
 @pytest.mark.parametrize(("name", "suffix", "says"), [
     ("korteweg_de_vries", ".mp4", "ffmpeg.* .gif"),
     ("korteweg_de_vries", ".jpg", "a .png, a .gif, a .mp4"),

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..metrics import energy_spectrum
-from ..systems import PDE
+from ..spectral import Fourier
+from ..systems import System
 from .fields import chosen_times
 from .pictures import FAINT, INK
 from .sheet import Sheet
@@ -24,7 +25,7 @@ DECADES = 16  # below the largest, which are drawn
 
 
 def spectrum_picture(
-    system: PDE,
+    system: System,
     t: Sequence[float],
     x: Tensor,
     path: Path,
@@ -36,16 +37,16 @@ def spectrum_picture(
     t, x: [T], [T, B, *fields, *n].  slope: of a line beside them, such as -5/3.
 
     Raises:
-        ArgumentError: a system without a periodic box of its own.
+        ArgumentError: a system that is no field in a periodic box.
     """
-    length = getattr(getattr(system, "space", None), "length", None)
-    if length is None:
-        raise ArgumentError(f"{system.name} has no box to make spectra on")
+    space = getattr(system, "space", None)
+    if type(space) is not Fourier:  # a kind of it may have walls
+        raise ArgumentError(f"{system.name} is no field in a periodic box, which spectra are of")
+    length = space.length
     shown = chosen_times(t, LINES)
     shells, found = energy_spectrum(x[shown].detach().cpu(), length)
     found = found.mean(1).flatten(1, -2).sum(1) if found.ndim > 3 else found.mean(1)
-    kept = getattr(system.space, "highest", None) or [(n - 1) // 2 for n in x.shape[-len(length) :]]
-    full = min(2 * torch.pi * m / a for m, a in zip(kept, length, strict=True)) * (1 + 1e-9)
+    full = min(2 * torch.pi * m / a for m, a in zip(space.highest, length, strict=True)) * (1 + 1e-9)
     inside = (shells > 0) & (shells <= full)  # shells beyond are not full, or not kept
     k, E = shells[inside].double().numpy(), found[:, inside].double().numpy()
     sheet = Sheet(system.name, subtitle)
