@@ -93,7 +93,7 @@ def parts_of(system: System, x: Tensor) -> list[Part]:
 
 
 def field_picture(
-    system: System, t: Sequence[float], x: Tensor, path: Path, subtitle: str = "", warning: str = ""
+    system: System, t: Sequence[float], x: Tensor, path: str | Path, subtitle: str = "", warning: str = ""
 ) -> None:
     """Write the picture of fields along solutions: space against time, or frames at a few of the times.
 

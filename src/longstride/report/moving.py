@@ -23,7 +23,7 @@ SIDE, DOTS = 2.6, 100  # inches: the longer side of an image; dots per inch
 
 
 def animation(
-    system: System, t: Sequence[float], x: Tensor, path: Path, subtitle: str = "", frames: int = FRAMES
+    system: System, t: Sequence[float], x: Tensor, path: str | Path, subtitle: str = "", frames: int = FRAMES
 ) -> None:
     """Write what the system's view shows at `frames` times between the first and the last, .gif or .mp4.
 
@@ -34,6 +34,7 @@ def animation(
     Raises:
         ArgumentError: .mp4 without ffmpeg, another suffix, fewer than two times.
     """
+    path = Path(path)
     shown = chosen_times(t, whole("frames", frames, 2, "an animation has two or more"))
     if len(shown) < 2:
         raise ArgumentError(f"{len(shown)} time: an animation needs two or more; keep them by save_at=")

@@ -55,7 +55,7 @@ class Sheet:
         bar.set_label(label, size=9, color=INK, rotation=0 if short else 90, labelpad=8 if short else 4)
         bar.outline.set_visible(False)
 
-    def save(self, path: Path, colours: np.ndarray | None = None) -> None:
+    def save(self, path: str | Path, colours: np.ndarray | None = None) -> None:
         """In 256 colours, a third of the bytes: those [n, 3] and greys, or the ones that fit best."""
         from PIL import Image
 

@@ -28,7 +28,7 @@ def spectrum_picture(
     system: System,
     t: Sequence[float],
     x: Tensor,
-    path: Path,
+    path: str | Path,
     subtitle: str = "",
     slope: float | None = None,
 ) -> None:
