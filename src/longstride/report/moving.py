@@ -18,7 +18,7 @@ from .pictures import FAINT, INK
 from .plots import COLOURS
 from .sheet import Sheet, palette
 
-FRAMES, SECONDS = 60, 6.0  # of an animation
+FRAMES, SECONDS = 61, 6.0  # of an animation
 SIDE, DOTS = 2.6, 100  # inches: the longer side of an image; dots per inch
 
 

@@ -17,7 +17,7 @@ SUFFIXES = (".png", ".gif", ".mp4")
 
 def picture_times(system: System, end: float) -> list[float]:
     """Times to keep for a picture: as many as space against time can show, or an animation of frames."""
-    count = 400 if isinstance(system.view, SpaceTime) else FRAMES
+    count = 400 if isinstance(system.view, SpaceTime) else FRAMES - 1
     start = system.t[0]
     return [start + (end - start) * i / count for i in range(count)] + [end]
 
