@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from .trial import Rate, Stepper, Trial
 
 RUNGS = 4  # steps of the ladder in one octave: a rung is at most a sixth shorter than what was wanted
 KEPT = 16  # rungs whose weights are kept
+STILL = -(1 << 30)  # the rung of what has stopped, whose steps are 0
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Rung:
 class Semilinear(Stepper):
     """An exponential pair. The steps it asks for are those of a ladder, 2^(m/4).
 
-    Weights are functions of h L, dear where L has many elements. On a ladder few of them are ever wanted: what
-    was made for a rung serves all samples and all later steps on it. Only steps that end a leg stand between
-    rungs.
+    Weights are functions of h L, dear where L has many elements. On a ladder few of them are ever wanted:
+    what was made for a rung serves all samples and all later steps on it. The first step and those that end
+    a leg stand between rungs.
 
-    `first` and `last` of a trial are F, and K holds all F_j. Between its ends a step is the polynomial through
-    the F_j, integrated exactly beside L: b_j of theta is sum_k w_jk theta^k phi_k(theta h L). Order 3.
+    `first` and `last` of a trial are F, and K holds all F_j. Between its ends a step is the polynomial
+    through the F_j, integrated exactly beside L: b_j is sum_k w_jk theta^k phi_k(theta h L). Order 3.
     """
 
     repeatable = True
@@ -53,7 +54,7 @@ class Semilinear(Stepper):
         self.order, self.shrinks, self.most = pair.tableau.order, pair.shrinks, len(pair.tableau.c)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*pair.tableau.c[1:], 1.0], **clock)[:, None]
-        self.made: OrderedDict[float, tuple[Stage, ...]] = OrderedDict()
+        self.made: OrderedDict[int, tuple[Stage, ...]] = OrderedDict()
 
     def apart(self, L: Any, f: Rate) -> None:
         if not isinstance(L, MULTIPLIERS):
@@ -123,7 +124,7 @@ class Semilinear(Stepper):
         if len(set(keys)) == 1:
             yield Rung(None, self._rows(keys[0], sizes[0]))
             return
-        loose = any(key not in self.made and key != round(key) for key in keys)
+        loose = any(isinstance(key, float) for key in keys)
         if isinstance(self.L, Tensor) and (self.each or loose):
             wide = h.to(self.L.device).view(-1, *(1,) * (len(self.shape) - 1))
             yield Rung(None, self._written(wide))
@@ -135,21 +136,22 @@ class Semilinear(Stepper):
             yield Rung(who, self._rows(key, sizes[int(who[0])]))
 
     @staticmethod
-    def _key(h: float) -> float:
-        """The rung, a whole number, or where h stands between them."""
-        m = RUNGS * math.log2(h) if h > 0 else -math.inf
-        return round(m) if h > 0 and abs(m - round(m)) < 1e-9 else m
+    def _key(h: float) -> int | float:
+        """The number of the rung, or h if it stands between them."""
+        if h == 0:
+            return STILL
+        m = RUNGS * math.log2(h)
+        return round(m) if abs(m - round(m)) < 1e-9 else h
 
-    def _rows(self, key: float, h: float) -> tuple[Stage, ...]:
-        if key in self.made:
-            self.made.move_to_end(key)
-            return self.made[key]
-        rows = self._written(h)
-        if key == -math.inf or key == round(key):
-            self.made[key] = rows
+    def _rows(self, key: int | float, h: float) -> tuple[Stage, ...]:
+        if isinstance(key, float):
+            return self._written(h)
+        if key not in self.made:
+            self.made[key] = self._written(h)
             if len(self.made) > KEPT:
                 self.made.popitem(last=False)
-        return rows
+        self.made.move_to_end(key)
+        return self.made[key]
 
     def _written(self, h: Weight) -> tuple[Stage, ...]:
         by = self.sign * h
@@ -175,4 +177,4 @@ class Semilinear(Stepper):
 class Judged(Trial):
     """error: the estimate."""
 
-    error: Tensor = torch.zeros(0)
+    error: Tensor = field(default_factory=lambda: torch.zeros(0))
