@@ -79,6 +79,7 @@ class PDE(System):
             dt = self.dt
         return super().steps(method, dt, rtol, atol)
 
+
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
 
