@@ -18,6 +18,7 @@ from .matrix import Matrix
 from .methods.exponential import ExponentialPair
 from .methods.runge_kutta import entry
 from .operator import Phis
+from .pace import beside
 from .trial import Rate, Stepper, Trial
 
 RUNGS = 4  # steps of the ladder in one octave: a rung is at most a sixth shorter than what was wanted
@@ -60,8 +61,8 @@ class Semilinear(Stepper):
         if not isinstance(L, MULTIPLIERS):
             L = torch.tensor(L, dtype=torch.complex128 if isinstance(L, complex) else torch.float64)
         self.L, self.rate = L, f
-        own = isinstance(L, Tensor) and L.ndim == len(self.shape) and len(L) > 1
-        self.each = own or (isinstance(L, Matrix) and L.A.ndim == 3)  # whether samples have an L each
+        # Whether samples have an L each.
+        self.each = L.each if isinstance(L, Matrix) else L.ndim == len(self.shape) and len(L) > 1
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))
@@ -163,14 +164,7 @@ class Semilinear(Stepper):
 
     def _moved(self, row: Stage) -> Stage:
         """Beside the state."""
-        x = self.like
-
-        def moved(w: Weight) -> Weight:
-            if isinstance(w, Tensor):
-                return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real())
-            return w
-
-        return Stage(tuple(map(moved, row.x)), tuple(map(moved, row.f)))
+        return Stage(*(tuple(beside(w, self.like) for w in part) for part in (row.x, row.f)))
 
 
 @dataclass
