@@ -47,7 +47,7 @@ class Semilinear(Stepper):
 
     repeatable = True
     between_costs = 0
-    controller: Controller = PI()
+    controller: Controller = PI(max_factor=2.0)  # F_4 - F(x1) may pass through 0 where the error does not
 
     def __init__(self, pair: ExponentialPair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
