@@ -15,7 +15,7 @@ import longstride as ls
 from longstride.methods import REGISTRY, get
 from longstride.methods.exponential import EXPONENTIAL_PAIRS
 from longstride.operator import Phis, phi, phis
-from longstride.spectral import Fourier, Pointwise
+from longstride.spectral import Box, Fourier, Pointwise
 from longstride.steppers import stepper
 
 F64 = torch.float64
@@ -281,6 +281,14 @@ def test_the_norm_of_coefficients_is_that_of_the_field(n: tuple[int, ...], real:
     u = torch.randn(2, 3, *n, dtype=F64 if real else torch.complex128, generator=made)
     u = space.leave(space.enter(u))  # of the modes that are kept
     assert torch.allclose(space.norm(space.enter(u)), u.abs().square().mean((*range(1, u.ndim),)).sqrt())
+
+
+@pytest.mark.parametrize("walls", ["neumann", "dirichlet", ("periodic", "neumann")])
+def test_the_norm_between_walls_too(walls: str | tuple[str, str]) -> None:
+    space = Box(3.0, (8, 11), walls)
+    u = torch.randn(2, 8, 11, dtype=F64, generator=torch.Generator().manual_seed(2))
+    u = space.leave(space.enter(u))
+    assert torch.allclose(space.norm(space.enter(u)), u.square().mean((1, 2)).sqrt())
 
 
 @pytest.mark.parametrize("method", ["krogstad43", "rodas5p", "bdf"])

@@ -164,7 +164,8 @@ class Semilinear(Stepper):
 
     def _moved(self, row: Stage) -> Stage:
         """Beside the state."""
-        return Stage(*(tuple(beside(w, self.like) for w in part) for part in (row.x, row.f)))
+        x, f = (tuple(beside(w, self.like) for w in part) for part in (row.x, row.f))
+        return Stage(x, f)
 
 
 @dataclass
