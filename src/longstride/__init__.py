@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from . import learn, samplers, spectral, systems
     from .learn import tune
     from .onestep import stepper
+    from .precision import mixed
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
     from .systems import PDE
@@ -74,6 +75,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "metrics",
+    "mixed",
     "models",
     "plan_sampling",
     "prior",
@@ -96,6 +98,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "mixed":
+        return import_module(".precision", __name__).mixed
     if name == "stepper":
         return import_module(".onestep", __name__).stepper
     if name == "list_solvers":

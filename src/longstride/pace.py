@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 from torch import Tensor
 
@@ -35,6 +36,7 @@ class Pace:
         self.depth = 0 if one_step(method) else HISTORY
         self.steady: dict[float, Step] = {}
         self.written: dict[tuple[int, tuple[float, ...]], Step] = {}
+        self.graphs: dict[int, Callable[..., Any]] = {}  # of these steps, by id, where they are compiled
 
     def step(self, times: Stretches, n: int) -> Step:
         """Step n, from 0."""

@@ -27,7 +27,7 @@ from .stretches import Stretches
 LOOK = 64  # steps between two looks at whether the state is finite
 SHOWN = 0.1  # seconds between two moves of a progress bar
 
-OPTIONS = ("reduce", "checkpoint", "checkpoint_every", "progress")
+OPTIONS = ("reduce", "checkpoint", "checkpoint_every", "progress", "compile")
 
 Bar = Callable[[int, int], Any]  # (done, of)
 
@@ -95,17 +95,24 @@ def rolled(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool | Bar = False,
+    compile: bool = False,
 ) -> Run:
     """Go along times from x0; see `integrate.solve`.
 
     saved: numbers of states to keep, rising; 0 is x0.
+    reduce: a `Record`, a `Fold` without `at`, or several.
+    checkpoint: a folder, where the run is written down every `checkpoint_every` seconds, when it is told to
+        end, and when it has ended. The same call goes on from there, to the same bits. It stays there.
+    progress: show a bar on a terminal, or call progress(done, of).
+    compile: steps of the same weights become one compiled graph; complex states are slower in it.
 
     Raises:
         ArgumentError: a bad argument, or a checkpoint of another run.
         Diverged: NaN or infinity, looked for every `LOOK` steps.  SolveError: what f raised.
     """
     began = time.perf_counter()
-    run, folds = Rollout(problem, Pace(problem, method, x0), times), Reductions(reduce, times)
+    run = Rollout(problem, Pace(problem, method, x0), times, compile)
+    folds = Reductions(reduce, times)
     stand, kept = Stand(0, 0, (x0,)), list[Tensor]()
     if checkpoint is not None and torch.is_grad_enabled() and run.step(stand).x.requires_grad:
         raise ArgumentError("a checkpoint keeps no graph: take grad=False with checkpoint=")
