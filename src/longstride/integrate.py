@@ -219,7 +219,7 @@ def plan_problem(
     like: weights that are tensors are as precise as this state, and where it is; else as L has made them.
     """
     rule = chosen(method, **options)
-    operator = problem.operator(rule.exponential)
+    operator = problem.operator(rule.splits)
     if isinstance(operator.L, MULTIPLIERS):  # which equal steps share
         from .pace import Pace
 
@@ -230,7 +230,7 @@ def plan_problem(
 
 def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
     """What a plan evaluates: f alone where its method solves the linear part exactly, else all of dx/dt."""
-    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).exponential)
+    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).splits)
 
 
 def solve(

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from .core import Step, Weight
+from .matrix import Matrix
 from .methods.base import Method
 from .operator import Linear
 from .plan import Plan
@@ -32,7 +33,7 @@ class Pace:
 
     def __init__(self, problem: ODE, method: Method, like: Tensor | None = None) -> None:
         self.method, self.like = method, like
-        self.operator = problem.operator(method.exponential)
+        self.operator = problem.operator(method.splits)
         self.depth = 0 if one_step(method) else HISTORY
         self.steady: dict[float, Step] = {}
         self.written: dict[tuple[int, tuple[float, ...]], Step] = {}
@@ -72,6 +73,8 @@ def one_step(method: Method) -> bool:
 
 def beside(w: Weight, x: Tensor) -> Weight:
     """A weight in the precision and on the device of a state; numbers as they are."""
+    if isinstance(w, Matrix):
+        return w.beside(x)
     return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real()) if isinstance(w, Tensor) else w
 
 

@@ -41,7 +41,7 @@ class Rollout:
 
     def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
         self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
-        (self.field,) = problem.fields(pace.method.exponential)
+        (self.field,) = problem.fields(pace.method.splits)
 
     def step(self, stand: Stand) -> Stand:
         """One step further.
