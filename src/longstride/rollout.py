@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .core import advance
+from .bound import Bound, fits
+from .core import Step, advance
 from .errors import SolveError
 from .pace import Pace
 from .problem import ODE
+
+WORTH = 8  # steps that pay for binding one
 
 
 class Rollout:
@@ -25,6 +28,8 @@ class Rollout:
         self.pace, self.start, self.n = pace, start, 0
         self.xs, self.fs = [x0], list[Tensor]()
         (self.field,) = problem.fields(pace.method.exponential)
+        self.steady: Bound | None = None
+        self.bind = getattr(problem.nonlinear, "bind", None) if pace.method.exponential else None
 
     @property
     def x(self) -> Tensor:
@@ -45,9 +50,14 @@ class Rollout:
         def shifted(at: float, x: Tensor) -> Tensor:
             return field(t + at, x)
 
-        for _ in range(steps):
-            t = self.t
-            self.xs, self.fs = advance([shifted], self.pace.step(self.n), self.xs, self.fs)
+        end = self.n + steps
+        while self.n < end:
+            t, step = self.t, self.pace.step(self.n)
+            if callback is None and end - self.n >= WORTH and (bound := self._bound(step)):
+                self.xs, self.fs = bound.go(self.xs, self.fs, end - self.n)
+                self.n = end
+                break
+            self.xs, self.fs = advance([shifted], step, self.xs, self.fs)
             self.n += 1
             if callback is not None:
                 callback(self.n - 1, self.t, self.x)
@@ -56,3 +66,12 @@ class Rollout:
                 f"method {self.pace.method.name}: NaN or infinity before t = {self.t:.6g}: take a smaller dt"
             )
         return self.x
+
+    def _bound(self, step: Step) -> Bound | None:
+        """The steady step, where f can be bound and what it made in a step before needs no gradient."""
+        traced = any(v.requires_grad for v in (*self.xs, *self.fs))
+        if self.bind is None or self.n == 0 or step is not self.pace.steady or traced or not fits(step):
+            return None
+        if self.steady is None:
+            self.steady = Bound(step, self.bind, self.xs, self.fs)
+        return self.steady
