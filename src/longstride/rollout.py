@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from .bound import Bound, fits
 from .core import Step, advance
 from .errors import SolveError
 from .integrate import said
 from .pace import Pace
 from .problem import ODE
 from .stretches import Stretches
+
+WORTH = 8  # steps of a run that pay for binding one
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,17 @@ class Stand:
         return self.xs[-1]
 
 
+def differentiated(x: Tensor) -> bool:
+    """Whether x carries more than its numbers: a graph, a tangent, or what torch.func wraps it in."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.requires_grad or wrapped or forward_ad.unpack_dual(x).tangent is not None
+
+
 class Rollout:
     """The steps of a problem along times, from one stand to the next; it remembers none of them.
+
+    Where f can be bound to buffers (`bound.py`), and nothing is differentiated, all steps but the first are
+    taken there. Which ones are does not hang on where a run is cut: a stand leads to the same bits always.
 
     compile: steps that share their weights are one compiled graph, to which the time is a tensor.
     """
@@ -42,6 +55,8 @@ class Rollout:
     def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
         self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
         (self.field,) = problem.fields(pace.method.splits)
+        able = pace.method.splits and not compile and times.steps > WORTH
+        self.bind = getattr(problem.nonlinear, "bind", None) if able else None
 
     def step(self, stand: Stand) -> Stand:
         """One step further.
@@ -55,8 +70,7 @@ class Rollout:
         try:
             xs, fs = take(step, self._clock(t, stand.x) if self.compile else t, stand.xs, stand.fs)
         except Exception as error:
-            kind = type(error) if isinstance(error, SolveError) else SolveError
-            raise kind(f"{self.where(n)}: {said(error)}") from error
+            raise self._failed(n, error) from error
         return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
 
     def _advance(
@@ -78,10 +92,38 @@ class Rollout:
         return torch.full((), t, dtype=x.dtype.to_real(), device=x.device)
 
     def go(self, stand: Stand, steps: int) -> Stand:
-        """So many steps further."""
-        for _ in range(steps):
-            stand = self.step(stand)
+        """So many steps further.
+
+        Raises:
+            SolveError: what f raised, with method, step and time.
+        """
+        last = stand.n + steps
+        while stand.n < last:
+            bound = self._bound(stand)
+            if bound is None:
+                stand = self.step(stand)
+                continue
+            n, end = stand.n, min(self.pace.alike(self.times, stand.n), last)
+            try:
+                xs, fs = bound.go(stand.xs, stand.fs, end - n)
+            except Exception as error:
+                raise self._failed(n, error) from error
+            stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
         return stand
+
+    def _bound(self, stand: Stand) -> Bound | None:
+        """The step that is next, where it can be bound and nothing it begins with is differentiated."""
+        if self.bind is None or stand.n == 0 or any(map(differentiated, (*stand.xs, *stand.fs))):
+            return None
+        step, made = self.pace.step(self.times, stand.n), self.pace.bound
+        key = id(step), stand.x.shape
+        if key not in made:
+            made[key] = Bound(step, self.bind, stand.xs, stand.fs) if fits(step) else None
+        return made[key]
+
+    def _failed(self, n: int, error: Exception) -> SolveError:
+        kind = type(error) if isinstance(error, SolveError) else SolveError
+        return kind(f"{self.where(n)}: {said(error)}")
 
     def where(self, n: int) -> str:
         """What messages call step n."""

@@ -124,9 +124,16 @@ def rolled(
     elif saved and saved[0] == 0:
         kept.append(x0)
     looked, written = [stand], time.monotonic()
+    busy = callback is not None or book is not None or progress is not False
+    often = [LOOK, times.steps, *(one.every for one in folds.asked)]
+
+    def ahead(n: int) -> int:
+        """Steps to the next at which anything happens."""
+        return min([(n // k + 1) * k for k in often] + list(saved[len(kept) : len(kept) + 1])) - n
+
     with between_steps(book is not None) as told, shown(progress, method.name) as show:
         while stand.n < times.steps:
-            stand = run.step(stand)
+            stand = run.go(stand, 1 if busy else ahead(stand.n))
             n, x, last = stand.n, stand.x, stand.n == times.steps
             if callback is not None:
                 callback(n - 1, times[n], x)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from ..core import Field, advance
 from ..errors import ArgumentError, SolveError, positive, whole
+from ..integrate import chosen
 from ..noise import Noise
-from ..pace import pace
+from ..pace import Pace, one_step
 from ..problem import ODE
+from ..rollout import Rollout, Stand
+from ..stretches import Stretches
 
 BLOCKS = 10  # that the run is cut into for the error
 Map = Callable[[float, Tensor], Tensor]  # of the time and the state, to the next state
@@ -107,22 +109,17 @@ def _flow(
         return iterated
     space, inner = problem.space, problem.entered()
     u = x if space is None else space.enter(x)
-    steps = pace(inner, method or ("etdrk4" if isinstance(inner.L, Tensor) else "rk4"), dt, u)
-    if steps.starting or steps.steady.keep_f or len(steps.steady.keep_x) > 1:
-        raise ArgumentError(f"method {steps.method.name} remembers earlier steps: take one that does not")
-    (field,) = inner.fields(steps.method.exponential)
+    rule = chosen(method or ("etdrk4" if isinstance(inner.L, Tensor) else "rk4"))
+    if not one_step(rule):
+        raise ArgumentError(f"method {rule.name} remembers earlier steps: take one that does not")
+    pace = Pace(inner, rule, u)
 
     def flow(t: float, x: Tensor) -> Tensor:
         u = x if space is None else space.enter(x)
-        for n in range(every):
-            (u,), _ = advance([_later(field, t + n * dt)], steps.steady, [u], [])
+        u = Rollout(inner, pace, Stretches.repeated(t, dt, every)).go(Stand(0, 0, (u,)), every).x
         return u if space is None else space.leave(u)
 
     return flow
-
-
-def _later(field: Field, t: float) -> Field:
-    return lambda at, u: field(t + at, u)
 
 
 def _of_pairs(flow: Map) -> Map:
