@@ -146,10 +146,10 @@ def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
 
 
 def value_of(key: str, text: Any, takes: Any) -> Any:
-    """What a parameter is written as: a whole number where its default is one, else a number or several."""
+    """What a parameter is written as: a name or a whole number where its default is one, else numbers."""
     import torch
 
-    if not isinstance(text, str) or key not in takes:
+    if not isinstance(text, str) or key not in takes or isinstance(takes[key].default, str):
         return text
     if isinstance(takes[key].default, int):
         return numbers(text, f"--{key}")[0]
