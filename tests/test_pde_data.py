@@ -165,7 +165,8 @@ def test_fields_components_and_complex_numbers_have_their_place(tmp_path: Path) 
     space = Fourier((2.0, 3.0), (9, 12), real=False)
     pde = PDE(
         f=nothing, L=space.d(0), space=space, t=(0.0, 2.0), dt=0.5,
-        x0=torch.zeros(1, 2, 9, 12, dtype=torch.complex128), labels=("p", "q"), starts=band(space, 1, 2, components=(2,)),
+        x0=torch.zeros(1, 2, 9, 12, dtype=torch.complex128), labels=("p", "q"),
+        starts=band(space, 1, 2, components=(2,)),
     )  # fmt: skip
     made(tmp_path / "x.zarr", 3, pde, until=2.0, save_every=0.5)
     found = opened(tmp_path / "x.zarr")
