@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
 from ..spectral import Box, Fourier, band, nothing
+from ..spectral.random import held
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -46,8 +47,9 @@ class PDE(System):
         """`starts`, or truncated Fourier series of five waves."""
         if self.starts is not None:
             return self.starts
-        waves = min(5, *self.space.highest)
-        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
+        return band(
+            self.space, 1, min(5, held(self.space)), components=tuple(self.x0.shape[1 : -self.space.dim])
+        )
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
@@ -78,6 +80,7 @@ class PDE(System):
         if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
             dt = self.dt
         return super().steps(method, dt, rtol, atol)
+
 
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
