@@ -29,7 +29,7 @@ def mixed(problem: ODE) -> ODE:
     sum does not. So the second is affordable: transforms and products in float32, the linear part, the
     weights and the sums in float64. f is then known to about 1e-7 of its size, and so is x.
     """
-    return replace(problem, f=(Bindable if hasattr(problem.f, "bind") else Halved)(problem.f))
+    return replace(problem, f=(Bindable if getattr(problem.f, "bind", None) else Halved)(problem.f))
 
 
 @dataclass(frozen=True)

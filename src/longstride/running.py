@@ -124,17 +124,22 @@ def rolled(
     elif saved and saved[0] == 0:
         kept.append(x0)
     looked, written = [stand], time.monotonic()
-    busy = callback is not None or book is not None or progress is not False
+    brisk = 1 if book is not None or progress is not False else LOOK  # steps that take no longer than SHOWN
     often = [LOOK, times.steps, *(one.every for one in folds.asked)]
 
     def ahead(n: int) -> int:
         """Steps to the next at which anything happens."""
-        return min([(n // k + 1) * k for k in often] + list(saved[len(kept) : len(kept) + 1])) - n
+        if callback is not None:
+            return 1
+        return min(brisk, min([(n // k + 1) * k for k in often] + list(saved[len(kept) : len(kept) + 1])) - n)
 
     with between_steps(book is not None) as told, shown(progress, method.name) as show:
         while stand.n < times.steps:
-            stand = run.go(stand, 1 if busy else ahead(stand.n))
+            steps, now = ahead(stand.n), time.monotonic()
+            stand = run.go(stand, steps)
             n, x, last = stand.n, stand.x, stand.n == times.steps
+            if brisk < LOOK:
+                brisk = min(LOOK, 2 * brisk, 1 + int(SHOWN * steps / max(time.monotonic() - now, 1e-9)))
             if callback is not None:
                 callback(n - 1, times[n], x)
             folds.note(n, x)

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
+from ..core import MULTIPLIERS
 from ..errors import ArgumentError, SolveError, positive, whole
-from ..integrate import chosen
 from ..noise import Noise
-from ..pace import Pace, one_step
 from ..problem import ODE
-from ..rollout import Rollout, Stand
-from ..stretches import Stretches
 
 BLOCKS = 10  # that the run is cut into for the error
 Map = Callable[[float, Tensor], Tensor]  # of the time and the state, to the next state
@@ -75,7 +72,7 @@ def lyapunov(
         )
     if k > (whole_size := x0[0].numel() * (2 if x0.is_complex() else 1)):
         raise ArgumentError(f"k = {k} exponents of states of {whole_size} numbers")
-    x, flow = x0.detach(), _flow(problem, x0, dt, method, every)
+    x, flow = x0.detach(), _flow(problem, dt, method, every)
     if x.is_complex():
         x, flow = torch.view_as_real(x), _of_pairs(flow)
     Q, _ = _orthonormal(Noise(seed, range(k), x.shape[1:]).prior().to(x)[:, None].expand(k, *x.shape))
@@ -95,9 +92,7 @@ def lyapunov(
     return Lyapunov(rates.mean(0), means.std(0) / BLOCKS**0.5)
 
 
-def _flow(
-    problem: ODE | Callable[[Tensor], Tensor], x: Tensor, dt: float, method: str | None, every: int
-) -> Map:
+def _flow(problem: ODE | Callable[[Tensor], Tensor], dt: float, method: str | None, every: int) -> Map:
     """So many steps as one function of their beginning's time and state."""
     if not isinstance(problem, ODE):
 
@@ -107,19 +102,10 @@ def _flow(
             return x
 
         return iterated
-    space, inner = problem.space, problem.entered()
-    u = x if space is None else space.enter(x)
-    rule = chosen(method or ("etdrk4" if isinstance(inner.L, Tensor) else "rk4"))
-    if not one_step(rule):
-        raise ArgumentError(f"method {rule.name} remembers earlier steps: take one that does not")
-    pace = Pace(inner, rule, u)
+    from ..onestep import stepper  # half of the house
 
-    def flow(t: float, x: Tensor) -> Tensor:
-        u = x if space is None else space.enter(x)
-        u = Rollout(inner, pace, Stretches.repeated(t, dt, every)).go(Stand(0, 0, (u,)), every).x
-        return u if space is None else space.leave(u)
-
-    return flow
+    step = stepper(problem, method or ("etdrk4" if isinstance(problem.L, MULTIPLIERS) else "rk4"), dt=dt)
+    return lambda t, x: step.repeat(x, every, t)
 
 
 def _of_pairs(flow: Map) -> Map:
