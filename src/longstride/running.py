@@ -83,6 +83,26 @@ class Reductions:
         return (found[0] if self.single else found) if found else None
 
 
+class Pieces:
+    """A run cut into as few pieces as what happens between them allows.
+
+    often: after every so manieth step something happens.  hurried: and after a tenth of a second.
+    """
+
+    def __init__(self, often: Sequence[int], hurried: bool) -> None:
+        self.often, self.most = often, 1 if hurried else LOOK
+
+    def next(self, run: Rollout, stand: Stand, saved: Sequence[int]) -> Stand:
+        """Up to the next step at which something happens; saved: the next that is kept."""
+        n, began = stand.n, time.monotonic()
+        steps = min(self.most, min([(n // k + 1) * k for k in self.often] + list(saved)) - n)
+        stand = run.go(stand, steps)
+        if self.most < LOOK:
+            quick = SHOWN * steps / max(time.monotonic() - began, 1e-9)
+            self.most = min(LOOK, 2 * self.most, 1 + int(quick))
+        return stand
+
+
 def rolled(
     problem: ODE,
     x0: Tensor,
@@ -124,22 +144,12 @@ def rolled(
     elif saved and saved[0] == 0:
         kept.append(x0)
     looked, written = [stand], time.monotonic()
-    brisk = 1 if book is not None or progress is not False else LOOK  # steps that take no longer than SHOWN
-    often = [LOOK, times.steps, *(one.every for one in folds.asked)]
-
-    def ahead(n: int) -> int:
-        """Steps to the next at which anything happens."""
-        if callback is not None:
-            return 1
-        return min(brisk, min([(n // k + 1) * k for k in often] + list(saved[len(kept) : len(kept) + 1])) - n)
-
+    often = [LOOK, times.steps, *([] if callback is None else [1]), *(one.every for one in folds.asked)]
+    pieces = Pieces(often, hurried=book is not None or progress is not False)
     with between_steps(book is not None) as told, shown(progress, method.name) as show:
         while stand.n < times.steps:
-            steps, now = ahead(stand.n), time.monotonic()
-            stand = run.go(stand, steps)
+            stand = pieces.next(run, stand, saved[len(kept) : len(kept) + 1])
             n, x, last = stand.n, stand.x, stand.n == times.steps
-            if brisk < LOOK:
-                brisk = min(LOOK, 2 * brisk, 1 + int(SHOWN * steps / max(time.monotonic() - now, 1e-9)))
             if callback is not None:
                 callback(n - 1, times[n], x)
             folds.note(n, x)
