@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.rollout import Rollout
 
 RESULTS = Path(__file__).parent / "results"
 F64 = torch.float64
@@ -66,7 +65,8 @@ def around() -> Rows:
             ls.solve(pde, pde.x0, **options, checkpoint=f"{folder}/{next(books)}", checkpoint_every=1.0)
 
         found = least({
-            "the end alone": run(), "save_every=20": run(save_every=20), "a Record every 20": run(reduce=energy),
+            "the end alone": run(), "save_every=20": run(save_every=20),
+            "a Record every 20": run(reduce=energy),
             "save_every=1": run(save_every=1), "checkpoint every second": written,
             "callback": run(callback=lambda n, t, x: None),
         })  # fmt: skip
@@ -91,7 +91,8 @@ def precision() -> Rows:
 
             x, sides = pde.x0, {}
             for side, problem, u in (
-                ("float64", pde, x.double()), ("mixed", ls.mixed(pde), x.double()), ("float32", pde, x.float())
+                ("float64", pde, x.double()), ("mixed", ls.mixed(pde), x.double()),
+                ("float32", pde, x.float()),
             ):  # fmt: skip
                 sides[side] = lambda s=side, p=problem, u=u: run(s, p, u)
             found = least(sides)
@@ -99,7 +100,8 @@ def precision() -> Rows:
             for side, seconds in found.items():
                 error = float((ends[side].double() - exact).norm() / exact.norm())
                 rows[f"{name}, dt = {dt}, {side}"] = {
-                    "us per step": round(1e6 * seconds / round(end / dt)), "relative difference": f"{error:.1e}"
+                    "us per step": round(1e6 * seconds / round(end / dt)),
+                    "relative difference": f"{error:.1e}",
                 }  # fmt: skip
     return rows
 
@@ -231,13 +233,13 @@ def main() -> None:
             for n in ((100, 10_000) if way is None else (50, 200, 800))
         }
 
-    section("Around a step", around)
-    section("Precision", precision)
-    section("Memory", remembered)
-    section("Weights", plans)
-    section("Compiled", compiling)
+    sections = {"Around a step": around, "Precision": precision, "Memory": remembered, "Weights": plans,
+                "Compiled": compiling}  # fmt: skip
+    for name, make in sections.items():
+        section(name, make)
     lines = ["# Long runs", "", "`python benchmarks/rollout.py`, see there what is measured."]
-    for title, rows in known.items():
+    for title in sections:
+        rows = known[title]
         columns = list(dict.fromkeys(key for row in rows.values() for key in row))
         lines += [
             "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,7 @@ class Rollout:
 
     def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
         self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
+        self.field: Callable[[Any, Tensor], Tensor]
         (self.field,) = problem.fields(pace.method.splits)
         able = pace.method.splits and not compile and times.steps > WORTH
         self.bind = getattr(problem.nonlinear, "bind", None) if able else None
@@ -85,7 +87,11 @@ class Rollout:
         if id(step) not in graphs:
             for stage in step.stages:
                 _ = stage.terms  # found now: the compiler cannot look behind a cached property
-            graphs[id(step)] = torch.compile(lambda _, t, xs, fs: self._advance(step, t, xs, fs))
+
+            def take(_: Step, t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> Any:
+                return self._advance(step, t, xs, fs)
+
+            graphs[id(step)] = torch.compile(take)
         return graphs[id(step)]
 
     def _clock(self, t: float, x: Tensor) -> Tensor:
