@@ -17,7 +17,7 @@ from .likelihood import log_likelihood
 from .matrix import Matrix
 from .methods import list_methods
 from .models import load
-from .output import Fold, Integral
+from .output import Fold, Integral, Record
 from .parallel import Parallel
 from .plan import Plan
 from .problem import CDE, ODE, SDE, SecondOrder
@@ -26,8 +26,9 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers, spectral, systems
+    from . import data, learn, samplers, spectral, systems
     from .learn import tune
+    from .onestep import stepper
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
     from .spectral import Fourier, Pointwise
@@ -54,6 +55,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "Pointwise",
+    "Record",
     "Regularize",
     "SecondOrder",
     "Solution",
@@ -64,6 +66,7 @@ __all__ = [
     "Step",
     "advance",
     "control",
+    "data",
     "fields",
     "gradients",
     "grid",
@@ -87,6 +90,7 @@ __all__ = [
     "samplers",
     "solve",
     "spectral",
+    "stepper",
     "systems",
     "tune",
 ]
@@ -94,10 +98,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("learn", "samplers", "spectral", "systems"):
+    if name in ("data", "learn", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "stepper":
+        return import_module(".onestep", __name__).stepper
     if name == "list_solvers":
         return import_module(".solvers", __name__).list_solvers
     if name == "PDE":

@@ -1,58 +1,68 @@
-"""Long runs in equal steps: one step's weights, applied again and again."""
+"""Steps without a plan: one step's weights, applied again and again, at the memory of one step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from .core import advance
 from .errors import SolveError
+from .integrate import said
 from .pace import Pace
 from .problem import ODE
+from .stretches import Stretches
 
 
-class Rollout:
-    """A run that goes on for as long as one likes, at the memory of one step.
+@dataclass(frozen=True)
+class Stand:
+    """Where a run stands, and all that its next step needs.
 
-    x: the newest state.  n: how many steps were taken, t = start + n h. What the next step needs is in xs,
-    fs, n.
+    n: steps taken.  nfe: evaluations made.  xs: states, the newest last.  fs: evaluations.
     """
 
-    def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
-        self.pace, self.start, self.n = pace, start, 0
-        self.xs, self.fs = [x0], list[Tensor]()
-        (self.field,) = problem.fields(pace.method.exponential)
+    n: int
+    nfe: int
+    xs: tuple[Tensor, ...]
+    fs: tuple[Tensor, ...] = ()
 
     @property
     def x(self) -> Tensor:
         return self.xs[-1]
 
-    @property
-    def t(self) -> float:
-        return self.start + self.n * self.pace.h
 
-    def go(self, steps: int, callback: Callable[[int, float, Tensor], Any] | None = None) -> Tensor:
-        """Takes steps; returns the state.
+class Rollout:
+    """The steps of a problem along times, from one stand to the next; it remembers none of them."""
+
+    def __init__(self, problem: ODE, pace: Pace, times: Stretches) -> None:
+        self.problem, self.pace, self.times = problem, pace, times
+        (self.field,) = problem.fields(pace.method.splits)
+
+    def step(self, stand: Stand) -> Stand:
+        """One step further.
 
         Raises:
-            SolveError: NaN or infinity at the end of them.
+            SolveError: what f raised, with method, step and time.
         """
-        t, field = self.t, self.field
+        n, field = stand.n, self.field
+        step, t = self.pace.step(self.times, n), self.times[n]
+        try:
+            xs, fs = advance([lambda at, x: field(t + at, x)], step, stand.xs, stand.fs)
+        except Exception as error:
+            kind = type(error) if isinstance(error, SolveError) else SolveError
+            raise kind(f"{self.where(n)}: {said(error)}") from error
+        return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
 
-        def shifted(at: float, x: Tensor) -> Tensor:
-            return field(t + at, x)
-
+    def go(self, stand: Stand, steps: int) -> Stand:
+        """So many steps further."""
         for _ in range(steps):
-            t = self.t
-            self.xs, self.fs = advance([shifted], self.pace.step(self.n), self.xs, self.fs)
-            self.n += 1
-            if callback is not None:
-                callback(self.n - 1, self.t, self.x)
-        if not bool(torch.isfinite(self.x).all()):
-            raise SolveError(
-                f"method {self.pace.method.name}: NaN or infinity before t = {self.t:.6g}: take a smaller dt"
-            )
-        return self.x
+            stand = self.step(stand)
+        return stand
+
+    def where(self, n: int) -> str:
+        """What messages call step n."""
+        times = self.times
+        return (
+            f"method {self.pace.method.name}, step {n + 1} of {times.steps}, t = {times[n]:.6g} to "
+            f"{times[n + 1]:.6g}"
+        )

@@ -5,6 +5,19 @@ from .channel import Channel
 from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .random import RandomField, band, matern, power_law
 from .symbols import Symbols
 
-__all__ = ["Box", "Channel", "Chebyshev", "Fourier", "Pointwise", "Symbols", "nothing"]
+__all__ = [
+    "Box",
+    "Channel",
+    "Chebyshev",
+    "Fourier",
+    "Pointwise",
+    "RandomField",
+    "Symbols",
+    "band",
+    "matern",
+    "nothing",
+    "power_law",
+]

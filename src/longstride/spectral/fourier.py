@@ -112,19 +112,23 @@ class Fourier:
         ]
         return math.prod(damped[1:], start=damped[0])  # type: ignore[arg-type]
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor, *, kept: bool = True) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n].
+
+        kept: whether modes that are not kept are cut off along the first axis too.
 
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
         """
         self._fits(x)
-        if self.real:
-            c = torch.fft.rfft(x, norm="forward")[..., : self.highest[-1] + 1]
-        else:
-            c = self._kept(torch.fft.fft(x, norm="forward"), -1)
-        for axis in self.axes[-2::-1]:
-            c = self._kept(torch.fft.fft(c, dim=axis, norm="forward"), axis)
+        c = x
+        for axis in self.axes[::-1]:
+            if self._half(axis):
+                c = torch.fft.rfft(c, norm="forward")[..., : self.highest[-1] + 1]
+                continue
+            c = torch.fft.fft(c, dim=axis, norm="forward")
+            if kept or axis > -self.dim:
+                c = self._kept(c, axis)
         return c
 
     def leave(self, c: Tensor) -> Tensor:
@@ -132,6 +136,14 @@ class Fourier:
         for axis in self.axes[: -1 if self.real else None]:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
+
+    def norm(self, c: Tensor) -> Tensor:
+        """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
+        squares = c.abs().square()
+        if self.real:  # those with m > 0 stand for their conjugates as well
+            squares = 2 * squares.sum(-1) - squares[..., 0]
+        fields = c[0].numel() / math.prod(self.shape)
+        return (squares.flatten(1).sum(1) / fields).sqrt() if squares.ndim > 1 else (squares / fields).sqrt()
 
     def _fits(self, x: Tensor) -> None:
         if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:

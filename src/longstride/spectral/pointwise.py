@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .bound import BoundPointwise
 from .fourier import Fourier
 
 Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, or maps them; None leaves them
@@ -36,24 +38,43 @@ class Pointwise:
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
-        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
-        fields = found if isinstance(found, tuple) else (found,)
-        terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.writes, fields, strict=True)]
+        fields = self.at_points(c)
+        terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.damped, fields, strict=True)]
         total = sum(terms[1:], start=terms[0])
-        if self.space.filter is not None:
-            total = self._by(self.space.filter, total)
-        return total if self.source is None else total + self._beside(self.source, c)
+        return total if self.source is None else total + self.beside(self.source, c)
 
-    def _by(self, symbol: Symbol, c: Tensor) -> Tensor:
-        if symbol is None:
-            return c
-        return c * self._beside(symbol, c) if isinstance(symbol, Tensor) else symbol(c)
+    def bind(self, c: Tensor, folded: bool) -> BoundPointwise:
+        """The same for coefficients like c, into buffers: see `longstride.bound`."""
+        return BoundPointwise(self, c, folded)
 
-    def _beside(self, symbol: Tensor, c: Tensor) -> Tensor:
+    def at_points(self, c: Tensor) -> tuple[Tensor, ...]:
+        """The fields that are written."""
+        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
+        return found if isinstance(found, tuple) else (found,)
+
+    @cached_property
+    def damped(self) -> tuple[Symbol, ...]:
+        """`writes` with the filter of the space, if it has one."""
+        by = self.space.filter
+        return self.writes if by is None else tuple(_damped(symbol, by) for symbol in self.writes)
+
+    def beside(self, symbol: Tensor, c: Tensor) -> Tensor:
+        """As precise as c and where c is; made once."""
         key = (id(symbol), c.dtype, c.device)
         if key not in self.made:  # a symbol lives as long as self does, and so does its id
             self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
         return self.made[key]
+
+    def _by(self, symbol: Symbol, c: Tensor) -> Tensor:
+        if symbol is None:
+            return c
+        return c * self.beside(symbol, c) if isinstance(symbol, Tensor) else symbol(c)
+
+
+def _damped(symbol: Symbol, by: Tensor) -> Symbol:
+    if symbol is None or isinstance(symbol, Tensor):
+        return by if symbol is None else symbol * by
+    return lambda c: symbol(c) * by.to(c.device, c.dtype.to_real())
 
 
 def nothing(t: Tensor, c: Tensor) -> Tensor:

@@ -100,6 +100,27 @@ class System(ODE):
         known = {name for table, _ in KINDS for name in table}
         return next(name for name in self.methods if name in known)
 
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """What tells `solve` how to step: dt, or tolerances, those of the system where none are given.
+
+        Raises:
+            ArgumentError: both, or a dt that is not positive.
+        """
+        if dt is not None:
+            if rtol is not None or atol is not None:
+                raise ArgumentError("dt takes equal steps: leave out rtol and atol")
+            return {"dt": positive("dt", dt)}
+        return {
+            "rtol": self.rtol if rtol is None else rtol,
+            "atol": self.atol if atol is None else atol,
+        }
+
     def drift(self, x: Tensor, start: Tensor) -> dict[str, Tensor]:
         """By how much each invariant differs at x from its value I at the start, over max(|I|, 1)."""
         out = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..methods import REGISTRY
 from ..problem import Space
-from ..spectral import Box, Fourier, nothing
+from ..spectral import Box, Fourier, band, nothing
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -24,7 +25,8 @@ class PDE(System):
 
     L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
     where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
-    of the longest lengths.
+    of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
+    `random_starts`.
 
     Raises:
         ArgumentError: an L that does not fit the coefficients.
@@ -37,6 +39,15 @@ class PDE(System):
     dt: float = 0.01
     labels: tuple[str, ...] = ("u",)
     methods: tuple[str, ...] = ("etdrk4",)
+    starts: Callable[[int | Sequence[int], int], Tensor] | None = None
+
+    @property
+    def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
+        """`starts`, or truncated Fourier series of five waves."""
+        if self.starts is not None:
+            return self.starts
+        waves = min(5, *self.space.highest)
+        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
@@ -56,6 +67,17 @@ class PDE(System):
         """The first of `methods`."""
         return self.methods[0]
 
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """As of any system; equal steps of `dt` where nothing is said and the method takes such."""
+        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
+            dt = self.dt
+        return super().steps(method, dt, rtol, atol)
 
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
