@@ -285,6 +285,8 @@ def test_heat_between_walls_is_exact(walls: tuple[str, ...]) -> None:
     u = (shapes[0] * shapes[1] * shapes[2])[None].requires_grad_()
     found = end(ls.ODE(nothing, L=-space.k2, space=space), u, 0.02)
     assert close(found, math.exp(-0.02 * k2) * u, 1e-14)
+    rms = u.square().mean().sqrt()
+    assert close(space.norm(space.enter(u)), rms, 1e-14)
     (slope,) = torch.autograd.grad(found, u, u.detach())  # a mode is an eigenvector, of the transpose too
     assert close(slope, math.exp(-0.02 * k2) * u, 1e-14)
 

@@ -47,7 +47,11 @@ class Bound:
     """
 
     def __init__(
-        self, step: Step, bind: Callable[[Tensor, bool], BoundField], xs: Sequence[Tensor], fs: Sequence[Tensor]
+        self,
+        step: Step,
+        bind: Callable[[Tensor, bool], BoundField],
+        xs: Sequence[Tensor],
+        fs: Sequence[Tensor],
     ) -> None:
         weights = [w for stage in step.stages for kind, _, w in stage.terms if kind == 1]
         folded = not step.keep_f and not any(isinstance(w, Matrix) for w in weights)

@@ -35,6 +35,11 @@ class Series:
         return torch.arange(self.top + 1, dtype=torch.float64)
 
     @property
+    def share(self) -> Tensor:
+        """The mean square of each mode and of those that its coefficient stands for."""
+        return torch.ones_like(self.modes)
+
+    @property
     def k(self) -> Tensor:
         """The wavenumbers."""
         return 2 * math.pi / (self.period * self.length) * self.modes
@@ -64,6 +69,10 @@ class Periodic(Series):
         m = torch.arange(self.top + 1, dtype=torch.float64)
         return m if self.half else torch.cat([m, -m[1:].flip(0)])
 
+    @property
+    def share(self) -> Tensor:
+        return 1.0 + (self.modes > 0) if self.half else torch.ones_like(self.modes)
+
     def enter(self, u: Tensor, axis: int) -> Tensor:
         if self.half:
             return torch.fft.rfft(u, dim=axis, norm="forward").narrow(axis, 0, self.top + 1)
@@ -91,6 +100,10 @@ class Cosine(Series):
     @property
     def x(self) -> Tensor:
         return (torch.arange(self.n, dtype=torch.float64) + 0.5) * (self.length / self.n)
+
+    @property
+    def share(self) -> Tensor:
+        return 1 / (1.0 + (self.modes > 0))
 
     def enter(self, u: Tensor, axis: int) -> Tensor:
         return _apart(lambda v: cosines(v, self.top), u, axis)

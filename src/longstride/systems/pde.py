@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
 from ..spectral import Box, Fourier, band, nothing
+from ..spectral.random import held
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -79,6 +80,7 @@ class PDE(System):
             dt = self.dt
         return super().steps(method, dt, rtol, atol)
 
+
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
     """The same length and number of points along 1 to 3 axes.
 
@@ -107,8 +109,11 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
 def waves(space: Fourier, highest: int = 4, seed: int = 0) -> Tensor:
     """A random field [1, *n] of the wavelengths length/1 to length/highest, rms 1, mean 0.
 
-    The same field on any number of points: independent normal coefficients for |m| <= highest.
+    The same field on any number of points: independent normal coefficients for |m| <= highest; between walls,
+    of the waves that these have.
     """
+    if isinstance(space, Box):
+        return band(space, 0.5, min(highest, held(space)), std=1.0)([0], seed)
     m = torch.arange(-highest, highest + 1, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     field = torch.randn([len(m)] * space.dim, dtype=torch.complex128, generator=generator)
