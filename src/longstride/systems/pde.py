@@ -47,8 +47,9 @@ class PDE(System):
         """`starts`, or truncated Fourier series of five waves."""
         if self.starts is not None:
             return self.starts
-        waves = min(5, *self.space.highest)
-        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
+        return band(
+            self.space, 1, min(5, held(self.space)), components=tuple(self.x0.shape[1 : -self.space.dim])
+        )
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
