@@ -92,6 +92,8 @@ def test_weights_of_equal_steps_are_made_once_and_other_methods_see_a_field() ->
     assert len(pde.L.made) < 20
     chosen = ls.solve(pde, pde.x0, t=(0, 2.0), method="tsit5", rtol=1e-9, atol=1e-11).x[-1]
     assert close(fixed, chosen, 1e-6)
+    pair = ls.solve(pde, pde.x0, t=(0, 2.0), method="krogstad43", rtol=1e-9, atol=1e-11).x[-1]
+    assert close(pair, chosen, 1e-5)
     single = end(pde, pde.x0.float(), 2.0, "krogstad", 100)
     assert single.dtype == torch.float32
     assert close(single.double(), fixed, 1e-5)

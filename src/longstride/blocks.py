@@ -23,8 +23,8 @@ class Blocks(Matrix):
 
     dim: how many axes K has; without it, all after the first two. A [B, C, C, *K] has a block of each sample.
 
-    (L x)_i = sum_j A_ij x_j, each A_ij a symbol: `ls.Blocks.of([[0, 1], [-space.k2, 0]])` is the wave
-    equation, of u and u_t.
+    (L x)_i = sum_j A_ij x_j, each A_ij a symbol: `ls.Blocks.of([[0, 1], [-space.k2, 0]], space.dim)` is the
+    wave equation, of u and u_t.
 
     phi_k(c A) = S V phi_k(c Lambda) V^-1 S^-1, mode by mode: S scales the fields so that rows and columns of
     S^-1 A S are as large as each other, V are the eigenvectors of that. This is as accurate as phi_k of
@@ -54,6 +54,10 @@ class Blocks(Matrix):
     def row(self) -> int:
         """Which axis of A counts the rows, from behind; that of the columns is next."""
         return -2 - (self.A.ndim - 2 if self.dim is None else self.dim)
+
+    @property
+    def each(self) -> bool:
+        return self.A.ndim > -self.row
 
     def _fits(self, shape: Sequence[int]) -> bool:
         return -self.row <= len(shape) <= 1 - self.row and shape[self.row] == shape[self.row + 1]
@@ -117,10 +121,9 @@ class Blocks(Matrix):
         M = M.to(x.device, x.dtype if M.is_complex() else x.dtype.to_real())
         at, C = self.row + 1, M.shape[self.row]
         if C > FEW:  # the batch, where blocks are the same for all, is columns
-            apart = self.A.ndim > -self.row
-            columns = x.movedim(at, -1)[..., None] if apart else x.movedim((0, at), (-1, -2))
-            moved = _product(self._inward(M), columns)
-            return moved[..., 0].movedim(-1, at) if apart else moved.movedim((-1, -2), (0, at))
+            if self.each:
+                return _product(self._inward(M), x.movedim(at, -1)[..., None])[..., 0].movedim(-1, at)
+            return _product(self._inward(M), x.movedim((0, at), (-1, -2))).movedim((-1, -2), (0, at))
         out = M.select(at, 0) * x.narrow(at, 0, 1)
         for j in range(1, C):
             out = torch.addcmul(out, M.select(at, j), x.narrow(at, j, 1))

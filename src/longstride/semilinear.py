@@ -60,7 +60,7 @@ class Semilinear(Stepper):
             L = torch.tensor(L, dtype=torch.complex128 if isinstance(L, complex) else torch.float64)
         self.L, self.rate = L, f
         own = isinstance(L, Tensor) and L.ndim == len(self.shape) and len(L) > 1
-        self.each = own or (isinstance(L, Matrix) and L.A.ndim == 3)  # whether samples have an L each
+        self.each = own or (isinstance(L, Matrix) and L.each)  # whether samples have an L each
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))
