@@ -315,7 +315,7 @@ def mirrored(x: Tensor, sign: float, dim: int) -> Tensor:
 
 MIRRORED = {
     "allen_cahn": 2, "cahn_hilliard": 1, "swift_hohenberg": 1, "fisher_kpp": 2, "gray_scott": 1,
-    "fitzhugh_nagumo_waves": 1, "diffusion": 3, "klein_gordon": 2,
+    "fitzhugh_nagumo_waves": 1, "diffusion": 3, "hyper_diffusion": 1, "klein_gordon": 2,
 }  # fmt: skip
 ODD = ("allen_cahn", "cahn_hilliard", "klein_gordon")  # whose nonlinear parts are odd
 
