@@ -4,6 +4,7 @@ from .box import Box
 from .channel import Channel
 from .chebyshev import Chebyshev
 from .fourier import Fourier
+from .held import Held
 from .pointwise import Pointwise, nothing
 from .random import RandomField, band, matern, power_law
 from .symbols import Symbols
@@ -13,6 +14,7 @@ __all__ = [
     "Channel",
     "Chebyshev",
     "Fourier",
+    "Held",
     "Pointwise",
     "RandomField",
     "Symbols",

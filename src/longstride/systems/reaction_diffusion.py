@@ -51,8 +51,8 @@ def gray_scott(
 ) -> PDE:
     """u_t = D_u Delta u - u v^2 + F (1 - u), v_t = D_v Delta v + u v^2 - (F + k) v: v eats u, which is fed.
 
-    Good values: a hundred points to a unit of length, dt = 2; F = 0.04, k = 0.06 makes worms, F = 0.035, k =
-    0.065 spots that divide, F = 0.025, k = 0.05 waves without end.
+    Good values: a hundred points to a unit of length, dt = 2; F = 0.04, k = 0.06 makes worms, F = 0.03, k =
+    0.062 spots that divide, F = 0.025, k = 0.05 waves without end.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     feeding = symbol(feed, space)
@@ -72,7 +72,7 @@ def gray_scott(
             space=space,
         ),
         space=space,
-        x0=torch.stack([1 - start / 2, start / 4])[None],
+        x0=torch.stack([1 - start / 2, start / 2])[None],
         t=(0.0, 4000.0),
         dt=2.0,
         labels=("u", "v"),
@@ -129,8 +129,8 @@ def _spots(space: Fourier) -> Tensor:
     """A few smooth spots of height 1 near the middle, not quite symmetric."""
     total = torch.zeros(space.n, dtype=torch.float64)
     for i in range(5):
-        at = [0.5 + 0.08 * math.cos(2.4 * i + axis) * math.sqrt(i) for axis in range(space.dim)]
-        total += torch.exp(-_distance2(space, at) / (0.03 * space.length[0]) ** 2)
+        at = [0.5 + 0.12 * math.cos(2.4 * i + axis) * math.sqrt(i) for axis in range(space.dim)]
+        total += torch.exp(-_distance2(space, at) / (0.06 * space.length[0]) ** 2)
     return 1 - torch.exp(-total)
 
 
