@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
 import longstride as ls
+from longstride.cli import app
 from longstride.spectral import Box, Channel, Chebyshev, Fourier, Pointwise, nothing
 from longstride.systems import get
 
@@ -305,6 +308,17 @@ def test_standing_waves_between_walls(walls: str) -> None:
     x = end(pde, x0, 77.0)
     assert close(x[0], torch.stack([shape * math.cos(77 * w), -w * shape * math.sin(77 * w)]), 1e-11)
     assert pde.drift(x, x0)["energy"] < 1e-13
+
+
+def test_walls_are_an_option_of_the_command(tmp_path: Path) -> None:
+    given = ["--walls", "neumann,dirichlet", "--param", "n=16", "--param", "dim=2", "--until", "1"]
+    for more in (["--json"], ["--out", str(tmp_path / "drum.png")]):
+        found = CliRunner().invoke(app, ["solve", "wave", *given, *more])
+        assert found.exit_code == 0, found.output
+        assert "neumann,dirichlet" in found.output
+    found = CliRunner().invoke(app, ["solve", "wave", "--walls", "neuman"])
+    assert found.exit_code == 2
+    assert "did you mean neumann" in found.stderr
 
 
 def mirrored(x: Tensor, sign: float, dim: int) -> Tensor:
