@@ -24,7 +24,7 @@ from typer.testing import CliRunner, Result
 import longstride as ls
 from longstride.cli import app
 from longstride.data import Trajectories, generate
-from longstride.spectral import Fourier, RandomField, band, matern, nothing, power_law
+from longstride.spectral import Box, Fourier, RandomField, band, matern, nothing, power_law
 from longstride.systems import PDE
 
 BOXES = {1: ((3.0,), (24,)), 2: ((2.0, 5.0), (24, 45)), 3: ((1.0, 1.0, 2.0), (14, 15, 30))}
@@ -104,13 +104,58 @@ def test_scales_are_what_they_say() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     space = Fourier(1.0, (32, 8))
     with pytest.raises(ls.ArgumentError, match=r"up to 5 .* keep those up to 2"):
-        band(space)
+        band(space, 1, 5)(1)
+    assert str(band(space)) == "waves 1 to 2, std 1"  # all that it keeps
     with pytest.raises(ls.ArgumentError, match="std and peak"):
         band(space, 1, 2, std=1.0, peak=1.0)
-    with pytest.raises(ls.ArgumentError, match="no mode"):
-        band(space, 0.2, 0.3)
+    with pytest.raises(ls.ArgumentError, match="no wave"):
+        band(space, 0.2, 0.3)(1)
     with pytest.raises(ls.ArgumentError, match="rising"):
         band(space, 3, 2)
+
+
+@pytest.mark.parametrize(
+    "walls", ["neumann", "dirichlet", ("dirichlet", "periodic"), ("periodic", "neumann")]
+)
+def test_between_walls_fields_are_sums_of_what_meets_them(walls: str | tuple) -> None:
+    """One function on every grid, whose points lie (j + 1/2) h from walls; of mean square 1 over space."""
+    coarse, fine = (Box((1.0, 2.0), (16 * m, 18 * m), walls) for m in (1, 3))
+    u, v = (band(space, 0.5, 2)(4000, seed=1) for space in (coarse, fine))
+    kinds = (walls, walls) if isinstance(walls, str) else walls
+    along = [slice(None, None, 3) if kind == "periodic" else slice(1, None, 3) for kind in kinds]
+    torch.testing.assert_close(u, v[(..., *along)], atol=1e-13, rtol=0)
+    assert u.square().mean() == pytest.approx(1, rel=0.05)
+    assert coarse.leave(coarse.enter(u)).sub(u).abs().max() < 1e-13
+
+
+PDES = [name for name, build in ls.systems.SYSTEMS.items() if isinstance(build(), PDE)]
+POINTS = {1: 96, 2: 40, 3: 14}
+
+
+@pytest.mark.parametrize("name", PDES)
+def test_random_starts_of_every_equation_suit_it_and_its_step(name: str) -> None:
+    """They are in the space that the equation keeps to, and stay bounded for 20 steps."""
+    pde = ls.systems.get(name)
+    assert isinstance(pde, PDE)
+    pde = ls.systems.get(name, n=POINTS[pde.space.dim])  # type: ignore[assignment]
+    x0 = pde.random_starts(3, 0)
+    assert x0.shape[1:] == pde.x0.shape[1:]
+    assert x0.is_complex() == pde.x0.is_complex()
+    assert not torch.equal(x0[0], x0[1])
+    sol = ls.solve(pde, x0, t=(0, 20 * pde.dt), method=pde.method, dt=pde.dt, grad=False)
+    assert sol.x.abs().max() < 20 * max(1, float(x0.abs().max()))
+    for drift in pde.drift(sol.x[-1], x0).values():
+        assert drift.max() < 1e-3
+
+
+def test_starts_obey_the_constraints_of_their_equations() -> None:
+    pde = ls.systems.navier_stokes_3d(n=14)
+    assert isinstance(pde, PDE)
+    c = pde.space.enter(pde.random_starts(2, 0))
+    divergence = sum(pde.space.d(axis) * c[:, axis] for axis in range(3))
+    assert torch.as_tensor(divergence).abs().max() < 1e-12
+    population = ls.systems.fisher_kpp().random_starts(50, 0)  # type: ignore[attr-defined]
+    assert 0 < population.min() < population.max() < 1
 
 
 # ---- data sets

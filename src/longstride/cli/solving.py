@@ -64,7 +64,9 @@ def solve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A picture, .png, or a data set, .zarr.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4 or .zarr.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -83,14 +85,14 @@ def solve(
     from ..files import output_folder
 
     data_set = out is not None and out.suffix == ".zarr"
-    if out is not None and not data_set and (out.suffix != ".png" or out.is_dir()):
-        raise ArgumentError(f"--out {out}: name a .png file, or a .zarr data set")
     if dt is not None and (rtol is not None or atol is not None):
         raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
     if not data_set and (save_every is not None or shard is not None):
         raise ArgumentError("--save-every and --shard are of data sets: --out NAME.zarr")
     set_threads(threads)
     system = chosen(name, context, param or [])
+    if out is not None and not data_set:
+        check_picture(out, system)
     if data_set:
         assert out is not None
         make_data_set(in_space(system, n), out, samples or 1, as_json, until=until, save_every=save_every,
@@ -155,6 +157,17 @@ def value_of(key: str, text: Any, takes: Any) -> Any:
         return numbers(text, f"--{key}")[0]
     values = decimals(text, f"--{key}")
     return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
+
+
+def check_picture(out: Path, system: System) -> None:
+    """Refuse what no picture of this system is written to."""
+    kinds = [".png"]
+    if system.space is not None:
+        from ..report import SUFFIXES
+
+        kinds = [*SUFFIXES]
+    if out.suffix not in kinds or out.is_dir():
+        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file, or a .zarr data set")
 
 
 def in_space(system: System, n: int = 1) -> PDE:

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -230,14 +230,18 @@ def generate(
         meet()  # nobody writes before all have looked, so they share out the same batches
         began, mine = time.perf_counter(), spans[rank::processes]
         for k, span in enumerate(mine):
-            done, all_ = k * len(times), len(mine) * len(times)
-            u, status = recipe.batch(span, lambda j, done=done: progress(done + j, all_))  # type: ignore[misc]
+            show = partial(_moved, progress, k * len(times), len(mine) * len(times))
+            u, status = recipe.batch(span, show)
             write(path, span, u, status, len(pde.x0.shape) - 1 - pde.space.dim, {}, batch)
     left, asked = counts(path, samples), sum(map(len, spans))
     return Made(
         samples - asked, asked - left["missing"], left["missing"], left["diverged"],
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _moved(progress: Callable[[int, int], Any], before: int, of: int, done: int) -> None:
+    progress(before + done, of)
 
 
 def saved_times(start: float, until: float, every: float | None) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..spectral import Fourier, Pointwise
+from ..spectral import Fourier, Pointwise, band
 from .base import system, wide
 from .pde import PDE, box, seen, several, symbol
 
@@ -34,6 +34,7 @@ def fisher_kpp(
         x0=torch.exp(-_distance2(space) / 4)[None],
         t=(0.0, 20.0),
         dt=0.1,
+        starts=band(space, between=(0.0, 1.0)),
         view=seen(space),
     )
 
@@ -75,6 +76,7 @@ def gray_scott(
         x0=torch.stack([1 - start / 2, start / 4])[None],
         t=(0.0, 4000.0),
         dt=2.0,
+        starts=band(space, through=patches),
         labels=("u", "v"),
         view=seen(space, "v", lambda x: x.select(-dim - 1, 1)),
     )
@@ -115,6 +117,12 @@ def fitzhugh_nagumo_waves(
         labels=("v", "w"),
         view=seen(space, "v", lambda x: x.select(-dim - 1, 0)),
     )
+
+
+def patches(g: Tensor) -> Tensor:
+    """(1/2, 1/4) where a field of std 1 is above 1, (1, 0) elsewhere."""
+    spots = torch.sigmoid(10 * (g - 1))
+    return torch.stack([1 - spots / 2, spots / 4], 1)
 
 
 def _distance2(space: Fourier, at: Sequence[float] = (0.5, 0.5, 0.5)) -> Tensor:
