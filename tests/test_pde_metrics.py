@@ -265,7 +265,7 @@ def test_kuramoto_sivashinsky_parts_as_it_is_known_to():
     (lambda x: metrics.energy_spectrum(x, (1.0,) * 4), "4 lengths"),
     (lambda x: metrics.lyapunov(ls.systems.lorenz63(), torch.ones(1, 3), steps=20, k=4), "k = 4"),
     (lambda x: metrics.lyapunov(ls.systems.lorenz63(), torch.ones(1, 3), steps=20, method="ab_2"),
-     "remembers"),
+     "goes on from steps before"),
     (lambda x: metrics.velocity(ls.spectral.Fourier(1.0, (8, 8, 8)), x), "for 2"),
     (lambda x: metrics.kinetic_energy(ls.spectral.Fourier(1.0, (8, 8)), x[:1]), "a velocity"),
 ])  # fmt: skip

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from ..core import Field, advance
+from ..core import MULTIPLIERS
 from ..errors import ArgumentError, SolveError, positive, whole
 from ..noise import Noise
-from ..pace import pace
 from ..problem import ODE
 
 BLOCKS = 10  # that the run is cut into for the error
@@ -73,7 +72,7 @@ def lyapunov(
         )
     if k > (whole_size := x0[0].numel() * (2 if x0.is_complex() else 1)):
         raise ArgumentError(f"k = {k} exponents of states of {whole_size} numbers")
-    x, flow = x0.detach(), _flow(problem, x0, dt, method, every)
+    x, flow = x0.detach(), _flow(problem, dt, method, every)
     if x.is_complex():
         x, flow = torch.view_as_real(x), _of_pairs(flow)
     Q, _ = _orthonormal(Noise(seed, range(k), x.shape[1:]).prior().to(x)[:, None].expand(k, *x.shape))
@@ -93,9 +92,7 @@ def lyapunov(
     return Lyapunov(rates.mean(0), means.std(0) / BLOCKS**0.5)
 
 
-def _flow(
-    problem: ODE | Callable[[Tensor], Tensor], x: Tensor, dt: float, method: str | None, every: int
-) -> Map:
+def _flow(problem: ODE | Callable[[Tensor], Tensor], dt: float, method: str | None, every: int) -> Map:
     """So many steps as one function of their beginning's time and state."""
     if not isinstance(problem, ODE):
 
@@ -105,24 +102,10 @@ def _flow(
             return x
 
         return iterated
-    space, inner = problem.space, problem.entered()
-    u = x if space is None else space.enter(x)
-    steps = pace(inner, method or ("etdrk4" if isinstance(inner.L, Tensor) else "rk4"), dt, u)
-    if steps.starting or steps.steady.keep_f or len(steps.steady.keep_x) > 1:
-        raise ArgumentError(f"method {steps.method.name} remembers earlier steps: take one that does not")
-    (field,) = inner.fields(steps.method.exponential)
+    from ..onestep import stepper  # half of the house
 
-    def flow(t: float, x: Tensor) -> Tensor:
-        u = x if space is None else space.enter(x)
-        for n in range(every):
-            (u,), _ = advance([_later(field, t + n * dt)], steps.steady, [u], [])
-        return u if space is None else space.leave(u)
-
-    return flow
-
-
-def _later(field: Field, t: float) -> Field:
-    return lambda at, u: field(t + at, u)
+    step = stepper(problem, method or ("etdrk4" if isinstance(problem.L, MULTIPLIERS) else "rk4"), dt=dt)
+    return lambda t, x: step.repeat(x, every, t)
 
 
 def _of_pairs(flow: Map) -> Map:
