@@ -446,6 +446,14 @@ def test_an_equation_is_solved_in_its_own_steps_and_drawn(
     assert 1000 < (tmp_path / "x.png").stat().st_size < 200_000
 
 
+def test_fields_in_two_dimensions_are_drawn_with_walls(tmp_path: Path) -> None:
+    given = ("--walls", "neumann", "--param", "n=24", "--until", 2, "--samples", 2, "--json")
+    result = run("solve", "swift_hohenberg", *given, "--out", tmp_path / "x.png")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"]["walls"] == "neumann"
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
 def test_random_starts_need_no_file() -> None:
     given = ("solve", "kuramoto_sivashinsky", "--param", "n=32", "--until", 1, "--json", "--seed", 2)
     rows = [json.loads(run(*given, "--samples", n).stdout)["samples"] for n in (2, 3)]

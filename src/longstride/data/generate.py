@@ -19,6 +19,7 @@ from ..integrate import chosen, seen, solve
 from ..pace import Pace
 from ..processes import device, ranks, together
 from ..rollout import Rollout, Stand
+from ..spectral import Fourier
 from ..stretches import Stretches
 from ..systems import PDE
 from .store import (
@@ -132,7 +133,7 @@ class Recipe:
         """All that the samples depend on, as JSON has it."""
         from .. import __version__
 
-        pde, space = self.pde, self.pde.space
+        pde, space = self.pde, grid(self.pde)
         first = self.start([0])
         _, inner = seen(pde, first)
         rate = space.leave(inner.rate(torch.zeros((), dtype=first.dtype.to_real()), space.enter(first)))
@@ -157,12 +158,28 @@ class Recipe:
         }
 
     def layout(self, batch: int) -> Layout:
-        space, fields = self.pde.space, self.pde.x0.shape[1 : -self.pde.space.dim]
+        space, fields = grid(self.pde), self.pde.x0.shape[1 : -grid(self.pde).dim]
         axes = dict(zip("xyz", (points.flatten().tolist() for points in space.x), strict=False))
-        field = {"field": list(self.pde.labels)} if fields else {}
+        names = (
+            list(self.pde.labels)
+            if len(self.pde.labels) == sum(fields)
+            else list(map(str, range(sum(fields))))
+        )
+        field = {"field": names} if fields else {}
         shape = (len(self.times), *self.pde.x0.shape[1:])
         coordinates = {"time": list(self.times), **field, **axes}
         return Layout(shape, tuple(coordinates), self.dtype, coordinates, (), batch)
+
+
+def grid(pde: PDE) -> Fourier:
+    """The space of an equation, if it has points on axes.
+
+    Raises:
+        ArgumentError: another space.
+    """
+    if not isinstance(pde.space, Fourier):
+        raise ArgumentError(f"data sets are of fields on a Fourier or Box, not on {type(pde.space).__name__}")
+    return pde.space
 
 
 def _rms(x: Tensor) -> float:
@@ -232,7 +249,7 @@ def generate(
         for k, span in enumerate(mine):
             show = partial(_moved, progress, k * len(times), len(mine) * len(times))
             u, status = recipe.batch(span, show)
-            write(path, span, u, status, len(pde.x0.shape) - 1 - pde.space.dim, {}, batch)
+            write(path, span, u, status, pde.x0.ndim - 1 - grid(pde).dim, {}, batch)
     left, asked = counts(path, samples), sum(map(len, spans))
     return Made(
         samples - asked, asked - left["missing"], left["missing"], left["diverged"],

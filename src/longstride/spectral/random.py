@@ -122,8 +122,8 @@ class RandomField:
         return Fourier(space.length, n, real=space.real, dealias=1.0)
 
     def _drawn(self, space: Fourier) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one counted, and 0
-        where it is its own.
+        """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one that is
+        counted, or 0 where it is its own.
         """
         if self.highest is not None and self.highest > (most := held(space)) + 1e-9:
             raise ArgumentError(
