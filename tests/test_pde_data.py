@@ -296,6 +296,42 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     assert os.listdir(tmp_path) == []
 
 
+def test_parameters_may_differ_from_sample_to_sample(tmp_path: Path) -> None:
+    """Each solves its own equation; the drawn values are coordinates, the same for every number of samples."""
+    pde = ls.systems.burgers(n=32)
+    how = {
+        "vary": {"viscosity": (0.2, 0.8)},
+        "until": 0.5,
+        "save_every": 0.25,
+        "dt": 0.05,
+        "dtype": "float64",
+    }
+    made(tmp_path / "b.zarr", 3, pde, **how)
+    made(tmp_path / "b.zarr", 5, pde, **how)
+    found = opened(tmp_path / "b.zarr")
+    assert "viscosity" in found.u.coords
+    nu = found.viscosity.values
+    assert ((nu > 0.2) & (nu < 0.8)).all()
+    assert len(set(nu)) == 5
+    assert found.attrs["parameters"]["viscosity"] == [0.2, 0.8]
+    for i in range(5):
+        own = ls.systems.burgers(viscosity=float(nu[i]), n=32)
+        sol = ls.solve(own, own.random_starts([i], 0), t=(0, 0.5), method="etdrk4", dt=0.05)
+        np.testing.assert_allclose(found.u[i, -1], sol.x[-1, 0], atol=1e-12)
+    *_, parameters = Trajectories(tmp_path / "b.zarr", window=1)[2]
+    assert parameters.tolist() == [nu[1]]
+    with pytest.raises(ls.ArgumentError, match="n cannot vary"):
+        made(tmp_path / "c.zarr", 3, pde, vary={"n": (16, 32)})
+    with pytest.raises(ls.ArgumentError, match="rising"):
+        made(tmp_path / "c.zarr", 3, pde, vary={"viscosity": (0.2, 0.1)})
+    with pytest.raises(ls.ArgumentError):
+        made(tmp_path / "c.zarr", 3, pde, vary={"length": (1.0, 2.0)})
+    given = ("solve", "burgers", "--viscosity", "0.2:0.8", "--param", "n=32", "--until", 1, "--samples", 2)
+    assert run(*given, "--out", tmp_path / "d.zarr").exit_code == 0
+    np.testing.assert_array_equal(opened(tmp_path / "d.zarr").viscosity, nu[:2])
+    assert "data sets" in run(*given).stderr
+
+
 def shaken(samples: Sequence[int], seed: int) -> torch.Tensor:
     """Sample 1 is far too large for the step."""
     x0 = small().random_starts(samples, seed)
