@@ -131,8 +131,9 @@ def solve(
 def chosen(
     name: str, context: typer.Context, pairs: Sequence[str]
 ) -> tuple[System, dict[str, tuple[float, float]]]:
-    """The system with the parameters that stand among the options, --mu 3 or --mu=3; and those with two bounds,
-    --mu 1:3, whose default it has.
+    """The system with the parameters that stand among the options, --mu 3 or --mu=3.
+
+    And those with two bounds, --mu 1:3, whose default it has.
     """
     import inspect
 
