@@ -17,10 +17,12 @@ from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
+from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .reversible import REVERSIBLE, Reversible
+from .semilinear import Semilinear
 from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
 
@@ -28,6 +30,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (REVERSIBLE, Reversible),
     (ROSENBROCK, LinearlyImplicit),
+    (EXPONENTIAL_PAIRS, Semilinear),
     (EXPONENTIAL_ROSENBROCK, Exponential),
     (ESDIRK, DiagonallyImplicit),
     (COLLOCATION, FullyImplicit),

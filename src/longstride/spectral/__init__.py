@@ -1,6 +1,21 @@
 """Spectral spaces, and what equations on them are made of."""
 
+from .box import Box
+from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .pointwise import Pointwise, nothing
+from .random import RandomField, band, matern, power_law
+from .symbols import Symbols
 
-__all__ = ["Fourier", "Pointwise", "nothing"]
+__all__ = [
+    "Box",
+    "Chebyshev",
+    "Fourier",
+    "Pointwise",
+    "RandomField",
+    "Symbols",
+    "band",
+    "matern",
+    "nothing",
+    "power_law",
+]

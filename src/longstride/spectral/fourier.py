@@ -93,6 +93,10 @@ class Fourier:
         k = self.k[axis] ** order
         return k * (-1.0) ** (order // 2) if order % 2 == 0 else 1j * k * (-1.0) ** (order // 2)
 
+    def turned(self, *axes: int) -> Fourier:
+        """The space of derivatives of odd order along these axes: itself, but for a `Box`."""
+        return self
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the coefficients."""
@@ -116,10 +120,7 @@ class Fourier:
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
         """
-        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
-            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
-        if self.real and x.is_complex():
-            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
+        self._fits(x)
         c = x
         for axis in self.axes[::-1]:
             if self._half(axis):
@@ -135,6 +136,20 @@ class Fourier:
         for axis in self.axes[: -1 if self.real else None]:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
+
+    def norm(self, c: Tensor) -> Tensor:
+        """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
+        squares = c.abs().square()
+        if self.real:  # those with m > 0 stand for their conjugates as well
+            squares = 2 * squares.sum(-1) - squares[..., 0]
+        fields = c[0].numel() / math.prod(self.shape)
+        return (squares.flatten(1).sum(1) / fields).sqrt() if squares.ndim > 1 else (squares / fields).sqrt()
+
+    def _fits(self, x: Tensor) -> None:
+        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
+            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
+        if self.real and x.is_complex():
+            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
 
     def _half(self, axis: int) -> bool:
         return self.real and axis % self.dim == self.dim - 1

@@ -10,12 +10,26 @@ from .classic import (
     pendulum,
     rigid_body,
 )
-from .dispersive import korteweg_de_vries
+from .dispersive import korteweg_de_vries, nonlinear_schroedinger
+from .electromagnetism import maxwell
+from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
+from .fluids_3d import navier_stokes_3d
 from .orbits import arenstorf, kepler, pleiades, three_body
-from .patterns import kuramoto_sivashinsky
+from .patterns import (
+    allen_cahn,
+    cahn_hilliard,
+    dispersive_kuramoto_sivashinsky,
+    ginzburg_landau,
+    kuramoto_sivashinsky,
+    kuramoto_sivashinsky_2d,
+    swift_hohenberg,
+)
 from .pde import PDE
+from .reaction_diffusion import fisher_kpp, fitzhugh_nagumo_waves, gray_scott
 from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
 from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
+from .transport import advection, burgers, diffusion, dispersion, hyper_diffusion
+from .waves import klein_gordon, shallow_water, sine_gordon, wave
 
 __all__ = [
     "PDE",
@@ -25,29 +39,53 @@ __all__ = [
     "Series",
     "SpaceTime",
     "System",
+    "advection",
+    "allen_cahn",
     "arenstorf",
     "brusselator",
     "brusselator_1d",
+    "burgers",
+    "cahn_hilliard",
+    "diffusion",
+    "dispersion",
+    "dispersive_kuramoto_sivashinsky",
     "double_pendulum",
     "exponential_decay",
+    "fisher_kpp",
     "fitzhugh_nagumo",
+    "fitzhugh_nagumo_waves",
     "get",
+    "ginzburg_landau",
+    "gray_scott",
     "harmonic_oscillator",
     "henon_heiles",
     "hires",
+    "hyper_diffusion",
     "kepler",
+    "klein_gordon",
+    "kolmogorov_flow",
     "korteweg_de_vries",
     "kuramoto_sivashinsky",
+    "kuramoto_sivashinsky_2d",
     "list_systems",
     "lorenz63",
     "lorenz96",
     "lotka_volterra",
+    "maxwell",
+    "navier_stokes_2d",
+    "navier_stokes_3d",
+    "nonlinear_schroedinger",
     "oregonator",
     "pendulum",
     "pleiades",
     "rigid_body",
     "robertson",
     "roessler",
+    "shallow_water",
+    "sine_gordon",
+    "swift_hohenberg",
+    "taylor_green",
     "three_body",
     "van_der_pol",
+    "wave",
 ]

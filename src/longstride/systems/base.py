@@ -100,6 +100,27 @@ class System(ODE):
         known = {name for table, _ in KINDS for name in table}
         return next(name for name in self.methods if name in known)
 
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """What tells `solve` how to step: dt, or tolerances, those of the system where none are given.
+
+        Raises:
+            ArgumentError: both, or a dt that is not positive.
+        """
+        if dt is not None:
+            if rtol is not None or atol is not None:
+                raise ArgumentError("dt takes equal steps: leave out rtol and atol")
+            return {"dt": positive("dt", dt)}
+        return {
+            "rtol": self.rtol if rtol is None else rtol,
+            "atol": self.atol if atol is None else atol,
+        }
+
     def drift(self, x: Tensor, start: Tensor) -> dict[str, Tensor]:
         """By how much each invariant differs at x from its value I at the start, over max(|I|, 1)."""
         out = {}
@@ -117,8 +138,9 @@ def system(
 ) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Registers a function that builds a System under its own name, and checks what it is called with.
 
-    A parameter whose default is an int must be a whole number above 0. All others are finite numbers or
-    tensors [B] of them, those of `above_zero` above 0. A tensor decides the precision and the device of x0.
+    A parameter whose default is an int must be a whole number above 0, one whose default is a name is passed
+    on as it is. All others are finite numbers or tensors [B] of them, those of `above_zero` above 0. A tensor
+    decides the precision and the device of x0.
     """
 
     def register(build: Callable[P, System]) -> Callable[P, System]:
@@ -167,6 +189,8 @@ def list_systems() -> tuple[System, ...]:
 def _checked(name: str, value: Any, default: Any, above_zero: bool) -> Any:
     if isinstance(default, int):
         return whole(name, value, 1)
+    if isinstance(default, str):
+        return value
     if not isinstance(value, Tensor):
         return positive(name, value) if above_zero else finite(name, value)
     if value.ndim > 1 or not value.is_floating_point():
@@ -200,6 +224,6 @@ def stacked(*components: Tensor) -> Tensor:
     return torch.stack(components, -1)
 
 
-def wide(value: Number) -> Number:
-    """A parameter beside the cells of a grid: [B] becomes [B, 1]."""
-    return value[..., None] if isinstance(value, Tensor) else value
+def wide(value: Number, axes: int = 1) -> Number:
+    """A parameter beside the cells of a grid: [B] becomes [B, 1], with a 1 for each axis."""
+    return value[(..., *[None] * axes)] if isinstance(value, Tensor) else value
