@@ -48,11 +48,6 @@ class Matrix:
 
     _wanted = "[D, D] or [B, D, D]"
 
-    @property
-    def each(self) -> bool:
-        """Whether samples have one each."""
-        return self.A.ndim == 3
-
     def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
 

@@ -65,9 +65,6 @@ def gray_scott(
         eaten = u * v * v
         return torch.stack([fed * (1 - u) - eaten, eaten - lost * v], -dim - 1)
 
-    def mixed(spots: Tensor) -> Tensor:
-        return torch.stack([1 - spots / 2, spots / 2], 1)
-
     return PDE(
         f=Pointwise(space, reaction),
         L=several(
@@ -121,10 +118,14 @@ def fitzhugh_nagumo_waves(
     )
 
 
+def mixed(spots: Tensor) -> Tensor:
+    """u and v of 1/2 where spots are 1, of 1 and 0 where they are 0."""
+    return torch.stack([1 - spots / 2, spots / 2], 1)
+
+
 def patches(g: Tensor) -> Tensor:
-    """(1/2, 1/4) where a field of std 1 is above 1, (1, 0) elsewhere."""
-    spots = torch.sigmoid(10 * (g - 1))
-    return torch.stack([1 - spots / 2, spots / 4], 1)
+    """`mixed`, with spots where a field of std 1 is above 1."""
+    return mixed(torch.sigmoid(10 * (g - 1)))
 
 
 def _distance2(space: Fourier, at: Sequence[float] = (0.5, 0.5, 0.5)) -> Tensor:
