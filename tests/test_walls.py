@@ -312,10 +312,9 @@ def test_standing_waves_between_walls(walls: str) -> None:
 
 def test_walls_are_an_option_of_the_command(tmp_path: Path) -> None:
     given = ["--walls", "neumann,dirichlet", "--param", "n=16", "--param", "dim=2", "--until", "1"]
-    for more in (["--json"], ["--out", str(tmp_path / "drum.png")]):
-        found = CliRunner().invoke(app, ["solve", "wave", *given, *more])
-        assert found.exit_code == 0, found.output
-        assert "neumann,dirichlet" in found.output
+    found = CliRunner().invoke(app, ["solve", "wave", *given, "--out", str(tmp_path / "drum.png")])
+    assert found.exit_code == 0, found.output
+    assert "neumann,dirichlet" in found.output
     found = CliRunner().invoke(app, ["solve", "wave", "--walls", "neuman"])
     assert found.exit_code == 2
     assert "did you mean neumann" in found.stderr
