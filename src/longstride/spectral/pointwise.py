@@ -38,7 +38,8 @@ class Pointwise:
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
-        fields = self.at_points(c)
+        found = self.at_points(c)
+        fields = found if isinstance(found, tuple) else (found,)
         terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.damped, fields, strict=True)]
         total = sum(terms[1:], start=terms[0])
         return total if self.source is None else total + self.beside(self.source, c)
@@ -50,10 +51,9 @@ class Pointwise:
         """
         return partial(BoundPointwise, self) if self.space.buffered else None
 
-    def at_points(self, c: Tensor) -> tuple[Tensor, ...]:
-        """The fields that are written."""
-        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
-        return found if isinstance(found, tuple) else (found,)
+    def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What g returns."""
+        return self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
 
     @cached_property
     def damped(self) -> tuple[Symbol, ...]:
