@@ -48,11 +48,6 @@ class Matrix:
 
     _wanted = "[D, D] or [B, D, D]"
 
-    @property
-    def each(self) -> bool:
-        """Whether samples have one each."""
-        return self.A.ndim == 3
-
     def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
 
@@ -112,6 +107,10 @@ class Matrix:
         if key not in self.made:
             self.made[key] = sum(self._term(k, c, graph) * w for k, c, w in self.terms)
         return self.made[key]
+
+    def anew(self) -> Matrix:
+        """The same, with nothing made yet where it is differentiated by: a graph is for one run."""
+        return replace(self, made={}) if self.A.requires_grad else self
 
     def beside(self, x: Tensor) -> Matrix:
         """Multiplied out, where x is and as precise: what is applied again and again."""
