@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDE = 8  # components of a state that the table still shows
 MARKS = 10_000  # times along the curves of a picture
-FRAMES, ROOM = 600, 2**27  # of a field in a picture, at most, and their bytes
+ROOM = 2**28  # bytes of a field's frames in a picture, at most
 
 
 @dataclass
@@ -72,7 +72,9 @@ class Task:
         """States that a picture is made of, at most."""
         if self.system.space is None:
             return MARKS
-        return max(2, min(FRAMES, ROOM // (self.x0.numel() * self.x0.element_size())))
+        from ..report import picture_times
+
+        return min(len(picture_times(self.system, self.end)), max(2, ROOM // self.x0.nbytes))
 
     def frames(self) -> tuple[int, int]:
         """Every how many equal steps a state is kept for a picture, and after which one in any case."""
@@ -94,7 +96,7 @@ class Task:
         import numpy as np
         import torch
 
-        from ..report import Steps, trajectory_picture
+        from ..report import Steps, picture, trajectory_picture
 
         fixed, start = "dt" in self.how, self.system.t[0]
         t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (list(self.ends), list(self.seen))
@@ -104,7 +106,10 @@ class Task:
         kept = np.append(ends[:-1] != ends[1:], True)  # refused steps are tried again from where they began
         steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
         along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
-        trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+        if self.system.space is not None:
+            picture(self.system, along, curve, path, self.title(), wrong)
+        else:
+            trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
 
     def title(self) -> str:
         """Parameters, method, span."""

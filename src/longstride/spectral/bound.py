@@ -74,16 +74,22 @@ class BoundPointwise:
         if symbol is None:
             return self._of(x).leaving(x)
         if not isinstance(symbol, Tensor):
-            leave = self._of(symbol(x))._leave
-            return lambda: leave(symbol(x))
+            c = self._of(symbol(x)).coefficients()
+            mapped, leave = symbol, self._of(c).leaving(c)
+
+            def read_mapped() -> Tensor:
+                c.copy_(mapped(x))
+                return leave()
+
+            return read_mapped
         w = self.f.beside(symbol, x)
         transforms = self._of(x * w)
-        c = transforms.coefficients()
-        multiplied, leave = multiply(x, w, c), transforms.leaving(c)
+        product = transforms.coefficients()
+        multiplied, transformed = multiply(x, w, product), transforms.leaving(product)
 
         def read() -> Tensor:
             multiplied()
-            return leave()
+            return transformed()
 
         return read
 

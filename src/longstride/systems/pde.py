@@ -44,12 +44,16 @@ class PDE(System):
 
     @property
     def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
-        """`starts`, or truncated Fourier series of five waves."""
+        """`starts`, or truncated Fourier series of five waves.
+
+        Raises:
+            ArgumentError: neither, on another space.
+        """
         if self.starts is not None:
             return self.starts
-        return band(
-            self.space, 1, min(5, held(self.space)), components=tuple(self.x0.shape[1 : -self.space.dim])
-        )
+        if not isinstance(self.space, Fourier):
+            raise ArgumentError(f"no random fields on {type(self.space).__name__}: give the equation starts=")
+        return band(self.space, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
