@@ -48,8 +48,18 @@ class Matrix:
 
     _wanted = "[D, D] or [B, D, D]"
 
+    @property
+    def each(self) -> bool:
+        """Whether samples have one each."""
+        return self.A.ndim == 3
+
     def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
+
+    @property
+    def each(self) -> bool:
+        """Whether every sample has a matrix of its own."""
+        return self._fits(self.A.shape[1:])
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Tensor):

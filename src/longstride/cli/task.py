@@ -109,7 +109,7 @@ class Task:
     def title(self) -> str:
         """Parameters, method, span."""
         given = ", ".join(
-            f"{k} = {', '.join(f'{v:g}' for v in flat(value))}" for k, value in self.system.parameters.items()
+            f"{k} = {', '.join(map(said, flat(value)))}" for k, value in self.system.parameters.items()
         )
         how = ", ".join(f"{k} {v:g}" for k, v in self.how.items())
         line = f"{self.method}, {how}, t = {self.system.t[0]:g} to {self.end:g}"
@@ -117,7 +117,7 @@ class Task:
 
     def parameters(self) -> dict[str, Any]:
         """As JSON has them."""
-        return {k: v if isinstance(v, (int, float)) else flat(v) for k, v in self.system.parameters.items()}
+        return {k: flat(v) if hasattr(v, "reshape") else v for k, v in self.system.parameters.items()}
 
     def samples(self, solution: Solution) -> list[dict[str, Any]]:
         """All that is known of each sample, for a program."""
@@ -135,13 +135,13 @@ class Task:
             {
                 "sample": i, **{k: v[i] for k, v in swept.items()}, "status": solution.status[i],
                 "t": ends[i], "NFE": nfe[i], "accepted": accepted[i], "rejected": rejected[i],
-                "drift": {k: float(v[i]) for k, v in drift.items()}, **self.said(x[i]),
+                "drift": {k: float(v[i]) for k, v in drift.items()}, **self.state(x[i]),
                 "message": solution.message[i] if solution.message else "",
             }
             for i in range(B)
         ]  # fmt: skip
 
-    def said(self, x: Tensor) -> dict[str, Any]:
+    def state(self, x: Tensor) -> dict[str, Any]:
         """Of a state: its numbers; of a field, what they come to."""
         if self.system.space is None:
             return {"x": x.tolist()}
@@ -168,6 +168,11 @@ class Task:
         return {"x": f"{', '.join(f'{v:.4g}' for v in x[:3])}, ... ({len(x)})"}
 
 
-def flat(value: Any) -> list[float]:
+def said(value: Any) -> str:
+    """A parameter's value, a number or a word."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def flat(value: Any) -> list[Any]:
     """A parameter as the numbers it has, one or one of each sample."""
     return value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]

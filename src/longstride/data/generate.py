@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, SolveError, positive, whole
-from ..integrate import seen, solve
-from ..pace import Pace, pace
+from ..errors import ArgumentError, positive, whole
+from ..integrate import chosen, seen, solve
+from ..pace import Pace
 from ..processes import device, ranks, together
-from ..rollout import Rollout
+from ..rollout import Rollout, Stand
+from ..stretches import Stretches
 from ..systems import PDE
 from .store import (
     DIVERGED,
@@ -65,8 +66,11 @@ class Recipe:
     how: Mapping[str, float]
     dtype: str
 
-    def batch(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """u [B, T, *shape] as on disk, NaN from where a sample is not finite, and the status [B]."""
+    def batch(self, samples: Sequence[int], show: Callable[[int], Any]) -> tuple[Tensor, Tensor]:
+        """u [B, T, *shape] as on disk, NaN from where a sample is not finite, and the status [B].
+
+        show: called after each saved time with how many there have been.
+        """
         x0 = self.start(samples)
         out = torch.full(
             (len(x0), len(self.times), *x0.shape[1:]), math.nan, dtype=getattr(torch, self.dtype)
@@ -79,6 +83,7 @@ class Recipe:
                 if not alive.any():
                     break
                 out[alive, j] = frame[alive]
+                show(j + 1)
         return out, torch.where(alive, REACHED, DIVERGED).to(torch.int8)
 
     def start(self, samples: Sequence[int]) -> Tensor:
@@ -104,28 +109,24 @@ class Recipe:
             yield from solve(self.pde, x0, t=t, **how).x
             return
         view, inner = seen(self.pde, x0)
-        run = Rollout(inner, self._pace, view.flat(x0), self.times[0])
+        run, stand = Rollout(inner, self._pace, self._steps), Stand(0, 0, (view.flat(x0),))
         yield x0
-        for _ in self.times[1:]:
-            due = run.n + self._steps
-            try:
-                run.go(self._steps)
-            except SolveError:
-                if run.n < due:  # else some sample is not finite, and the others go on
-                    raise
-            yield view.nest(run.x)
+        for _ in self.times[1:]:  # nobody looks whether they are finite: some may not be, the others go on
+            stand = run.go(stand, self._steps.steps // (len(self.times) - 1))
+            yield view.nest(stand.x)
+
+    @cached_property
+    def _steps(self) -> Stretches:
+        """As many to each saved time."""
+        start, span, frames = self.times[0], self.times[-1] - self.times[0], len(self.times) - 1
+        steps = frames * math.ceil(span / frames / self.how["dt"] - 1e-9)
+        return Stretches.repeated(start, span / steps, steps)
 
     @cached_property
     def _pace(self) -> Pace:
         """Written once for all batches."""
         view, inner = seen(self.pde, self.pde.x0)
-        h = (self.times[1] - self.times[0]) / self._steps
-        return pace(inner, self.method, h, view.flat(self.start([0])))
-
-    @property
-    def _steps(self) -> int:
-        """Between two saved times."""
-        return math.ceil((self.times[1] - self.times[0]) / self.how["dt"] - 1e-9)
+        return Pace(inner, chosen(self.method), view.flat(self.start([0])))
 
     def settings(self) -> dict[str, Any]:
         """All that the samples depend on, as JSON has it."""
@@ -200,7 +201,7 @@ def generate(
         starts: (indices of samples, seed) to fields [B, ...] like pde.x0; default: pde.random_starts.
         dtype: on disk, "float32" or "float64"; it is computed in that of pde.x0.
         batch: samples that are solved at once and lie in one file; default: 64, or as many as 256 MB hold.
-        progress: called with (samples done, in all) of this process after every batch.
+        progress: called with (how much is done, of how much) of this process's share, after every saved time.
 
     Raises:
         ArgumentError: before anything is written; among others, the path holds something else, or samples of
@@ -227,12 +228,11 @@ def generate(
         meet()
         spans = lacking(path, samples, batch)
         meet()  # nobody writes before all have looked, so they share out the same batches
-        began, done, mine = time.perf_counter(), 0, spans[rank::processes]
-        for span in mine:
-            u, status = recipe.batch(span)
+        began, mine = time.perf_counter(), spans[rank::processes]
+        for k, span in enumerate(mine):
+            done, all_ = k * len(times), len(mine) * len(times)
+            u, status = recipe.batch(span, lambda j, done=done: progress(done + j, all_))  # type: ignore[misc]
             write(path, span, u, status, len(pde.x0.shape) - 1 - pde.space.dim, {}, batch)
-            done += len(span)
-            progress(done, sum(map(len, mine)))
     left, asked = counts(path, samples), sum(map(len, spans))
     return Made(
         samples - asked, asked - left["missing"], left["missing"], left["diverged"],

@@ -15,10 +15,10 @@ from .fourier import Fourier
 class Held:
     """f(t, c) - growth * `unseen(c)`.
 
-    Of a real field, where m = 0 on the axis that is halved, the coefficients of m and -m on the other periodic
-    axes are both kept, and are conjugates but for round-off. The field does not show by how much they are
-    not. So nothing but L acts on that, and where waves grow as e^(growth t) it does too: it would be all that
-    is left after t = 40/growth, whatever the step.
+    Of a real field, where m = 0 on the axis that is halved, the coefficients of m and -m on the other
+    periodic axes are both kept, and are conjugates but for round-off. The field does not show by how much
+    they are not. So nothing but L acts on that, and where waves grow as e^(growth t) it does too: it would
+    be all that is left after t = 40/growth, whatever the step.
     """
 
     def __init__(self, space: Fourier, f: Callable[[Tensor, Tensor], Tensor], growth: float) -> None:
