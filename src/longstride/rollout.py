@@ -128,7 +128,9 @@ class Rollout:
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
         key = id(step), stand.x.shape
         if key not in made:
-            made[key] = Bound(step, self.bind, stand.xs, stand.fs) if fits(step) else None
+            known = stand.xs, stand.fs
+            grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
+            made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
         return made[key]
 
     def _failed(self, n: int, error: Exception) -> SolveError:
