@@ -53,7 +53,7 @@ class Held:
 class BoundHeld:
     """`Held` on coefficients like those that f is bound to."""
 
-    scale = None
+    scale: Tensor | None = None
 
     def __init__(self, held: Held, inner: BoundField) -> None:
         self.held, self.inner = held, inner

@@ -46,6 +46,8 @@ class PDE(System):
         """`starts`, or truncated Fourier series of five waves."""
         if self.starts is not None:
             return self.starts
+        if not isinstance(self.space, Fourier):
+            raise ArgumentError("this equation says nothing of random starts: give it `starts`")
         waves = min(5, *self.space.highest)
         return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
