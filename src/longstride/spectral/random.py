@@ -13,6 +13,7 @@ from torch import Tensor
 from ..brownian import FIELDS, keys, normals
 from ..errors import ArgumentError, finite, positive, whole
 from ..noise import seed_of
+from .box import Box
 from .fourier import Fourier
 
 WORD = 18  # bits of a mode's number along an axis: 62 are those of three axes and of a component
@@ -27,6 +28,7 @@ class RandomField:
 
     z_k a complex unit normal that is a function of (seed, sample, component, k) alone: a sample is the same
     function on every grid that holds its modes, and in every batch. Of a real field z_-k is z_k's conjugate.
+    Between walls the waves are cosines and sines, k = pi m/length, which begin with half a wave.
 
     spectrum: S, a function of the wavelengths to the longest side of the box, q = |k| length/(2 pi), up to a
     factor.  highest: S is 0 above this q; None: fields have all the modes that a grid keeps, so that a finer
@@ -34,10 +36,11 @@ class RandomField:
     std: of a field's values over all samples; so it stays Gaussian.  peak: each sample is scaled to this
     largest |g| instead, on a grid of its own of 8 points to the shortest wave.  between: g goes through its
     distribution function, after which values are uniform on this interval (a, b) and never leave it.
-    mean: added.  name: what a data set says of the spectrum.
+    mean: added.  through: what is made of fields [B, *components, *n] in the end, by a function that has a
+    name.  name: what a data set says of the spectrum.
 
     Raises:
-        ArgumentError: two of std, peak and between, or a mode that the space does not keep.
+        ArgumentError: two of std, peak and between, or one that no field can have.
     """
 
     space: Fourier
@@ -48,6 +51,7 @@ class RandomField:
     peak: float | None = None
     between: tuple[float, float] | None = None
     mean: float = 0.0
+    through: Callable[[Tensor], Tensor] | None = None
     name: str = "custom spectrum"
 
     def __post_init__(self) -> None:
@@ -62,17 +66,6 @@ class RandomField:
         if self.between is not None and not self.space.real:
             raise ArgumentError("between= is for real fields: scale complex ones by std or peak")
         finite("mean", self.mean)
-        held = min(
-            top * max(self.space.length) / a
-            for top, a in zip(self.space.highest, self.space.length, strict=True)
-        )
-        if self.highest is not None and self.highest > held + 1e-9:
-            raise ArgumentError(
-                f"waves up to {self.highest:g} to the longest side: {self.space.n} points keep those up to "
-                f"{held:g}; take more points, or fewer waves"
-            )
-        if not bool((self._drawn(self.space)[1] > 0).any()):
-            raise ArgumentError(f"{self}: no mode of {self.space.n} points is in the spectrum")
 
     def __str__(self) -> str:
         scale = (
@@ -80,10 +73,15 @@ class RandomField:
             else f"uniform between {self.between[0]:g} and {self.between[1]:g}" if self.between is not None
             else f"std {1.0 if self.std is None else self.std:g}"
         )  # fmt: skip
-        return f"{self.name}, {scale}" + (f", mean {self.mean:g}" if self.mean else "")
+        mean = f", mean {self.mean:g}" if self.mean else ""
+        return f"{self.name}, {scale}{mean}" + (f", {self.through.__name__}" if self.through else "")
 
     def __call__(self, samples: int | Sequence[int], seed: int | torch.Generator = 0) -> Tensor:
-        """Fields [B, *components, *n] of samples 0 .. samples - 1, or of these; float64 or complex128."""
+        """Fields [B, *components, *n] of samples 0 .. samples - 1, or of these; float64 or complex128.
+
+        Raises:
+            ArgumentError: a wave that the space does not keep, or none that it does.
+        """
         samples = range(whole("samples", samples, 1)) if isinstance(samples, int) else samples
         key = keys(seed_of(seed), FIELDS, max(samples, default=0) + 1)[list(samples)]
         g = self.space.leave(self._coefficients(self.space, key))
@@ -95,16 +93,21 @@ class RandomField:
             g = low + (high - low) * torch.special.ndtr(g)
         elif self.std is not None:
             g = g * self.std
-        return g + self.mean
+        g = g + self.mean
+        return g if self.through is None else self.through(g)
 
     def _coefficients(self, space: Fourier, key: Tensor) -> Tensor:
         """[B, *components, *K], of variance 1 at every point."""
         counters, S, side = self._drawn(space)
         kept = S > 0
+        if not bool(kept.any()):
+            raise ArgumentError(f"{self}: no wave on {space.n} points is in the spectrum")
         which = torch.arange(math.prod(self.components)).unsqueeze(-1) << (3 * WORD)
         a, b = normals(key[:, None, None], counters[kept] + which)
-        z = torch.complex(a, b * side[kept]) * (S[kept] / 2).sqrt()
-        c = torch.zeros(len(key), len(which), *space.shape, dtype=torch.complex128)
+        turn = side[kept]  # 0: its own conjugate
+        z = torch.complex(a, b * turn) / torch.where(turn == 0, 1.0, math.sqrt(2))
+        z = (z if periodic(space) or not space.real else z.real) * S[kept].sqrt()
+        c = z.new_zeros(len(key), len(which), *space.shape)
         c[..., kept] = z
         return c.reshape(len(key), *self.components, *space.shape)
 
@@ -112,33 +115,67 @@ class RandomField:
     def _fine(self) -> Fourier:
         """A grid on which a peak is the same whatever n is."""
         space = self.space
-        top = max(space.highest) if self.highest is None else self.highest
-        n = [max(8, math.ceil(POINTS * top * a / max(space.length))) for a in space.length]
+        top = max(float(k.max()) for k in space.k) if self.highest is None else self.highest * _unit(space)
+        n = [max(8, math.ceil(POINTS * top * a / (2 * math.pi))) for a in space.length]
+        if isinstance(space, Box):
+            return Box(space.length, n, space.walls, real=space.real, dealias=1.0)
         return Fourier(space.length, n, real=space.real, dealias=1.0)
 
     def _drawn(self, space: Fourier) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each mode: its counter, its variance, and -1 where it is the conjugate of the one counted."""
+        """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one that is
+        counted, or 0 where it is its own.
+        """
+        if self.highest is not None and self.highest > (most := held(space)) + 1e-9:
+            raise ArgumentError(
+                f"waves up to {self.highest:g} to the longest side: {space.n} points keep those up to "
+                f"{most:g}; take more points, or fewer waves"
+            )
         modes = torch.broadcast_tensors(*(m.to(torch.int64) for m in space.modes))
-        side = torch.zeros_like(modes[0])
-        for m in reversed(modes) if space.real else ():  # k and -k have one counter
-            side = torch.where(side == 0, m.sign(), side)
-        side = torch.where(side == 0, 1, side)
+        side, around = torch.zeros_like(modes[0]), periodic(space)
+        for axis in reversed(around):  # k and -k have one counter
+            side = torch.where(side == 0, modes[axis].sign(), side)
+        if not space.real:
+            side = torch.ones_like(side)
         counter = torch.zeros_like(side)
-        for m in modes:
-            counter = (counter << WORD) + side * m + 2 ** (WORD - 1)
-        q = space.k2.sqrt() * (max(space.length) / (2 * math.pi))
+        for axis, m in enumerate(modes):
+            counter = (counter << WORD) + (torch.where(side < 0, -m, m) if axis in around else m)
+            counter = counter + 2 ** (WORD - 1)
+        q = space.k2.sqrt() / _unit(space)
         S = torch.where(q > 0, self.spectrum(q.clamp_min(1e-300)), 0.0)
         if self.highest is not None:
             S = torch.where(q <= self.highest + 1e-9, S, 0.0)
-        twice = (modes[-1] > 0) & space.real  # their conjugates are not kept
-        return counter, S / (S * (1.0 + twice)).sum(), side
+        power = torch.ones_like(S)  # the mean square of a wave, over those that share its coefficient
+        if space.real and around:
+            power *= 1.0 + (modes[around[-1]] > 0)
+        for axis in set(range(space.dim)) - set(around):
+            power /= 1.0 + (modes[axis] > 0)
+            if isinstance(space, Box) and space.walls[axis] == "dirichlet":
+                S = torch.where(modes[axis] > 0, S, 0.0)  # sin 0 is nothing
+        return counter, S / (S * power).sum(), side
 
 
-def band(space: Fourier, low: float = 1.0, high: float = 5.0, **how: object) -> RandomField:
+def periodic(space: Fourier) -> list[int]:
+    """The axes without walls."""
+    return [i for i in range(space.dim) if not isinstance(space, Box) or space.walls[i] == "periodic"]
+
+
+def _unit(space: Fourier) -> float:
+    """The wavenumber of one wave to the longest side."""
+    return 2 * math.pi / max(space.length)
+
+
+def held(space: Fourier) -> float:
+    """The most waves to the longest side that a space keeps in every direction."""
+    return min(float(k.max()) for k in space.k) / _unit(space)
+
+
+def band(space: Fourier, low: float = 1.0, high: float | None = None, **how: object) -> RandomField:
     """Waves low <= q <= high to the longest side, all alike: from low = 1, a truncated Fourier series.
 
-    how: components, and std, peak or between, mean, as `RandomField` has them. Raises what it does.
+    high: default 5, or less where the space keeps less.  how: components, and std, peak or between, mean,
+    through, as `RandomField` has them. Raises what it does.
     """
+    high = max(low, min(5.0, held(space))) if high is None else high
     if not 0 <= finite("low", low) <= finite("high", high):
         raise ArgumentError(f"low = {low}, high = {high}: rising, from 0")
 

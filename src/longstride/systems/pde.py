@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
 from ..spectral import Box, Fourier, Held, band, nothing
+from ..spectral.random import held
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -43,13 +44,16 @@ class PDE(System):
 
     @property
     def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
-        """`starts`, or truncated Fourier series of five waves."""
+        """`starts`, or truncated Fourier series of five waves.
+
+        Raises:
+            ArgumentError: neither, on another space.
+        """
         if self.starts is not None:
             return self.starts
         if not isinstance(self.space, Fourier):
-            raise ArgumentError("this equation says nothing of random starts: give it `starts`")
-        waves = min(5, *self.space.highest)
-        return band(self.space, 1, waves, components=tuple(self.x0.shape[1 : -self.space.dim]))
+            raise ArgumentError(f"no random fields on {type(self.space).__name__}: give the equation starts=")
+        return band(self.space, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
@@ -119,7 +123,7 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
 
 def waves(space: Fourier, highest: int = 4) -> Tensor:
     """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
-    return band(space, 1, min(highest, *space.highest))(1)
+    return band(space, 1, min(highest, held(space)))(1)
 
 
 def seen(
