@@ -14,6 +14,8 @@ import longstride as ls
 from longstride.bound import Bound, fits
 from longstride.core import Step, advance
 from longstride.methods import get
+from longstride.pace import pace
+from longstride.rollout import Rollout
 from longstride.spectral import Fourier, Pointwise
 from longstride.spectral.threads import best
 
@@ -221,7 +223,7 @@ def test_a_rollout_binds_when_no_gradient_is_asked_for() -> None:
     problem = burgers()
     u0 = drawn(problem.space, 1)
     how = {"t": (0.0, 0.4), "method": "etdrk4", "dt": 0.01}
-    by_core = ls.solve(problem, u0, **how, grad="checkpoint").x
+    by_core = ls.solve(problem, u0, **how, callback=lambda n, t, x: None).x
     assert torch.allclose(ls.solve(problem, u0, **how).x, by_core, rtol=1e-13, atol=1e-14)
     strength = torch.tensor(1.0, dtype=F64, requires_grad=True)
     space = problem.space
@@ -241,10 +243,10 @@ def test_saved_states_are_not_written_over() -> None:
     problem = burgers()
     u0 = drawn(problem.space, 1)
     c0 = problem.space.enter(u0)
-    step = ls.stepper(problem.entered(), "etdrk4", dt=0.01)
-    first = step.repeat(c0, 20)
+    run = Rollout(problem.entered(), pace(problem.entered(), "etdrk4", 0.01, c0), c0, 0.0)
+    first = run.go(20)
     copy = first.clone()
-    step.repeat(first, 20)
+    run.go(20)
     assert torch.equal(first, copy)
 
 
