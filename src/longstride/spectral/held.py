@@ -53,11 +53,14 @@ class Held:
 class BoundHeld:
     """`Held` on coefficients like those that f is bound to."""
 
-    scale = None
+    scale: Tensor | None = None
 
-    def __init__(self, held: Held, inner: Any) -> None:
+    def __init__(self, held: Held, inner: BoundField) -> None:
         self.held, self.inner = held, inner
-        self.buffer, self.argument = inner.buffer, inner.argument
+
+    def __getattr__(self, name: str) -> Any:
+        """Buffers and all else are those of f."""
+        return getattr(self.inner, name)
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         out, call = self.inner.evaluation(x)
