@@ -47,9 +47,9 @@ def differentiated(x: Tensor) -> bool:
 class Rollout:
     """The steps of a problem along times, from one stand to the next; it remembers none of them.
 
-    Where f can be bound to buffers (`bound.py`), and nothing is differentiated, steps are taken there; but
-    not the first one where it might be, for that shows whether f is. Which ones are does not hang on where a
-    run is cut: a stand leads to the same bits always.
+    Where f can be bound to buffers (`bound.py`) and nothing is differentiated, steps are taken there; not the
+    first one where gradients are on, for that shows whether f has any. Which ones are does not hang on where
+    a run is cut: a stand leads to the same bits always.
 
     compile: steps that share their weights are one compiled graph, to which the time is a tensor.
     """
