@@ -51,6 +51,11 @@ class Matrix:
     def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
 
+    @property
+    def each(self) -> bool:
+        """Whether every sample has a matrix of its own."""
+        return self._fits(self.A.shape[1:])
+
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Tensor):
             return self._applied(other)

@@ -3,6 +3,7 @@
 from .box import Box
 from .chebyshev import Chebyshev
 from .fourier import Fourier
+from .held import Held
 from .pointwise import Pointwise, nothing
 from .random import RandomField, band, matern, power_law
 from .symbols import Symbols
@@ -11,6 +12,7 @@ __all__ = [
     "Box",
     "Chebyshev",
     "Fourier",
+    "Held",
     "Pointwise",
     "RandomField",
     "Symbols",

@@ -67,6 +67,16 @@ class Box(Fourier):
         return Box(self.length, self.n, walls, real=self.real, dealias=self.dealias)
 
     @cached_property
+    def squares(self) -> Tensor:
+        found = torch.ones((), dtype=torch.float64)
+        for m, one in zip(self.modes, self.series, strict=True):
+            other = (
+                2.0 if isinstance(one, Periodic) and one.half else 1.0 if isinstance(one, Periodic) else 0.5
+            )
+            found = found * torch.where(m > 0, other, 1.0)
+        return found
+
+    @cached_property
     def x(self) -> tuple[Tensor, ...]:
         """The points of each axis, float64, shaped to broadcast: [n1, 1], [n2]."""
         return self._wide([one.x for one in self.series])
