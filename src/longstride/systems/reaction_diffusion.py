@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..spectral import Fourier, Pointwise, band
-from ..spectral.random import held
+from ..spectral.random import most_waves
 from .base import system, wide
 from .pde import PDE, box, seen, several, symbol
 
@@ -83,7 +83,7 @@ def gray_scott(
         t=(0.0, 4000.0),
         dt=2.0,
         labels=("u", "v"),
-        starts=band(space, 1, min(8, held(space)), through=spots),
+        starts=band(space, 1, min(8, most_waves(space)), through=spots),
         view=seen(space, "v", lambda x: x.select(-dim - 1, 1)),
     )
 
