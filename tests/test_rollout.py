@@ -6,7 +6,9 @@ import math
 import multiprocessing
 import signal
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +68,7 @@ def test_weights_written_once_are_those_of_a_plan(name: str) -> None:
     sol = ls.solve(problem, X0, t=(0, 3), method=name, dt=0.1, save_at=marks)
     rule, times = get(name), [0.1 * n for n in range(10)] + [1.0 + 0.09 * n for n in range(5)]
     times += [1.45 + 1.55 * n / 16 for n in range(17)]
-    operator = problem.operator(rule.exponential)
+    operator = problem.operator(rule.splits)
     steps = tuple(rule.step(times, n, operator) for n in range(len(times) - 1))
     plan = ls.Plan(tuple(times), steps, {}, name)
     same(sol.x[-1], ls.solve(problem, X0, plan=plan).x[-1], 1e-12)
@@ -128,6 +130,9 @@ def test_a_stepper_repeated_is_a_solution(name: str) -> None:
         u = step(u, 1.0 + 0.125 * n)
     assert torch.equal(u, sol.x[-1])
     assert torch.equal(step.repeat(step.repeat(X0, 5), 11, t=0.625), step.repeat(X0, 16))
+    with torch.no_grad():  # in buffers
+        ks, c = ls.stepper(KS.entered(), name, dt=0.01), KS.space.enter(KS.x0)
+        assert torch.equal(ks.repeat(ks(ks.repeat(c, 9)), 10), ks.repeat(c, 20))
     assert step.repeat(X0, 0) is X0
 
 
@@ -381,3 +386,45 @@ def test_states_between_looks_are_not_remembered() -> None:
     with torch.no_grad():
         ls.solve(linear(), X0, t=(0, 1), steps=10 * LOOK, method="etdrk4", callback=alive)
     assert counts[0] == counts[1]
+
+
+# Precision
+
+
+def test_a_state_in_float64_is_not_rounded_where_f_is() -> None:
+    """f in float32 costs eps of f, whatever the number of steps; a state in float32 eps in each of them."""
+    space = ls.spectral.Fourier(2 * math.pi, 32, dealias=1 / 2)
+    cubic = ls.spectral.Pointwise(space, lambda u: -(u**3))
+    allen_cahn = ls.ODE(cubic, L=1 - 0.02 * space.k2, space=space)
+    x0 = 0.5 * torch.sin(space.x[0] + 0.3)[None] + 0.1 * torch.cos(3 * space.x[0])
+
+    def end(problem: ls.ODE, x: Tensor) -> Tensor:
+        return ls.solve(problem, x, t=(0, 2), dt=0.002, method="etdrk4").x_end.double()
+
+    exact, eps = end(allen_cahn, x0), torch.finfo(torch.float32).eps
+    both = [(end(*run) - exact).abs().max() for run in ((ls.mixed(allen_cahn), x0), (allen_cahn, x0.float()))]
+    assert both[0] < 2 * eps
+    assert both[0] < both[1] / 8
+    same(end(ls.mixed(allen_cahn), x0.float()), end(allen_cahn, x0.float()))  # it has no more to lose
+
+
+# Compiled
+
+
+def test_compiled_steps_are_the_same_and_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as they are compiled, and run without a compiler."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    problem = ls.ODE(lambda t, x: torch.sin(t * x))
+    options = {"t": (0, 3), "dt": 0.1, "method": "rk4", "save_every": 10}
+    with torch.no_grad():
+        plain, compiled = (ls.solve(problem, X0, compile=c, **options) for c in (False, True))
+        step = ls.stepper(problem, "rk4", dt=0.1, compile=True)
+        same(step.repeat(step.repeat(X0, 10), 20, t=1.0), plain.x_end)
+    same(plain.x, compiled.x)
+    assert len(graphs) == 1  # of the run and of the stepper

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from . import data, learn, samplers, spectral, systems
     from .learn import tune
     from .onestep import stepper
+    from .precision import mixed
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
     from .spectral import Fourier, Pointwise
@@ -80,6 +81,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "metrics",
+    "mixed",
     "models",
     "plan_sampling",
     "prior",
@@ -102,6 +104,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "mixed":
+        return import_module(".precision", __name__).mixed
     if name == "stepper":
         return import_module(".onestep", __name__).stepper
     if name == "list_solvers":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -28,8 +29,8 @@ class BoundField(Protocol):
     def buffer(self) -> Tensor:
         """For a state, laid out as suits the field."""
 
-    def argument(self) -> Tensor:
-        """For a state that is evaluated and then forgotten: it may be the same buffer each time."""
+    def calm(self) -> AbstractContextManager[None]:
+        """Around steps: what the machine allows."""
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         """A buffer, and the call that makes it f of what is then in x."""
@@ -57,7 +58,7 @@ class Bound:
         folded = not step.keep_f and not any(isinstance(w, Matrix) for w in weights)
         self.step, self.field, self.calls = step, bind(xs[-1], folded), list[Call]()
         self.xs, self.fs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
-        self.inputs = self.xs[:], self.fs[:]
+        self.inputs, self.argument = (self.xs[:], self.fs[:]), self.field.buffer()
         self.products: dict[tuple[int, int, int], Tensor] = {}
         self.rows = self._rows()
         first = Counter((kind, i, id(w)) for (kind, i, w), *_ in self.rows)
@@ -68,21 +69,18 @@ class Bound:
             moves = [(known[i], known[k]) for i, k in enumerate(kept)]
             self.calls += [partial(to.copy_, come) for to, come in moves if to is not come]
 
-    def load(self, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> None:
-        """Begin at these."""
-        for buffers, given in zip(self.inputs, (xs, fs), strict=True):
-            for buffer, v in zip(buffers, given, strict=True):
-                buffer.copy_(v)
-
-    def take(self) -> None:
-        """A step from where it stands."""
-        for call in self.calls:
-            call()
-
-    def kept(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Where it stands: states and evaluations, which are the caller's."""
-        xs, fs = self.inputs
-        return [x.clone() for x in xs], [f.clone() for f in fs]
+    def go(self, xs: Sequence[Tensor], fs: Sequence[Tensor], steps: int) -> tuple[list[Tensor], list[Tensor]]:
+        """So many steps from these; returns what the last one keeps."""
+        with torch.no_grad(), self.field.calm():
+            for buffers, given in zip(self.inputs, (xs, fs), strict=True):
+                for buffer, v in zip(buffers, given, strict=True):
+                    buffer.copy_(v)
+            calls = self.calls
+            for _ in range(steps):
+                for call in calls:
+                    call()
+            xs, fs = self.inputs
+            return [x.clone() for x in xs], [f.clone() for f in fs]
 
     def _rows(self) -> list[list[tuple[int, int, Weight]]]:
         """The terms of each row, evaluations with their scale; weights that are equal are the same object."""
@@ -138,7 +136,7 @@ class Bound:
         count = begins + len(step.stages)
         kept = {k % count for k in step.keep_x}
         if step.stages[n].at is not None:
-            return self.field.buffer() if (0, here) in later or here in kept else self.field.argument()
+            return self.field.buffer() if (0, here) in later or here in kept else self.argument
         read = [term[:2] for term in self.rows[n][1:]] + later
         free = step.keep_x in ((-1,), (here,)) and here == count - 1 and (0, 0) not in read
         return self.xs[0] if free else self.field.buffer()

@@ -37,7 +37,7 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
     while stand.n < n and finite(stand.x):
         if bool((size(stand.x) <= GROWN * size(first)).all()):
             last = stand
-        stand = run.step(stand)
+        stand = run.go(stand, 1)
     name = run.pace.method.name
     if finite(stand.x):
         return SolveError(f"method {name}: the result is not finite, but a repetition's is")

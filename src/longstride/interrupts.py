@@ -44,11 +44,11 @@ def between_steps(wanted: bool) -> Iterator[Told]:
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield told
         return
-    for number in SIGNALS:
-        handler = signal.getsignal(number)
+    for each in SIGNALS:
+        handler = signal.getsignal(each)
         if handler is not None and handler is not signal.SIG_IGN:
-            told.before[number] = handler
-            signal.signal(number, told.hear)
+            told.before[each] = handler
+            signal.signal(each, told.hear)
     try:
         yield told
     finally:

@@ -24,7 +24,7 @@ class Stepper:
     Where the linear part L is itself learned they are written in each call.
     """
 
-    def __init__(self, problem: ODE, method: str, dt: float, **options: Any) -> None:
+    def __init__(self, problem: ODE, method: str, dt: float, compile: bool = False, **options: Any) -> None:
         if not isinstance(problem, ODE):
             raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
         self.problem, self.method, self.dt = problem, chosen(method, **options), finite("dt", dt)
@@ -35,6 +35,7 @@ class Stepper:
                 f"method {method!r} goes on from steps before, which a call knows nothing of: take a "
                 "one-step method such as 'etdrk4', or ls.solve(..., save_every=)"
             )
+        self.compile = compile
         self._paces: dict[Any, Pace] = {}
 
     def __call__(self, u: Any, t: float = 0.0) -> Any:
@@ -67,7 +68,7 @@ class Stepper:
         with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
             pace = self._pace(problem, x, layout)
             if way is None or not torch.is_grad_enabled():
-                return Rollout(problem, pace, times).go(Stand(0, 0, (x,)), n).x
+                return Rollout(problem, pace, times, self.compile).go(Stand(0, 0, (x,)), n).x
             (end,) = planned(problem, pace.plan(times), x, {n - 1}, way, None)
             return end
 
@@ -80,12 +81,15 @@ class Stepper:
         return self._paces[key]
 
 
-def stepper(problem: ODE, method: str = "etdrk4", *, dt: float, **options: Any) -> Stepper:
+def stepper(
+    problem: ODE, method: str = "etdrk4", *, dt: float, compile: bool = False, **options: Any
+) -> Stepper:
     """A function u -> u after one step of dt, with `repeat(u, n)` for n of them.
 
     method: any of `ls.list_methods()` that needs no steps before.  options: of the method.
+    compile: a step becomes one compiled graph; complex states, as those of Fourier series, are slower in it.
 
     Raises:
         ArgumentError: a method that is multistep, unknown or of diffusions; a dt that is none.
     """
-    return Stepper(problem, method, dt, **options)
+    return Stepper(problem, method, dt, compile, **options)

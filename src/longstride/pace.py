@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 from torch import Tensor
 
@@ -36,6 +37,8 @@ class Pace:
         self.depth = 0 if one_step(method) else HISTORY
         self.steady: dict[float, Step] = {}
         self.written: dict[tuple[int, tuple[float, ...]], Step] = {}
+        self.graphs: dict[int, Callable[..., Any]] = {}  # of these steps, by id, where they are compiled
+        self.bound: dict[Any, Any] = {}  # and with the shape of a state, where they are bound to buffers
 
     def step(self, times: Stretches, n: int) -> Step:
         """Step n, from 0."""
@@ -50,6 +53,12 @@ class Pace:
         if (n - first, sizes) not in self.written:
             self.written[n - first, sizes] = self._write(n - first, sizes)
         return self.written[n - first, sizes]
+
+    def alike(self, times: Stretches, n: int) -> int:
+        """The step up to which all from n on have the weights of step n."""
+        i, depth = times.stretch(n), self.depth
+        steady = times.ends[i] <= n - depth and n + depth < times.ends[i + 1]
+        return times.ends[i + 1] - depth if steady else n + 1
 
     def plan(self, times: Stretches) -> Plan:
         """All steps along times; those that are the same share their weights."""

@@ -102,8 +102,10 @@ class ODE:
     def fields(self, splits: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
 
-        def rate(t: float, x: Tensor) -> Tensor:
-            out = self.nonlinear(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+        def rate(t: float | Tensor, x: Tensor) -> Tensor:
+            if not isinstance(t, Tensor):  # as it is in compiled steps
+                t = torch.tensor(t, dtype=x.dtype.to_real(), device=x.device)
+            out = self.nonlinear(t, x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(

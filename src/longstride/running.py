@@ -27,7 +27,7 @@ from .stretches import Stretches
 LOOK = 64  # steps between two looks at whether the state is finite
 SHOWN = 0.1  # seconds between two moves of a progress bar
 
-OPTIONS = ("reduce", "checkpoint", "checkpoint_every", "progress")
+OPTIONS = ("reduce", "checkpoint", "checkpoint_every", "progress", "compile")
 
 Bar = Callable[[int, int], Any]  # (done, of)
 
@@ -83,6 +83,26 @@ class Reductions:
         return (found[0] if self.single else found) if found else None
 
 
+class Pieces:
+    """A run cut into as few pieces as what happens between them allows.
+
+    often: after every so manieth step something happens.  hurried: and after a tenth of a second.
+    """
+
+    def __init__(self, often: Sequence[int], hurried: bool) -> None:
+        self.often, self.most = often, 1 if hurried else LOOK
+
+    def next(self, run: Rollout, stand: Stand, saved: Sequence[int]) -> Stand:
+        """Up to the next step at which something happens; saved: the next that is kept."""
+        n, began = stand.n, time.monotonic()
+        steps = min(self.most, min([(n // k + 1) * k for k in self.often] + list(saved)) - n)
+        stand = run.go(stand, steps)
+        if self.most < LOOK:
+            quick = SHOWN * steps / max(time.monotonic() - began, 1e-9)
+            self.most = min(LOOK, 2 * self.most, 1 + int(quick))
+        return stand
+
+
 def rolled(
     problem: ODE,
     x0: Tensor,
@@ -95,17 +115,24 @@ def rolled(
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool | Bar = False,
+    compile: bool = False,
 ) -> Run:
     """Go along times from x0; see `integrate.solve`.
 
     saved: numbers of states to keep, rising; 0 is x0.
+    reduce: a `Record`, a `Fold` without `at`, or several.
+    checkpoint: a folder, where the run is written down every `checkpoint_every` seconds, when it is told to
+        end, and when it has ended. The same call goes on from there, to the same bits. It stays there.
+    progress: show a bar on a terminal, or call progress(done, of).
+    compile: steps of the same weights become one compiled graph; complex states are slower in it.
 
     Raises:
         ArgumentError: a bad argument, or a checkpoint of another run.
         Diverged: NaN or infinity, looked for every `LOOK` steps.  SolveError: what f raised.
     """
     began = time.perf_counter()
-    run, folds = Rollout(problem, Pace(problem, method, x0), times), Reductions(reduce, times)
+    run = Rollout(problem, Pace(problem, method, x0), times, compile)
+    folds = Reductions(reduce, times)
     stand, kept = Stand(0, 0, (x0,)), list[Tensor]()
     if checkpoint is not None and torch.is_grad_enabled() and run.step(stand).x.requires_grad:
         raise ArgumentError("a checkpoint keeps no graph: take grad=False with checkpoint=")
@@ -117,9 +144,11 @@ def rolled(
     elif saved and saved[0] == 0:
         kept.append(x0)
     looked, written = [stand], time.monotonic()
+    often = [LOOK, times.steps, *([] if callback is None else [1]), *(one.every for one in folds.asked)]
+    pieces = Pieces(often, hurried=book is not None or progress is not False)
     with between_steps(book is not None) as told, shown(progress, method.name) as show:
         while stand.n < times.steps:
-            stand = run.step(stand)
+            stand = pieces.next(run, stand, saved[len(kept) : len(kept) + 1])
             n, x, last = stand.n, stand.x, stand.n == times.steps
             if callback is not None:
                 callback(n - 1, times[n], x)

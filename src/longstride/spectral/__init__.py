@@ -1,6 +1,7 @@
 """Spectral spaces, and what equations on them are made of."""
 
 from .box import Box
+from .channel import Channel
 from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .held import Held
@@ -10,6 +11,7 @@ from .symbols import Symbols
 
 __all__ = [
     "Box",
+    "Channel",
     "Chebyshev",
     "Fourier",
     "Held",

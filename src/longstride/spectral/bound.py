@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..bound import Call, accumulate, multiply
+from .threads import chosen, using
 from .transforms import Transforms
 
 if TYPE_CHECKING:
@@ -26,7 +28,10 @@ class BoundPointwise:
         self.transforms: dict[tuple[int, ...], Transforms] = {}
         self.entering: dict[tuple[int, ...], tuple[Tensor, Callable[[Tensor], Any]]] = {}
         with torch.no_grad():
-            self.written = [tuple(u.shape[: -self.space.dim]) for u in f.at_points(like)]
+            found = f.at_points(like)
+        self.several = isinstance(found, tuple)
+        fields = found if isinstance(found, tuple) else (found,)
+        self.written = [tuple(u.shape[: -self.space.dim]) for u in fields]
         (write, *more) = f.damped
         self.sole = not more and f.source is None and (folded or write is None) and not callable(write)
         self.scale = f.beside(write, like) if self.sole and isinstance(write, Tensor) else None
@@ -35,8 +40,12 @@ class BoundPointwise:
     def buffer(self) -> Tensor:
         return self._of(self.like).coefficients()
 
-    def argument(self) -> Tensor:
-        return self._of(self.like).argument() if self.f.reads == (None,) else self.buffer()
+    def calm(self) -> AbstractContextManager[None]:
+        """As many threads as the transforms are worth."""
+        if self.like.device.type != "cpu":
+            return nullcontext()
+        leave = self._of(self.like).leaving(torch.zeros_like(self.like))
+        return using(chosen((self.space.n, self.like.shape, self.like.dtype), leave))
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         reads, g = [self._read(symbol, x) for symbol in self.f.reads], self.f.g
@@ -47,6 +56,9 @@ class BoundPointwise:
             for write, u in zip(writes, found if isinstance(found, tuple) else (found,), strict=True):
                 write(u)
 
+        if len(reads) == len(writes) == 1 and not self.several:
+            (read,), (write,) = reads, writes
+            return out, lambda: write(g(read()))
         return out, call
 
     def _at(self, lead: tuple[int, ...]) -> Transforms:
@@ -60,19 +72,24 @@ class BoundPointwise:
     def _read(self, symbol: Symbol, x: Tensor) -> Callable[[], Tensor]:
         """The call that gives a field of what is then in x."""
         if symbol is None:
-            leave = self._of(x).leave
-            return lambda: leave(x)
+            return self._of(x).leaving(x)
         if not isinstance(symbol, Tensor):
-            leave = self._of(symbol(x)).leave
-            return lambda: leave(symbol(x))
+            c = self._of(symbol(x)).coefficients()
+            mapped, leave = symbol, self._of(c).leaving(c)
+
+            def read_mapped() -> Tensor:
+                c.copy_(mapped(x))
+                return leave()
+
+            return read_mapped
         w = self.f.beside(symbol, x)
         transforms = self._of(x * w)
-        c = transforms.argument()
-        multiplied, leave = multiply(x, w, c), transforms.leave
+        product = transforms.coefficients()
+        multiplied, transformed = multiply(x, w, product), transforms.leaving(product)
 
         def read() -> Tensor:
             multiplied()
-            return leave(c)
+            return transformed()
 
         return read
 
@@ -92,7 +109,7 @@ class BoundPointwise:
 
     def _added(self, base: Tensor | None, symbol: Symbol, c: Tensor, out: Tensor) -> Call:
         """The call for out = base + symbol c."""
-        if callable(symbol) and not isinstance(symbol, Tensor):
+        if callable(symbol):
             apply = symbol
             return lambda: out.copy_(apply(c)) if base is None else torch.add(base, apply(c), out=out)
         w = 1.0 if symbol is None else self.f.beside(symbol, c)

@@ -31,6 +31,8 @@ class Fourier:
         ArgumentError: a length or share that is not positive, fewer than 4 points, no axis.
     """
 
+    buffered = True  # whether `Transforms` are those of this space
+
     def __init__(
         self,
         length: float | Sequence[float],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -38,19 +38,22 @@ class Pointwise:
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
-        fields = self.at_points(c)
+        found = self.at_points(c)
+        fields = found if isinstance(found, tuple) else (found,)
         terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.damped, fields, strict=True)]
         total = sum(terms[1:], start=terms[0])
         return total if self.source is None else total + self.beside(self.source, c)
 
-    def bind(self, c: Tensor, folded: bool) -> BoundPointwise:
-        """The same for coefficients like c, into buffers: see `longstride.bound`."""
-        return BoundPointwise(self, c, folded)
+    @property
+    def bind(self) -> Callable[[Tensor, bool], BoundPointwise] | None:
+        """The same for coefficients like these, into buffers, if the space has such transforms: see
+        `longstride.bound`.
+        """
+        return partial(BoundPointwise, self) if self.space.buffered else None
 
-    def at_points(self, c: Tensor) -> tuple[Tensor, ...]:
-        """The fields that are written."""
-        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
-        return found if isinstance(found, tuple) else (found,)
+    def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What g returns."""
+        return self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
 
     @cached_property
     def damped(self) -> tuple[Symbol, ...]:

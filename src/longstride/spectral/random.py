@@ -125,7 +125,7 @@ class RandomField:
         """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one that is
         counted, or 0 where it is its own.
         """
-        if self.highest is not None and self.highest > (most := most_waves(space)) + 1e-9:
+        if self.highest is not None and self.highest > (most := held(space)) + 1e-9:
             raise ArgumentError(
                 f"waves up to {self.highest:g} to the longest side: {space.n} points keep those up to "
                 f"{most:g}; take more points, or fewer waves"
@@ -164,7 +164,7 @@ def _unit(space: Fourier) -> float:
     return 2 * math.pi / max(space.length)
 
 
-def most_waves(space: Fourier) -> float:
+def held(space: Fourier) -> float:
     """The most waves to the longest side that a space keeps in every direction."""
     return min(float(k.max()) for k in space.k) / _unit(space)
 
@@ -175,7 +175,7 @@ def band(space: Fourier, low: float = 1.0, high: float | None = None, **how: obj
     high: default 5, or less where the space keeps less.  how: components, and std, peak or between, mean,
     through, as `RandomField` has them. Raises what it does.
     """
-    high = max(low, min(5.0, most_waves(space))) if high is None else high
+    high = max(low, min(5.0, held(space))) if high is None else high
     if not 0 <= finite("low", low) <= finite("high", high):
         raise ArgumentError(f"low = {low}, high = {high}: rising, from 0")
 

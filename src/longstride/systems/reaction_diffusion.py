@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..spectral import Fourier, Pointwise, band
-from ..spectral.random import most_waves
 from .base import system, wide
 from .pde import PDE, box, seen, several, symbol
 
@@ -66,13 +65,6 @@ def gray_scott(
         eaten = u * v * v
         return torch.stack([fed * (1 - u) - eaten, eaten - lost * v], -dim - 1)
 
-    def mixed(part: Tensor) -> Tensor:
-        return torch.stack([1 - part / 2, part / 2], 1)
-
-    def spots(g: Tensor) -> Tensor:
-        """Where a field of std 1 is above 1.5."""
-        return mixed(torch.sigmoid(8 * (g - 1.5)))
-
     return PDE(
         f=Pointwise(space, reaction),
         L=several(
@@ -82,8 +74,8 @@ def gray_scott(
         x0=mixed(_spots(space)[None]),
         t=(0.0, 4000.0),
         dt=2.0,
+        starts=band(space, through=patches),
         labels=("u", "v"),
-        starts=band(space, 1, min(8, most_waves(space)), through=spots),
         view=seen(space, "v", lambda x: x.select(-dim - 1, 1)),
     )
 
@@ -124,6 +116,16 @@ def fitzhugh_nagumo_waves(
         labels=("v", "w"),
         view=seen(space, "v", lambda x: x.select(-dim - 1, 0)),
     )
+
+
+def mixed(spots: Tensor) -> Tensor:
+    """u and v of 1/2 where spots are 1, of 1 and 0 where they are 0."""
+    return torch.stack([1 - spots / 2, spots / 2], 1)
+
+
+def patches(g: Tensor) -> Tensor:
+    """`mixed`, with spots where a field of std 1 is above 1."""
+    return mixed(torch.sigmoid(10 * (g - 1)))
 
 
 def _distance2(space: Fourier, at: Sequence[float] = (0.5, 0.5, 0.5)) -> Tensor:
