@@ -57,10 +57,7 @@ class BoundHeld:
 
     def __init__(self, held: Held, inner: BoundField) -> None:
         self.held, self.inner = held, inner
-
-    def __getattr__(self, name: str) -> Any:
-        """Buffers and all else are those of f."""
-        return getattr(self.inner, name)
+        self.buffer, self.calm = inner.buffer, inner.calm
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         out, call = self.inner.evaluation(x)
