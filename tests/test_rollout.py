@@ -244,13 +244,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(method: str, stop: int, tmp_path
 def slowly(folder: Path) -> None:
     ls.solve(
         KS, KS.x0, method="etdrk4", grad=False, checkpoint=folder, checkpoint_every=0.05, **LONG,
-        callback=lambda n, t, x: time.sleep(3e-3),
+        callback=lambda n, t, x: time.sleep(1e-2),
     )  # fmt: skip
 
 
 def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    process = multiprocessing.get_context("fork").Process(target=slowly, args=(folder,))
+    process = multiprocessing.get_context("spawn").Process(target=slowly, args=(folder,))
     process.start()
     while len(list(folder.glob("saved-*"))) < 3 and process.is_alive():
         time.sleep(0.02)
