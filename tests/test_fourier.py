@@ -15,7 +15,7 @@ from longstride.bound import Bound, fits
 from longstride.core import Step, advance
 from longstride.methods import get
 from longstride.pace import Pace
-from longstride.spectral import Fourier, Pointwise
+from longstride.spectral import Box, Fourier, Pointwise
 from longstride.spectral.threads import best
 from longstride.stretches import Stretches
 
@@ -164,6 +164,11 @@ def schroedinger(length=2.0, n=24) -> ls.ODE:
     return ls.ODE(Pointwise(space, lambda u: 1j * u * u.abs() ** 2), L=-0.5j * space.k2, space=space)
 
 
+def between_walls() -> ls.ODE:
+    space = Box(2.0, (12, 9), ("neumann", "periodic"), dealias=1 / 2)
+    return ls.ODE(Pointwise(space, lambda u: -u * u * u), L=1 - 0.1 * space.k2, space=space)
+
+
 PROBLEMS: list[tuple[Callable[[], ls.ODE], tuple[int, ...]]] = [
     (burgers, (3,)),
     (lambda: burgers(n=33, dealias="smooth"), (2,)),
@@ -172,6 +177,8 @@ PROBLEMS: list[tuple[Callable[[], ls.ODE], tuple[int, ...]]] = [
     (lambda: vorticity(dealias="smooth"), (1,)),
     (mixed, (2, 2)),
     (schroedinger, (2,)),
+    (lambda: schroedinger((1.0, 2.0, 3.0), (8, 6, 7)), (1,)),
+    (between_walls, (2,)),
 ]
 METHODS = ["etdrk4", "krogstad", "hochbruck_ostermann", "etdrk2", "exp_euler", "exp_adams_4"]
 

@@ -85,7 +85,12 @@ class Transforms:
         low, high = c.narrow(first, 0, top + 1), c.narrow(first, top + 1, top)
 
         def enter(u: Tensor) -> None:
-            made = space.enter(u, kept=False)
+            made = u
+            if space.real:
+                made = torch.fft.rfft(made, norm="forward")[..., : space.shape[-1]]
+            for axis in space.axes[-2 if space.real else -1 : 0 : -1]:
+                made = space._kept(torch.fft.fft(made, dim=axis, norm="forward"), axis)
+            made = torch.fft.fft(made, dim=first, norm="forward")
             low.copy_(made.narrow(first, 0, top + 1))
             high.copy_(made.narrow(first, space.n[0] - top, top))
 
@@ -111,3 +116,21 @@ class Transforms:
 
     def _zeros(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+class AsTheyAre:
+    """What `Transforms` does, by `enter` and `leave` of any space: between walls."""
+
+    def __init__(self, space: Fourier, lead: tuple[int, ...], like: Tensor) -> None:
+        self.space, self.lead, self.like = space, lead, like
+
+    def coefficients(self) -> Tensor:
+        shape = (*self.lead, *self.space.shape)
+        return torch.zeros(shape, dtype=self.like.dtype, device=self.like.device)
+
+    def leaving(self, c: Tensor) -> Callable[[], Tensor]:
+        return partial(self.space.leave, c)
+
+    def entering(self) -> tuple[Tensor, Callable[[Tensor], object]]:
+        c = self.coefficients()
+        return c, lambda u: c.copy_(self.space.enter(u))
