@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from typer.testing import CliRunner, Result
 import longstride as ls
 from longstride.cli import app
 from longstride.data import Trajectories, generate
-from longstride.spectral import Fourier, RandomField, band, matern, nothing, power_law
+from longstride.spectral import Box, Fourier, RandomField, band, matern, nothing, power_law
 from longstride.systems import PDE
 
 BOXES = {1: ((3.0,), (24,)), 2: ((2.0, 5.0), (24, 45)), 3: ((1.0, 1.0, 2.0), (14, 15, 30))}
@@ -104,13 +105,58 @@ def test_scales_are_what_they_say() -> None:
 def test_what_cannot_be_drawn_is_refused() -> None:
     space = Fourier(1.0, (32, 8))
     with pytest.raises(ls.ArgumentError, match=r"up to 5 .* keep those up to 2"):
-        band(space)
+        band(space, 1, 5)(1)
+    assert str(band(space)) == "waves 1 to 2, std 1"  # all that it keeps
     with pytest.raises(ls.ArgumentError, match="std and peak"):
         band(space, 1, 2, std=1.0, peak=1.0)
-    with pytest.raises(ls.ArgumentError, match="no mode"):
-        band(space, 0.2, 0.3)
+    with pytest.raises(ls.ArgumentError, match="no wave"):
+        band(space, 0.2, 0.3)(1)
     with pytest.raises(ls.ArgumentError, match="rising"):
         band(space, 3, 2)
+
+
+@pytest.mark.parametrize(
+    "walls", ["neumann", "dirichlet", ("dirichlet", "periodic"), ("periodic", "neumann")]
+)
+def test_between_walls_fields_are_sums_of_what_meets_them(walls: str | tuple) -> None:
+    """One function on every grid, whose points lie (j + 1/2) h from walls; of mean square 1 over space."""
+    coarse, fine = (Box((1.0, 2.0), (16 * m, 18 * m), walls) for m in (1, 3))
+    u, v = (band(space, 0.5, 2)(3, seed=1) for space in (coarse, fine))
+    kinds = (walls, walls) if isinstance(walls, str) else walls
+    along = [slice(None, None, 3) if kind == "periodic" else slice(1, None, 3) for kind in kinds]
+    torch.testing.assert_close(u, v[(..., *along)], atol=1e-13, rtol=0)
+    assert band(coarse, 0.5, 2)(2000).square().mean() == pytest.approx(1, rel=0.07)
+    assert coarse.leave(coarse.enter(u)).sub(u).abs().max() < 1e-13
+
+
+PDES = [name for name, build in ls.systems.SYSTEMS.items() if isinstance(build(), PDE)]
+POINTS = {1: 96, 2: 40, 3: 14}
+
+
+@pytest.mark.parametrize("name", PDES)
+def test_random_starts_of_every_equation_suit_it_and_its_step(name: str) -> None:
+    """They are in the space that the equation keeps to, and stay bounded for 20 steps."""
+    pde = ls.systems.get(name)
+    assert isinstance(pde, PDE)
+    pde = ls.systems.get(name, n=POINTS[pde.space.dim])  # type: ignore[assignment]
+    x0 = pde.random_starts(3, 0)
+    assert x0.shape[1:] == pde.x0.shape[1:]
+    assert x0.is_complex() == pde.x0.is_complex()
+    assert not torch.equal(x0[0], x0[1])
+    sol = ls.solve(pde, x0, t=(0, 20 * pde.dt), method=pde.method, dt=pde.dt, grad=False)
+    assert sol.x.abs().max() < 20 * max(1, float(x0.abs().max()))
+    for drift in pde.drift(sol.x[-1], x0).values():
+        assert drift.max() < 1e-3
+
+
+def test_starts_obey_the_constraints_of_their_equations() -> None:
+    pde = ls.systems.navier_stokes_3d(n=14)
+    assert isinstance(pde, PDE)
+    c = pde.space.enter(pde.random_starts(2, 0))
+    divergence = sum(pde.space.d(axis) * c[:, axis] for axis in range(3))
+    assert torch.as_tensor(divergence).abs().max() < 1e-12
+    population = ls.systems.fisher_kpp().random_starts(50, 0)  # type: ignore[attr-defined]
+    assert 0 < population.min() < population.max() < 1
 
 
 # ---- data sets
@@ -251,6 +297,42 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     assert os.listdir(tmp_path) == []
 
 
+def test_parameters_may_differ_from_sample_to_sample(tmp_path: Path) -> None:
+    """Each solves its own equation; values are coordinates, the same for every number of samples."""
+    pde = ls.systems.burgers(n=32)
+    how = {
+        "vary": {"viscosity": (0.2, 0.8)},
+        "until": 0.5,
+        "save_every": 0.25,
+        "dt": 0.05,
+        "dtype": "float64",
+    }
+    made(tmp_path / "b.zarr", 3, pde, **how)
+    made(tmp_path / "b.zarr", 5, pde, **how)
+    found = opened(tmp_path / "b.zarr")
+    assert "viscosity" in found.u.coords
+    nu = found.viscosity.values
+    assert ((nu > 0.2) & (nu < 0.8)).all()
+    assert len(set(nu)) == 5
+    assert found.attrs["parameters"]["viscosity"] == [0.2, 0.8]
+    for i in range(5):
+        own = ls.systems.burgers(viscosity=float(nu[i]), n=32)
+        sol = ls.solve(own, own.random_starts([i], 0), t=(0, 0.5), method="etdrk4", dt=0.05)
+        np.testing.assert_allclose(found.u[i, -1], sol.x[-1, 0], atol=1e-12)
+    *_, parameters = Trajectories(tmp_path / "b.zarr", window=1)[2]
+    assert parameters.tolist() == [nu[1]]
+    with pytest.raises(ls.ArgumentError, match="n cannot vary"):
+        made(tmp_path / "c.zarr", 3, pde, vary={"n": (16, 32)})
+    with pytest.raises(ls.ArgumentError, match="rising"):
+        made(tmp_path / "c.zarr", 3, pde, vary={"viscosity": (0.2, 0.1)})
+    with pytest.raises(ls.ArgumentError):
+        made(tmp_path / "c.zarr", 3, pde, vary={"length": (1.0, 2.0)})
+    given = ("solve", "burgers", "--viscosity", "0.2:0.8", "--param", "n=32", "--until", 1, "--samples", 2)
+    assert run(*given, "--out", tmp_path / "d.zarr").exit_code == 0
+    np.testing.assert_array_equal(opened(tmp_path / "d.zarr").viscosity, nu[:2])
+    assert "data sets" in run(*given).stderr
+
+
 def shaken(samples: Sequence[int], seed: int) -> torch.Tensor:
     """Sample 1 is far too large for the step."""
     x0 = small().random_starts(samples, seed)
@@ -273,58 +355,44 @@ def test_a_sample_that_diverges_is_marked_and_the_others_are_what_they_were(tmp_
 
 # ---- over processes
 
-COMMAND = (
-    "longstride", "solve", "kuramoto_sivashinsky", "--length", "22", "--param", "n=32", "--until", "4",
-    "--save-every", "0.5", "--samples", "24", "--shard", "2", "--dt", "0.05", "--threads", "1", "--out",
-)  # fmt: skip
 
-
-@pytest.fixture
-def begin() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a process; what is left of its family when the test ends is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *map(str, arguments)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-
-
-def test_killed_it_goes_on_and_two_processes_make_the_same_bits(tmp_path: Path, begin: Callable) -> None:
-    killed, shared = tmp_path / "killed.zarr", tmp_path / "shared.zarr"
-    process = begin(*COMMAND, killed)
-    while not (finished := list(killed.glob("status/c/[0-9]"))) and process.poll() is None:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def test_killed_it_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    killed, whole, how = tmp_path / "killed.zarr", tmp_path / "whole.zarr", {"dt": 0.01}
+    child = multiprocessing.get_context("fork").Process(target=made, args=(killed, 24), kwargs=how)
+    child.start()
+    while not (finished := list(killed.glob("status/c/[0-9]"))) and child.is_alive():
+        time.sleep(0.002)
+    child.kill()
+    child.join()
     assert finished
+    assert child.exitcode == -signal.SIGKILL
     assert (opened(killed).status[:2] == 1).all()
     before = (killed / "u/c/0/0/0").stat()
     (killed / "u/c/7.0.partial").write_text("what a kill leaves of a file")
-    result = run(*COMMAND[1:], killed, "--json")
-    assert result.exit_code == 0, result.stderr
-    (row,) = json.loads(result.stdout)
-    assert 2 <= row["there before"] < 24
-    assert row["there before"] + row["made"] == 24
+    counted = made(killed, 24, **how)
+    assert 2 <= counted.before < 24
+    assert counted.before + counted.made == 24
     after = (killed / "u/c/0/0/0").stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    made(whole, 24, **how)
+    assert contents(whole) == contents(killed)
 
-    both = begin(
-        "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", *COMMAND, shared, "--json"
-    )
-    out, errors = both.communicate(timeout=120)
-    assert both.returncode == 0, errors
-    assert json.loads(out)[0]["processes"] == 2
-    assert contents(shared) == contents(killed)
+
+def test_two_processes_make_the_same_bits_as_one(tmp_path: Path) -> None:
+    command = [
+        "longstride", "solve", "kuramoto_sivashinsky", "--length", "22", "--param", "n=24", "--until", "4",
+        "--save-every", "1", "--samples", "7", "--shard", "2", "--dt", "0.25", "--json", "--out",
+    ]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    found = subprocess.run(
+        [*torchrun, *command, str(tmp_path / "two.zarr")], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    (row,) = json.loads(found.stdout)
+    assert (row["processes"], row["made"], row["missing"]) == (2, 7, 0)
+    assert run(*command[1:], tmp_path / "one.zarr").exit_code == 0
+    assert contents(tmp_path / "one.zarr") == contents(tmp_path / "two.zarr")
 
 
 # ---- reading back
@@ -399,6 +467,14 @@ def test_an_equation_is_solved_in_its_own_steps_and_drawn(
     assert row["accepted"] == 20 / pde.dt
     assert row["drift"]["mean"] < 1e-14
     assert 1000 < (tmp_path / "x.png").stat().st_size < 200_000
+
+
+def test_fields_in_two_dimensions_are_drawn_with_walls(tmp_path: Path) -> None:
+    given = ("--walls", "neumann", "--param", "n=24", "--until", 2, "--samples", 2, "--json")
+    result = run("solve", "swift_hohenberg", *given, "--out", tmp_path / "x.png")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"]["walls"] == "neumann"
+    assert os.listdir(tmp_path) == ["x.png"]
 
 
 def test_random_starts_need_no_file() -> None:

@@ -130,6 +130,9 @@ def test_a_stepper_repeated_is_a_solution(name: str) -> None:
         u = step(u, 1.0 + 0.125 * n)
     assert torch.equal(u, sol.x[-1])
     assert torch.equal(step.repeat(step.repeat(X0, 5), 11, t=0.625), step.repeat(X0, 16))
+    with torch.no_grad():  # in buffers
+        ks, c = ls.stepper(KS.entered(), name, dt=0.01), KS.space.enter(KS.x0)
+        assert torch.equal(ks.repeat(ks(ks.repeat(c, 9)), 10), ks.repeat(c, 20))
     assert step.repeat(X0, 0) is X0
 
 

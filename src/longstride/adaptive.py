@@ -60,7 +60,8 @@ def adaptive(
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
 
     A step is kept if the root mean square over a sample of error/(atol + rtol max(|x|, |x1|)) is at most 1,
-    of the error estimated in that step. What accumulates is usually some ten times as much.
+    of the error estimated in that step. What accumulates is usually some ten times as much. Of coefficients
+    of a space, and of any problem with a `magnitude`, errors are weighed as a whole: |e|/(atol + rtol |x|).
 
     Args:
         rtol, atol: numbers, or tensors that broadcast with x.
@@ -75,7 +76,7 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
-        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of the root mean square; one
+        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of what is said above; one
             number where the step is shared.
         watch: called with t, x and h before each step that is tried.
         grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as

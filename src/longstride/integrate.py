@@ -250,10 +250,11 @@ def solve(
 ) -> Solution:
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
 
-    With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
-    With neither, steps follow from rtol and atol, `method` is one of `ls.list_solvers()`, "tsit5" if none is
-    named, and f gets t [B], one for each sample. The other arguments are those of
-    `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named,
+    "etdrk4" where L is a tensor or a matrix. With neither, steps follow from rtol and atol, `method` is one
+    of `ls.list_solvers()`, "tsit5" if none is named, "krogstad43" with such an L, and f gets t [B], one for
+    each sample. The other arguments are those of `longstride.adaptive.adaptive`: controller, save_at, events,
+    jump_times, nfe, max_steps, ...
     An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
 
     Args:

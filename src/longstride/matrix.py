@@ -51,6 +51,11 @@ class Matrix:
     def _fits(self, shape: Sequence[int]) -> bool:
         return len(shape) in (2, 3) and shape[-1] == shape[-2]
 
+    @property
+    def each(self) -> bool:
+        """Whether every sample has a matrix of its own."""
+        return self._fits(self.A.shape[1:])
+
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Tensor):
             return self._applied(other)
@@ -102,6 +107,10 @@ class Matrix:
         if key not in self.made:
             self.made[key] = sum(self._term(k, c, graph) * w for k, c, w in self.terms)
         return self.made[key]
+
+    def anew(self) -> Matrix:
+        """The same, with nothing made yet where it is differentiated by: a graph is for one run."""
+        return replace(self, made={}) if self.A.requires_grad else self
 
     def beside(self, x: Tensor) -> Matrix:
         """Multiplied out, where x is and as precise: what is applied again and again."""

@@ -47,8 +47,9 @@ def differentiated(x: Tensor) -> bool:
 class Rollout:
     """The steps of a problem along times, from one stand to the next; it remembers none of them.
 
-    Where f can be bound to buffers (`bound.py`), and nothing is differentiated, all steps but the first are
-    taken there. Which ones are does not hang on where a run is cut: a stand leads to the same bits always.
+    Where f can be bound to buffers (`bound.py`) and nothing is differentiated, steps are taken there; not the
+    first one where gradients are on, for that shows whether f has any. Which ones are does not hang on where
+    a run is cut: a stand leads to the same bits always.
 
     compile: steps that share their weights are one compiled graph, to which the time is a tensor.
     """
@@ -57,7 +58,8 @@ class Rollout:
         self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
         self.field: Callable[[Any, Tensor], Tensor]
         (self.field,) = problem.fields(pace.method.splits)
-        able = pace.method.splits and not compile and times.steps > WORTH
+        self.shows = torch.is_grad_enabled()
+        able = pace.method.splits and not compile and (times.steps > WORTH or not self.shows)
         self.bind = getattr(problem.nonlinear, "bind", None) if able else None
 
     def step(self, stand: Stand) -> Stand:
@@ -119,12 +121,16 @@ class Rollout:
 
     def _bound(self, stand: Stand) -> Bound | None:
         """The step that is next, where it can be bound and nothing it begins with is differentiated."""
-        if self.bind is None or stand.n == 0 or any(map(differentiated, (*stand.xs, *stand.fs))):
+        if self.bind is None or (stand.n == 0 and self.shows):
+            return None
+        if any(map(differentiated, (*stand.xs, *stand.fs))):
             return None
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
         key = id(step), stand.x.shape
         if key not in made:
-            made[key] = Bound(step, self.bind, stand.xs, stand.fs) if fits(step) else None
+            known = stand.xs, stand.fs
+            grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
+            made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
         return made[key]
 
     def _failed(self, n: int, error: Exception) -> SolveError:

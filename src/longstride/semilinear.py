@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from .matrix import Matrix
 from .methods.exponential import ExponentialPair
 from .methods.runge_kutta import entry
 from .operator import Phis
+from .pace import beside
 from .trial import Rate, Stepper, Trial
 
 RUNGS = 4  # steps of the ladder in one octave: a rung is at most a sixth shorter than what was wanted
 KEPT = 16  # rungs whose weights are kept
+STILL = -(1 << 30)  # the rung of what has stopped, whose steps are 0
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,17 @@ class Rung:
 class Semilinear(Stepper):
     """An exponential pair. The steps it asks for are those of a ladder, 2^(m/4).
 
-    Weights are functions of h L, dear where L has many elements. On a ladder few of them are ever wanted: what
-    was made for a rung serves all samples and all later steps on it. Only steps that end a leg stand between
-    rungs.
+    Weights are functions of h L, dear where L has many elements. On a ladder few of them are ever wanted:
+    what was made for a rung serves all samples and all later steps on it. The first step and those that end
+    a leg stand between rungs.
 
-    `first` and `last` of a trial are F, and K holds all F_j. Between its ends a step is the polynomial through
-    the F_j, integrated exactly beside L: b_j of theta is sum_k w_jk theta^k phi_k(theta h L). Order 3.
+    `first` and `last` of a trial are F, and K holds all F_j. Between its ends a step is the polynomial
+    through the F_j, integrated exactly beside L: b_j is sum_k w_jk theta^k phi_k(theta h L). Order 3.
     """
 
     repeatable = True
     between_costs = 0
-    controller: Controller = PI()
+    controller: Controller = PI(max_factor=2.0)  # F_4 - F(x1) may pass through 0 where the error does not
 
     def __init__(self, pair: ExponentialPair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
@@ -53,14 +55,14 @@ class Semilinear(Stepper):
         self.order, self.shrinks, self.most = pair.tableau.order, pair.shrinks, len(pair.tableau.c)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*pair.tableau.c[1:], 1.0], **clock)[:, None]
-        self.made: OrderedDict[float, tuple[Stage, ...]] = OrderedDict()
+        self.made: OrderedDict[int, tuple[Stage, ...]] = OrderedDict()
 
     def apart(self, L: Any, f: Rate) -> None:
         if not isinstance(L, MULTIPLIERS):
             L = torch.tensor(L, dtype=torch.complex128 if isinstance(L, complex) else torch.float64)
         self.L, self.rate = L, f
-        own = isinstance(L, Tensor) and L.ndim == len(self.shape) and len(L) > 1
-        self.each = own or (isinstance(L, Matrix) and L.A.ndim == 3)  # whether samples have an L each
+        # Whether samples have an L each.
+        self.each = L.each if isinstance(L, Matrix) else L.ndim == len(self.shape) and len(L) > 1
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))
@@ -123,7 +125,7 @@ class Semilinear(Stepper):
         if len(set(keys)) == 1:
             yield Rung(None, self._rows(keys[0], sizes[0]))
             return
-        loose = any(key not in self.made and key != round(key) for key in keys)
+        loose = any(isinstance(key, float) for key in keys)
         if isinstance(self.L, Tensor) and (self.each or loose):
             wide = h.to(self.L.device).view(-1, *(1,) * (len(self.shape) - 1))
             yield Rung(None, self._written(wide))
@@ -135,44 +137,39 @@ class Semilinear(Stepper):
             yield Rung(who, self._rows(key, sizes[int(who[0])]))
 
     @staticmethod
-    def _key(h: float) -> float:
-        """The rung, a whole number, or where h stands between them."""
-        m = RUNGS * math.log2(h) if h > 0 else -math.inf
-        return round(m) if h > 0 and abs(m - round(m)) < 1e-9 else m
+    def _key(h: float) -> int | float:
+        """The number of the rung, or h if it stands between them."""
+        if h == 0:
+            return STILL
+        m = RUNGS * math.log2(h)
+        return round(m) if abs(m - round(m)) < 1e-9 else h
 
-    def _rows(self, key: float, h: float) -> tuple[Stage, ...]:
-        if key in self.made:
-            self.made.move_to_end(key)
-            return self.made[key]
-        rows = self._written(h)
-        if key == -math.inf or key == round(key):
-            self.made[key] = rows
+    def _rows(self, key: int | float, h: float) -> tuple[Stage, ...]:
+        if isinstance(key, float):
+            return self._written(h)
+        if key not in self.made:
+            self.made[key] = self._written(h)
             if len(self.made) > KEPT:
                 self.made.popitem(last=False)
-        return rows
+        self.made.move_to_end(key)
+        return self.made[key]
 
     def _written(self, h: Weight) -> tuple[Stage, ...]:
         by = self.sign * h
         z = by * self.L
-        rows = [Stage((w,), tuple(by * e for e in row)) for w, row in self.pair.tableau.rows(z)]
         phi = Phis(z)
+        rows = [Stage((w,), tuple(by * e for e in row)) for w, row in self.pair.tableau.rows(z, phi)]
         rows.append(Stage((0.0,), tuple(by * entry(e, phi) for e in self.pair.error)))
         return tuple(map(self._moved, rows[1:]))
 
     def _moved(self, row: Stage) -> Stage:
         """Beside the state."""
-        x = self.like
-
-        def moved(w: Weight) -> Weight:
-            if isinstance(w, Tensor):
-                return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real())
-            return w
-
-        return Stage(tuple(map(moved, row.x)), tuple(map(moved, row.f)))
+        x, f = (tuple(beside(w, self.like) for w in part) for part in (row.x, row.f))
+        return Stage(x, f)
 
 
 @dataclass
 class Judged(Trial):
     """error: the estimate."""
 
-    error: Tensor = torch.zeros(0)
+    error: Tensor = field(default_factory=lambda: torch.zeros(0))

@@ -191,7 +191,7 @@ class Stepper:
         return t[0] if self.shared else t
 
     def allowed(self, *xs: Tensor) -> Tensor:
-        """What the tolerances allow at the largest of states: of each element, or of each sample [B, 1, ...]."""
+        """What the tolerances allow at the larger of states: of each element, or of a sample [B, 1, ...]."""
         sizes = [x.abs() if self.whole is None else self._magnitude(x) for x in xs]
         return torch.addcmul(self.atol, self.rtol, sizes[0] if len(xs) == 1 else torch.maximum(*sizes))
 

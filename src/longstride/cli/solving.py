@@ -64,13 +64,16 @@ def solve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A picture, .png, or a data set, .zarr.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4 or .zarr.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Solve a ready problem: how each sample ended, what it cost, what it kept; and a picture with --out.
 
-    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each.
+    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each. In a data set
+    --mu 10:1000 draws one for each sample.
 
     A sample that does not come to the end is drawn as far as it came; the exit code is 1, and the
     message says why.
@@ -83,19 +86,21 @@ def solve(
     from ..files import output_folder
 
     data_set = out is not None and out.suffix == ".zarr"
-    if out is not None and not data_set and (out.suffix != ".png" or out.is_dir()):
-        raise ArgumentError(f"--out {out}: name a .png file, or a .zarr data set")
     if dt is not None and (rtol is not None or atol is not None):
         raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
     if not data_set and (save_every is not None or shard is not None):
         raise ArgumentError("--save-every and --shard are of data sets: --out NAME.zarr")
     set_threads(threads)
-    system = chosen(name, context, param or [])
+    system, vary = chosen(name, context, param or [])
+    if vary and not data_set:
+        raise ArgumentError(f"--{next(iter(vary))} of each sample's own is of data sets: --out NAME.zarr")
+    if out is not None and not data_set:
+        check_picture(out, system)
     if data_set:
         assert out is not None
         make_data_set(in_space(system, n), out, samples or 1, as_json, until=until, save_every=save_every,
                       method=method, dt=dt, rtol=rtol, atol=atol, seed=seed, dtype=dtype,
-                      batch=shard)  # fmt: skip
+                      batch=shard, vary=vary)  # fmt: skip
         return
     how = system.steps(method, dt, rtol, atol)
     task = Task(
@@ -123,8 +128,13 @@ def solve(
         raise SolveError(wrong)
 
 
-def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
-    """The system with the parameters that stand among the options, --mu 3 or --mu=3."""
+def chosen(
+    name: str, context: typer.Context, pairs: Sequence[str]
+) -> tuple[System, dict[str, tuple[float, float]]]:
+    """The system with the parameters that stand among the options, --mu 3 or --mu=3.
+
+    And those with two bounds, --mu 1:3, whose default it has.
+    """
     import inspect
 
     from .. import systems
@@ -142,7 +152,17 @@ def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
         if not equals and not words:
             raise ArgumentError(f"{key}: give it a value")
         found[key[2:]] = value if equals else words.pop(0)
-    return systems.get(name, **{k: value_of(k, v, takes) for k, v in found.items()})
+    vary = {k: bounds for k, v in found.items() if (bounds := bounds_of(k, v))}
+    given = {k: value_of(k, v, takes) for k, v in found.items() if k not in vary}
+    return systems.get(name, **given), vary
+
+
+def bounds_of(key: str, text: Any) -> tuple[float, float] | None:
+    """0.01:0.1 -> (0.01, 0.1)"""
+    low, colon, high = str(text).partition(":")
+    if not colon:
+        return None
+    return decimals(low, f"--{key}")[0], decimals(high, f"--{key}")[0]
 
 
 def value_of(key: str, text: Any, takes: Any) -> Any:
@@ -155,6 +175,17 @@ def value_of(key: str, text: Any, takes: Any) -> Any:
         return numbers(text, f"--{key}")[0]
     values = decimals(text, f"--{key}")
     return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
+
+
+def check_picture(out: Path, system: System) -> None:
+    """Refuse what no picture of this system is written to."""
+    kinds = [".png"]
+    if system.space is not None:
+        from ..report import SUFFIXES
+
+        kinds = [*SUFFIXES]
+    if out.suffix not in kinds or out.is_dir():
+        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file, or a .zarr data set")
 
 
 def in_space(system: System, n: int = 1) -> PDE:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WIDE = 8  # components of a state that the table still shows
 MARKS = 10_000  # times along the curves of a picture
-FRAMES, ROOM = 600, 2**27  # of a field in a picture, at most, and their bytes
+ROOM = 2**28  # bytes of a field's frames in a picture, at most
 
 
 @dataclass
@@ -72,7 +72,9 @@ class Task:
         """States that a picture is made of, at most."""
         if self.system.space is None:
             return MARKS
-        return max(2, min(FRAMES, ROOM // (self.x0.numel() * self.x0.element_size())))
+        from ..report import picture_times
+
+        return min(len(picture_times(self.system, self.end)), max(2, ROOM // self.x0.nbytes))
 
     def frames(self) -> tuple[int, int]:
         """Every how many equal steps a state is kept for a picture, and after which one in any case."""
@@ -94,7 +96,7 @@ class Task:
         import numpy as np
         import torch
 
-        from ..report import Steps, trajectory_picture
+        from ..report import Steps, picture, trajectory_picture
 
         fixed, start = "dt" in self.how, self.system.t[0]
         t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (list(self.ends), list(self.seen))
@@ -104,12 +106,15 @@ class Task:
         kept = np.append(ends[:-1] != ends[1:], True)  # refused steps are tried again from where they began
         steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
         along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
-        trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+        if self.system.space is not None:
+            picture(self.system, along, curve, path, self.title(), wrong)
+        else:
+            trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
 
     def title(self) -> str:
         """Parameters, method, span."""
         given = ", ".join(
-            f"{k} = {', '.join(f'{v:g}' for v in flat(value))}" for k, value in self.system.parameters.items()
+            f"{k} = {', '.join(map(said, flat(value)))}" for k, value in self.system.parameters.items()
         )
         how = ", ".join(f"{k} {v:g}" for k, v in self.how.items())
         line = f"{self.method}, {how}, t = {self.system.t[0]:g} to {self.end:g}"
@@ -117,7 +122,7 @@ class Task:
 
     def parameters(self) -> dict[str, Any]:
         """As JSON has them."""
-        return {k: v if isinstance(v, (int, float)) else flat(v) for k, v in self.system.parameters.items()}
+        return {k: flat(v) if hasattr(v, "reshape") else v for k, v in self.system.parameters.items()}
 
     def samples(self, solution: Solution) -> list[dict[str, Any]]:
         """All that is known of each sample, for a program."""
@@ -135,13 +140,13 @@ class Task:
             {
                 "sample": i, **{k: v[i] for k, v in swept.items()}, "status": solution.status[i],
                 "t": ends[i], "NFE": nfe[i], "accepted": accepted[i], "rejected": rejected[i],
-                "drift": {k: float(v[i]) for k, v in drift.items()}, **self.said(x[i]),
+                "drift": {k: float(v[i]) for k, v in drift.items()}, **self.state(x[i]),
                 "message": solution.message[i] if solution.message else "",
             }
             for i in range(B)
         ]  # fmt: skip
 
-    def said(self, x: Tensor) -> dict[str, Any]:
+    def state(self, x: Tensor) -> dict[str, Any]:
         """Of a state: its numbers; of a field, what they come to."""
         if self.system.space is None:
             return {"x": x.tolist()}
@@ -168,6 +173,11 @@ class Task:
         return {"x": f"{', '.join(f'{v:.4g}' for v in x[:3])}, ... ({len(x)})"}
 
 
-def flat(value: Any) -> list[float]:
+def said(value: Any) -> str:
+    """A parameter's value, a number or a word."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def flat(value: Any) -> list[Any]:
     """A parameter as the numbers it has, one or one of each sample."""
     return value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]

@@ -6,21 +6,23 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, positive, whole
+from ..errors import ArgumentError, finite, positive, whole
 from ..integrate import chosen, seen, solve
+from ..noise import Noise
 from ..pace import Pace
 from ..processes import device, ranks, together
 from ..rollout import Rollout, Stand
+from ..spectral import Fourier
 from ..stretches import Stretches
-from ..systems import PDE
+from ..systems import PDE, get
 from .store import (
     DIVERGED,
     FIRST,
@@ -42,7 +44,9 @@ Starts = Callable[[Sequence[int], int], Tensor]
 
 @dataclass(frozen=True)
 class Made:
-    """Samples that were there before, that this call made, and all of those asked for, by their state."""
+    """Of the samples asked for: how many were there before, were made now by all processes, are missing, and
+    have diverged, whenever they were made; seconds.
+    """
 
     before: int
     made: int
@@ -55,7 +59,8 @@ class Made:
 class Recipe:
     """What samples are: an equation, its starts, times to save, and how it is solved between them.
 
-    how: {"dt": ...} of equal steps, or {"rtol": ..., "atol": ...}.
+    how: {"dt": ...} of equal steps, or {"rtol": ..., "atol": ...}.  vary: parameters that differ from sample
+    to sample, uniform between two values.
     """
 
     pde: PDE
@@ -65,6 +70,21 @@ class Recipe:
     method: str
     how: Mapping[str, float]
     dtype: str
+    vary: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def drawn(self, samples: Sequence[int]) -> dict[str, Tensor]:
+        """The parameters that samples differ in, [B] each."""
+        noise = Noise(self.seed, samples, ())
+        bounds = enumerate(self.vary.items())
+        return {name: low + (high - low) * noise.uniform(n) for n, (name, (low, high)) in bounds}
+
+    def equation(self, samples: Sequence[int]) -> PDE:
+        """Of these samples."""
+        if not self.vary:
+            return self.pde
+        found = get(self.pde.name, **{**self.pde.parameters, **self.drawn(samples)})
+        assert isinstance(found, PDE)
+        return found
 
     def batch(self, samples: Sequence[int], show: Callable[[int], Any]) -> tuple[Tensor, Tensor]:
         """u [B, T, *shape] as on disk, NaN from where a sample is not finite, and the status [B].
@@ -77,7 +97,7 @@ class Recipe:
         )
         alive = torch.ones(len(x0), dtype=torch.bool)
         with torch.no_grad():
-            for j, x in enumerate(self._frames(x0)):
+            for j, x in enumerate(self._frames(self.equation(samples), x0)):
                 frame = x.to("cpu", out.dtype)
                 alive &= frame.flatten(1).isfinite().all(1)
                 if not alive.any():
@@ -102,14 +122,16 @@ class Recipe:
             )
         return found.to(device() or x0.device, x0.dtype)
 
-    def _frames(self, x0: Tensor) -> Iterator[Tensor]:
+    def _frames(self, pde: PDE, x0: Tensor) -> Iterator[Tensor]:
         if "dt" not in self.how:
             t = (self.times[0], self.times[-1])
             how: dict[str, Any] = {"method": self.method, "save_at": self.times, **self.how}
-            yield from solve(self.pde, x0, t=t, **how).x
+            yield from solve(pde, x0, t=t, **how).x
             return
-        view, inner = seen(self.pde, x0)
-        run, stand = Rollout(inner, self._pace, self._steps), Stand(0, 0, (view.flat(x0),))
+        view, inner = seen(pde, x0)
+        u = view.flat(x0)
+        pace = Pace(inner, chosen(self.method), u) if self.vary else self._pace
+        run, stand = Rollout(inner, pace, self._steps), Stand(0, 0, (u,))
         yield x0
         for _ in self.times[1:]:  # nobody looks whether they are finite: some may not be, the others go on
             stand = run.go(stand, self._steps.steps // (len(self.times) - 1))
@@ -132,15 +154,15 @@ class Recipe:
         """All that the samples depend on, as JSON has it."""
         from .. import __version__
 
-        pde, space = self.pde, self.pde.space
-        first = self.start([0])
+        pde, space = self.equation([0]), grid(self.pde)
+        first, varied = self.start([0]), {k: list(v) for k, v in self.vary.items()}
         _, inner = seen(pde, first)
         rate = space.leave(inner.rate(torch.zeros((), dtype=first.dtype.to_real()), space.enter(first)))
         return {
             "format": FORMAT,
             "longstride": __version__,
             "system": pde.name or "custom",
-            "parameters": {k: v.tolist() if isinstance(v, Tensor) else v for k, v in pde.parameters.items()},
+            "parameters": {**self.pde.parameters, **varied},
             "points": list(space.n),
             "length": list(space.length),
             "method": self.method,
@@ -150,19 +172,62 @@ class Recipe:
             "saved": len(self.times),
             "starts": getattr(self.starts, "__name__", str(self.starts)),
             "seed": self.seed,
-            "precision": NAMES[pde.x0.dtype.to_real()],
+            "precision": NAMES[self.pde.x0.dtype.to_real()],
             "dtype": self.dtype,
             # What was asked for may be functions: what they say of the first sample tells them apart.
             FIRST: {"rms": _rms(first), "rms of its rate": _rms(rate)},
         }
 
     def layout(self, batch: int) -> Layout:
-        space, fields = self.pde.space, self.pde.x0.shape[1 : -self.pde.space.dim]
+        space, fields = grid(self.pde), self.pde.x0.shape[1 : -grid(self.pde).dim]
         axes = dict(zip("xyz", (points.flatten().tolist() for points in space.x), strict=False))
-        field = {"field": list(self.pde.labels)} if fields else {}
+        names = (
+            list(self.pde.labels)
+            if len(self.pde.labels) == sum(fields)
+            else list(map(str, range(sum(fields))))
+        )
+        named = {"field": names} if fields else {}
         shape = (len(self.times), *self.pde.x0.shape[1:])
-        coordinates = {"time": list(self.times), **field, **axes}
-        return Layout(shape, tuple(coordinates), self.dtype, coordinates, (), batch)
+        coordinates = {"time": list(self.times), **named, **axes}
+        return Layout(shape, tuple(coordinates), self.dtype, coordinates, tuple(self.vary), batch)
+
+
+def checked(pde: PDE, vary: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """What varies, if it can.
+
+    Raises:
+        ArgumentError: what is no real parameter of a registered equation, or does not take one value for each
+            sample; values that do not rise; an equation whose parameters are of several samples already.
+    """
+    if any(isinstance(value, Tensor) and value.ndim for value in pde.parameters.values()):
+        raise ArgumentError(
+            f"{pde.name} has parameters of several samples: give one value, or a range to vary"
+        )
+    bounds = {}
+    for name, (low, high) in sorted(vary.items()):
+        if not isinstance(pde.parameters.get(name), float):
+            real = [k for k, v in pde.parameters.items() if isinstance(v, float)]
+            raise ArgumentError(
+                f"{name} cannot vary: of {pde.name or 'this'}, {', '.join(real) or 'nothing'} can"
+            )
+        if not finite(name, low) < finite(name, high):
+            raise ArgumentError(f"{name} = {low}, {high}: two rising values")
+        bounds[name] = (float(low), float(high))
+    for end in range(2) if vary else ():  # the equation checks what lies between
+        values = {k: torch.tensor([v[end]], dtype=torch.float64) for k, v in bounds.items()}
+        get(pde.name, **{**pde.parameters, **values})
+    return bounds
+
+
+def grid(pde: PDE) -> Fourier:
+    """The space of an equation, if it has points on axes.
+
+    Raises:
+        ArgumentError: another space.
+    """
+    if not isinstance(pde.space, Fourier):
+        raise ArgumentError(f"data sets are of fields on a Fourier or Box, not on {type(pde.space).__name__}")
+    return pde.space
 
 
 def _rms(x: Tensor) -> float:
@@ -182,6 +247,7 @@ def generate(
     rtol: float | None = None,
     atol: float | None = None,
     starts: Starts | None = None,
+    vary: Mapping[str, tuple[float, float]] | None = None,
     seed: int = 0,
     dtype: str = "float32",
     batch: int | None = None,
@@ -199,6 +265,8 @@ def generate(
             them; default: a hundredth.
         method, dt, rtol, atol: as `ls.solve` has them; default: the equation's method and dt.
         starts: (indices of samples, seed) to fields [B, ...] like pde.x0; default: pde.random_starts.
+        vary: parameters by name, each drawn for each sample, uniform between two values: {"viscosity": (0.01,
+            0.1)}. They are coordinates of the group.
         dtype: on disk, "float32" or "float64"; it is computed in that of pde.x0.
         batch: samples that are solved at once and lie in one file; default: 64, or as many as 256 MB hold.
         progress: called with (how much is done, of how much) of this process's share, after every saved time.
@@ -214,7 +282,7 @@ def generate(
         raise ArgumentError(f"dtype = {dtype!r}: on disk it is {' or '.join(WIDER)}")
     recipe = Recipe(
         pde, starts or pde.random_starts, seed, times, method or pde.method, how,
-        WIDER[dtype] if pde.x0.is_complex() else dtype,
+        WIDER[dtype] if pde.x0.is_complex() else dtype, checked(pde, vary or {}),
     )  # fmt: skip
     if batch is None:
         each = math.prod(pde.x0.shape[1:]) * len(times) * getattr(torch, recipe.dtype).itemsize
@@ -230,14 +298,18 @@ def generate(
         meet()  # nobody writes before all have looked, so they share out the same batches
         began, mine = time.perf_counter(), spans[rank::processes]
         for k, span in enumerate(mine):
-            done, all_ = k * len(times), len(mine) * len(times)
-            u, status = recipe.batch(span, lambda j, done=done: progress(done + j, all_))  # type: ignore[misc]
-            write(path, span, u, status, len(pde.x0.shape) - 1 - pde.space.dim, {}, batch)
+            show = partial(_moved, progress, k * len(times), len(mine) * len(times))
+            u, status = recipe.batch(span, show)
+            write(path, span, u, status, pde.x0.ndim - 1 - grid(pde).dim, recipe.drawn(span), batch)
     left, asked = counts(path, samples), sum(map(len, spans))
     return Made(
         samples - asked, asked - left["missing"], left["missing"], left["diverged"],
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _moved(progress: Callable[[int, int], Any], before: int, of: int, done: int) -> None:
+    progress(before + done, of)
 
 
 def saved_times(start: float, until: float, every: float | None) -> tuple[float, ...]:

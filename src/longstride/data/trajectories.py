@@ -20,13 +20,14 @@ class Trajectories(Dataset):
 
     Item i is a pair (inputs [window, *shape], targets [horizon, *shape]) of frames that follow each other
     `every` saved times apart; with window = 0 it is a whole trajectory [T, *shape]. Windows begin `stride`
-    saved times apart. Samples that diverged or are not made yet are left out.
+    saved times apart. Samples that diverged or are not made yet are left out. Where samples differ in
+    parameters, these follow, [P].
 
     horizon: frames to predict.  samples: their indices; default: all.  normalized: less the mean, by the
     standard deviation, of each field over the data set.  memory: read all now, once, and no more.
 
     t: saved times.  settings: what was asked for when the group was made.  mean, std: over the samples taken,
-    of each field, shaped to broadcast with a frame.
+    of each field, shaped to broadcast with a frame.  parameters: by name, what samples differ in.
 
     Raises:
         ArgumentError: no such group, a sample that it does not hold, or windows longer than trajectories.
@@ -58,6 +59,8 @@ class Trajectories(Dataset):
         if not len(self.samples):
             raise ArgumentError(f"{self.path}: none of these samples came to the end")
         self.mean, self.std = self._moments(group)
+        names = group["u"].attrs.get("coordinates", "").split()
+        self.parameters = {name: torch.from_numpy(group[name][:][self.samples]) for name in names}
         times = len(self.t)
         spans = (self.window + self.horizon - 1) * self.every + 1 if self.window else times
         if spans > times:
@@ -68,7 +71,7 @@ class Trajectories(Dataset):
     def __len__(self) -> int:
         return len(self.samples) * len(self.starts)
 
-    def __getitem__(self, i: int) -> Tensor | tuple[Tensor, Tensor]:
+    def __getitem__(self, i: int) -> Tensor | tuple[Tensor, ...]:
         row, j = divmod(range(len(self))[i], len(self.starts))
         first = self.starts[j]
         frames = self.window + self.horizon if self.window else len(self.t)
@@ -80,7 +83,10 @@ class Trajectories(Dataset):
             x = torch.from_numpy(self._group["u"][int(self.samples[row]), first:last:step])
         if self.normalized:
             x = (x - self.mean.to(x.dtype)) / self.std.to(x.dtype.to_real())
-        return (x[: self.window], x[self.window :]) if self.window else x
+        found = (x[: self.window], x[self.window :]) if self.window else (x,)
+        if self.parameters:
+            return *found, torch.stack([v[row] for v in self.parameters.values()]).to(x.dtype.to_real())
+        return found if self.window else x
 
     @property
     def _group(self) -> Any:

@@ -88,14 +88,17 @@ HOCHBRUCK_OSTERMANN = Tableau(
 
 
 def lawson(classical: Tableau) -> Tableau:
-    """a_ij e^((c_i - c_j) z): exact in L alone, and not where F is constant; L = 0 gives it back (Lawson 1967).
+    """a_ij e^((c_i - c_j) z): exact where F is 0, not where it is constant (Lawson 1967).
 
     A solution that L draws to a slow F/L is followed with errors of h L, so it is for oscillations rather
     than for decay.
     """
     a = zip((*classical.c, 1.0), (*classical.a, classical.b), strict=True)
     rows = [
-        tuple(((0, c - d, w),) if isinstance(w, float) and w else 0.0 for w, d in zip(row, classical.c))
+        tuple(
+            ((0, c - d, w),) if isinstance(w, float) and w else 0.0
+            for w, d in zip(row, classical.c, strict=False)
+        )
         for c, row in a
     ]
     return Tableau(classical.order, classical.c, tuple(rows[:-1]), rows[-1])

@@ -50,9 +50,9 @@ class Tableau:
         terms = (term for row in (*self.a, self.b) for e in row if isinstance(e, tuple) for term in e)
         return any(k > 0 for k, _, _ in terms)
 
-    def rows(self, z: Weight) -> Iterator[tuple[Weight, list[Weight]]]:
-        """Of each stage and the end: the weight of x, and those of h F_j, at z = h L."""
-        phi = Phis(z)
+    def rows(self, z: Weight, phi: Phis | None = None) -> Iterator[tuple[Weight, list[Weight]]]:
+        """Of each stage and the end: the weight of x, and those of h F_j, at z = h L.  phi: those of z."""
+        phi = phi or Phis(z)
         made = cache(lambda e: entry(e, phi))  # rows have entries in common
         for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
             yield (phi(0, c) if c else 1.0), [made(e) for e in row]
@@ -66,10 +66,11 @@ def entry(e: Entry, phi: Callable[[int, float], Weight]) -> Weight:
     return sum((w * phi(k, c) for k, c, w in e), 0.0) if isinstance(e, tuple) else e
 
 
-class Rows(Protocol):
+class Staged(Protocol):
     """What a step of stages is written from: `Tableau`, or anything like it."""
 
-    order: int
+    @property
+    def order(self) -> int: ...
 
     @property
     def c(self) -> tuple[float, ...]: ...
@@ -87,7 +88,7 @@ class Rows(Protocol):
 
 
 def stages(
-    tableau: Rows, op: Operator, s: float, t: float, start: float | None = None, stop: float | None = None
+    tableau: Staged, op: Operator, s: float, t: float, start: float | None = None, stop: float | None = None
 ) -> tuple[Stage, ...]:
     """The rows of a tableau from x at s to x at t.
 
@@ -108,12 +109,13 @@ def stages(
     return tuple(rows)
 
 
-def runge_kutta(*tableaus: Rows, prediction: str | None = None, eta: float = 0.0) -> Method:
+def runge_kutta(*tableaus: Staged, prediction: str | None = None, eta: float = 0.0) -> Method:
     """The first tableau, and the others, fewer stages each, for what a budget leaves over.
 
     prediction: the frame on a diffusion: "data" or "noise" for an exponential tableau, one with L = 0
-    (None, "sigma", "velocity", "v") for a classical one and for those that are one where L = 0.  eta: noise of the SDE, which every stage gets up to
-    the time where it stands, so that what a stage and the end of a step have in common is the same noise.
+    (None, "sigma", "velocity", "v") for a classical one and for those that are one where L = 0.  eta: noise
+    of the SDE, which every stage gets up to the time where it stands, so that what a stage and the end of a
+    step have in common is the same noise.
     """
     by_size = {len(tableau.c): tableau for tableau in tableaus}
     sizes = tuple(sorted(by_size, reverse=True))
@@ -149,7 +151,7 @@ def runge_kutta(*tableaus: Rows, prediction: str | None = None, eta: float = 0.0
     )
 
 
-def started(method: Method, tableau: Rows, states: int = 1) -> Method:
+def started(method: Method, tableau: Staged, states: int = 1) -> Method:
     """A multistep method, whose first steps are a tableau's of the same order.
 
     states: how many it keeps. A budget too small for the start is spent as the method itself spends it.

@@ -6,11 +6,15 @@ function of states, such as what is watched during a run.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..spectral import Fourier
+
+if TYPE_CHECKING:
+    from ..spectral import Fourier
 
 
 def vorticity(space: Fourier, u: Tensor) -> Tensor:

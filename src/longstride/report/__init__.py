@@ -1,9 +1,9 @@
 """Pictures, plots and comparisons, for people."""
 
-from .animation import animation
 from .comparison import Comparison, Result
 from .fields import field_picture
 from .front import front_rows, write_front
+from .moving import animation
 from .picture import SUFFIXES, picture, picture_times
 from .pictures import Strip, picture_grid, samples_image
 from .plots import error_plot

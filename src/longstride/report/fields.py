@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,10 +22,12 @@ from .plots import COLOURS
 from .sheet import Sheet, shades
 
 SAMPLES, FRAMES = 3, 6  # drawn at most
+STRIP = 1.0  # inches: height of the drift below
 OUTLIERS = 1e-3  # share of the values at either end that a scale of colours may leave out
 LEVELS, SHADES = 80, 10  # of a colour map, of a line: so few that those of a sheet fit into 256
 SIGNED = 0.05  # of the other end, which a field must reach beyond 0 to be one with a sign
 PHASE = "phase of "
+Extent = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ class Part:
         return colormaps[self.cmap].resampled(LEVELS)
 
     def draw(
-        self, axes: Axes, image: np.ndarray, extent: tuple[float, float, float, float], aspect: str
+        self, axes: Axes, image: np.ndarray, extent: Extent, aspect: Literal["auto", "equal"]
     ) -> AxesImage:
         """An image [across, up]."""
+        between = "antialiased" if aspect == "auto" else "bilinear"  # many times; few points
         return axes.imshow(
-            image.T, origin="lower", cmap=self.colours, vmin=self.low,
-            vmax=self.high, extent=extent, aspect=aspect, interpolation="antialiased" if aspect == "auto" else "bilinear",
+            image.T, origin="lower", cmap=self.colours, vmin=self.low, vmax=self.high, extent=extent,
+            aspect=aspect, interpolation=between,
         )  # fmt: skip
 
     @staticmethod
@@ -55,7 +59,8 @@ class Part:
         """A field with both signs has white at 0 and limits at the same distance; a phase goes around."""
         if name.startswith(PHASE):
             return Part(name, values, "twilight", -np.pi, np.pi)
-        known = values[np.isfinite(values)]
+        later = values[1:] if len(values) > 2 else values  # the start is somebody's choice
+        known = later[np.isfinite(later)]
         low, high = np.quantile(known, [OUTLIERS, 1 - OUTLIERS]).tolist() if len(known) else (0.0, 1.0)
         if min(-low, high) > SIGNED * max(-low, high):
             most = max(-low, high)
@@ -63,15 +68,20 @@ class Part:
         return Part(name, values, "viridis", low, high if high > low else low + 1.0)
 
 
-def parts_of(system: System, x: Tensor) -> list[Part]:
-    """What the view of a system shows of x [T, B, *shape]; complex fields as modulus and phase.
+def view_of(system: System) -> SpaceTime | Frames:
+    """How a field is drawn.
 
     Raises:
         ArgumentError: a system that is no field.
     """
-    view = system.view
-    if not isinstance(view, SpaceTime | Frames):
+    if not isinstance(system.view, SpaceTime | Frames):
         raise ArgumentError(f"{system.name} is no field: trajectory_picture draws it")
+    return system.view
+
+
+def parts_of(system: System, x: Tensor) -> list[Part]:
+    """What the view of a system shows of x [T, B, *shape]; complex fields as modulus and phase."""
+    view = view_of(system)
     found = (view.row if isinstance(view, SpaceTime) else view.image)(x.detach().cpu())
     fields = found if isinstance(found, tuple) else (found,)
     names = view.colour if isinstance(view.colour, tuple) else (view.colour,)
@@ -83,7 +93,7 @@ def parts_of(system: System, x: Tensor) -> list[Part]:
 
 
 def field_picture(
-    system: System, t: Sequence[float], x: Tensor, path: Path, subtitle: str = "", warning: str = ""
+    system: System, t: Sequence[float], x: Tensor, path: str | Path, subtitle: str = "", warning: str = ""
 ) -> None:
     """Write the picture of fields along solutions: space against time, or frames at a few of the times.
 
@@ -95,15 +105,15 @@ def field_picture(
         subtitle += f"; {SAMPLES} of {x.shape[1]} samples"
     x = x.detach().cpu()[:, :SAMPLES]
     parts, sheet = parts_of(system, x), Sheet(system.name, subtitle, warning)
-    strip = 1.0 if system.invariants and len(t) > 2 else 0.0
-    if isinstance(system.view, SpaceTime):
-        places = _space_time(sheet, system, t, parts, strip)
+    view, strip = view_of(system), STRIP if system.invariants and len(t) > 2 else 0.0
+    if isinstance(view, SpaceTime):
+        places = _space_time(sheet, view, t, extent_of(system, view, parts), parts, strip)
     else:
-        places = _frames(sheet, system.view, t, parts, strip)
+        places = _frames(sheet, view, t, parts, strip)
     for column, (left, right) in enumerate(places if strip else ()):
         own = x if len(places) == 1 else x[:, column : column + 1]
-        _drift(sheet.axes(left, sheet.bottom, right, sheet.height - sheet.bottom - strip + 0.3), system, t, own,
-               first=column == 0)  # fmt: skip
+        axes = sheet.axes(left, sheet.bottom, right, sheet.height - sheet.bottom - strip + 0.3)
+        _drift(axes, system, t, own, first=column == 0)
     sheet.save(path, colours_of(parts, len(system.invariants) if strip else 0))
 
 
@@ -113,23 +123,26 @@ def colours_of(parts: Sequence[Part], lines: int) -> np.ndarray:
     return np.concatenate([*maps, *(shades(colour, SHADES) for colour in COLOURS[:lines])])
 
 
-def extent_of(system: System, n: int) -> tuple[float, float]:
-    """Where the image of n values along an axis begins and ends: at the box, or half a cell beyond points."""
-    view = system.view
-    assert isinstance(view, SpaceTime)
-    half = 0.0 if isinstance(system, PDE) else (view.last - view.first) / (n - 1) / 2
+def extent_of(system: System, view: SpaceTime, parts: Sequence[Part]) -> tuple[float, float]:
+    """Where space begins and ends: with its box, or half a cell beyond the points of other systems."""
+    cells = parts[0].values.shape[2] - 1
+    half = 0.0 if isinstance(system, PDE) else (view.last - view.first) / cells / 2
     return view.first - half, view.last + half
 
 
 def _space_time(
-    sheet: Sheet, system: System, t: Sequence[float], parts: Sequence[Part], strip: float
+    sheet: Sheet,
+    view: SpaceTime,
+    t: Sequence[float],
+    space: tuple[float, float],
+    parts: Sequence[Part],
+    strip: float,
 ) -> list[tuple[float, float]]:
     """A row for each part, a column for each sample; returns the margins left and right of each column."""
     rows, columns = len(parts), parts[0].values.shape[1]
-    panel, left, right, gap = 2.1 if rows == 1 else 1.5, 0.65, 1.05, 0.15
+    panel, left, right, gap = 2.1 if rows == 1 else 1.5, 0.65, 1.05, 0.3
     sheet.begin(7.2 if columns == 1 else 1.7 + 2.9 * columns, rows * panel + strip)
     across = (sheet.width - left - right + gap) / columns
-    assert isinstance(system.view, SpaceTime)
     for row, part in enumerate(parts):
         bottom = sheet.bottom + strip + (rows - 1 - row) * panel
         top = sheet.height - bottom - panel + (0.12 if row else 0.0)
@@ -137,11 +150,10 @@ def _space_time(
             a = left + column * across
             axes = sheet.axes(a, bottom, sheet.width - a - across + gap, top)
             values = part.values[:, column]
-            extent = (t[0], t[-1], *extent_of(system, values.shape[1]))
-            drawn = part.draw(axes, values, extent, "auto")
+            drawn = part.draw(axes, values, (t[0], t[-1], *space), "auto")
             axes.tick_params(labelleft=column == 0, labelbottom=row == rows - 1 and not strip)
             if column == 0:
-                axes.set_ylabel(system.view.axis, size=9, color=INK)
+                axes.set_ylabel(view.axis, size=9, color=INK)
             if row == rows - 1 and not strip:
                 axes.set_xlabel("t", size=9, color=INK)
         sheet.bar(drawn, part.name, bottom, top)

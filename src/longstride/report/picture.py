@@ -9,15 +9,15 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..systems import SpaceTime, System
-from .animation import FRAMES, animation
 from .fields import field_picture
+from .moving import FRAMES, animation
 
 SUFFIXES = (".png", ".gif", ".mp4")
 
 
 def picture_times(system: System, end: float) -> list[float]:
     """Times to keep for a picture: as many as space against time can show, or an animation of frames."""
-    count = 400 if isinstance(system.view, SpaceTime) else FRAMES
+    count = 400 if isinstance(system.view, SpaceTime) else FRAMES - 1
     start = system.t[0]
     return [start + (end - start) * i / count for i in range(count)] + [end]
 

@@ -24,7 +24,7 @@ class Sheet:
     def __init__(self, title: str, subtitle: str = "", warning: str = "") -> None:
         self.title, self.subtitle = title, subtitle
         self.warning = textwrap.wrap(warning, 105)
-        self.top = 0.4 + 0.15 * (len(subtitle.split("\n")) + 1 if subtitle else 0)
+        self.top = 0.5 + 0.15 * (len(subtitle.split("\n")) if subtitle else 0)
         self.bottom = 0.5 + 0.15 * len(self.warning)
 
     def begin(self, width: float, height: float) -> Figure:
@@ -55,7 +55,7 @@ class Sheet:
         bar.set_label(label, size=9, color=INK, rotation=0 if short else 90, labelpad=8 if short else 4)
         bar.outline.set_visible(False)
 
-    def save(self, path: Path, colours: np.ndarray | None = None) -> None:
+    def save(self, path: str | Path, colours: np.ndarray | None = None) -> None:
         """In 256 colours, a third of the bytes: those [n, 3] and greys, or the ones that fit best."""
         from PIL import Image
 
@@ -70,7 +70,7 @@ class Sheet:
 
 
 def palette(colours: np.ndarray) -> Any:
-    """An image whose palette is these colours [n, 3] in 0 .. 1, at most 256 - GREYS, and greys from paper to ink."""
+    """An image whose palette is greys from paper to ink and these colours [n, 3], 224 at most."""
     from PIL import Image
 
     found = Image.new("P", (1, 1))

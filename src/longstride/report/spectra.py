@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from torch import Tensor
 
 from ..errors import ArgumentError
 from ..metrics import energy_spectrum
-from ..systems import PDE
+from ..spectral import Fourier
+from ..systems import System
 from .fields import chosen_times
 from .pictures import FAINT, INK
 from .sheet import Sheet
@@ -22,30 +25,30 @@ DECADES = 16  # below the largest, which are drawn
 
 
 def spectrum_picture(
-    system: PDE,
+    system: System,
     t: Sequence[float],
     x: Tensor,
-    path: Path,
+    path: str | Path,
     subtitle: str = "",
     slope: float | None = None,
 ) -> None:
-    """Write E(k) at a few of the times, logarithmic, coloured by time: the mean over samples, summed over fields.
+    """Write E(k) at a few of the times, coloured by time: the mean over samples, summed over fields.
 
     t, x: [T], [T, B, *fields, *n].  slope: of a line beside them, such as -5/3.
 
     Raises:
-        ArgumentError: a system without a periodic box of its own.
+        ArgumentError: a system that is no field in a periodic box.
     """
-    length = getattr(getattr(system, "space", None), "length", None)
-    if length is None:
-        raise ArgumentError(f"{system.name} has no box to make spectra on")
+    space = getattr(system, "space", None)
+    if type(space) is not Fourier:  # a kind of it may have walls
+        raise ArgumentError(f"{system.name} is no field in a periodic box, which spectra are of")
+    length = space.length
     shown = chosen_times(t, LINES)
-    k, E = energy_spectrum(x[shown].detach().cpu(), length)
-    E = E.mean(1).flatten(1, -2).sum(1) if E.ndim > 3 else E.mean(1)
-    kept = getattr(system.space, "highest", None) or [(n - 1) // 2 for n in x.shape[-len(length) :]]
-    full = min(2 * torch.pi * m / a for m, a in zip(kept, length, strict=True)) * (1 + 1e-9)
-    inside = (k > 0) & (k <= full)  # shells beyond are not full, or not kept
-    k, E = k[inside].numpy(), E[:, inside].double().numpy()
+    shells, found = energy_spectrum(x[shown].detach().cpu(), length)
+    found = found.mean(1).flatten(1, -2).sum(1) if found.ndim > 3 else found.mean(1)
+    full = min(2 * torch.pi * m / a for m, a in zip(space.highest, length, strict=True)) * (1 + 1e-9)
+    inside = (shells > 0) & (shells <= full)  # shells beyond are not full, or not kept
+    k, E = shells[inside].double().numpy(), found[:, inside].double().numpy()
     sheet = Sheet(system.name, subtitle)
     sheet.begin(6.0, 3.4)
     axes = sheet.axes(0.75, sheet.bottom, 1.05, sheet.top)
@@ -58,18 +61,15 @@ def spectrum_picture(
         at = len(k) // 8
         line = 3 * np.nanmax(E[:, at]) * (k / k[at]) ** slope
         axes.plot(k, line, lw=1.0, ls="--", color=FAINT)
-        axes.annotate(f"k^{slope:.3g}", (k[at], line[at]), xytext=(4, 6), textcoords="offset points", size=8.5,
-                      color=FAINT)  # fmt: skip
+        axes.annotate(f"$k^{{{slope:.3g}}}$", (k[at], line[at]), xytext=(4, 6), textcoords="offset points",
+                      size=9, color=FAINT)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(k[0], k[-1])
+    axes.set_xlim(float(k[0]), float(k[-1]))
     axes.set_ylim(low / 2, top * 5)
     axes.set_xlabel("k", size=9, color=INK)
     axes.set_ylabel("E(k)", size=9, color=INK)
     axes.grid(True, which="major", color="#e8e8e8", lw=0.7)
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, Normalize
-
     colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.92, 64)))
     sheet.bar(ScalarMappable(Normalize(t[0], t[-1]), colours), "t")
     sheet.save(path)

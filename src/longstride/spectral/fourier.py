@@ -31,6 +31,8 @@ class Fourier:
         ArgumentError: a length or share that is not positive, fewer than 4 points, no axis.
     """
 
+    buffered = True  # whether `Transforms` are those of this space
+
     def __init__(
         self,
         length: float | Sequence[float],
@@ -133,13 +135,16 @@ class Fourier:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
 
+    @cached_property
+    def squares(self) -> Tensor:
+        """Mean square of the mode of each coefficient, with its conjugate where that is not kept."""
+        return torch.where(self.modes[-1] > 0, 2.0, 1.0) if self.real else torch.ones_like(self.modes[-1])
+
     def norm(self, c: Tensor) -> Tensor:
         """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
-        squares = c.abs().square()
-        if self.real:  # those with m > 0 stand for their conjugates as well
-            squares = 2 * squares.sum(-1) - squares[..., 0]
+        each = c.abs().square()
         fields = c[0].numel() / math.prod(self.shape)
-        return (squares.flatten(1).sum(1) / fields).sqrt() if squares.ndim > 1 else (squares / fields).sqrt()
+        return ((each * self.squares.to(each)).flatten(1).sum(1) / fields).sqrt()
 
     def _fits(self, x: Tensor) -> None:
         if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -44,9 +44,12 @@ class Pointwise:
         total = sum(terms[1:], start=terms[0])
         return total if self.source is None else total + self.beside(self.source, c)
 
-    def bind(self, c: Tensor, folded: bool) -> BoundPointwise:
-        """The same for coefficients like c, into buffers: see `longstride.bound`."""
-        return BoundPointwise(self, c, folded)
+    @property
+    def bind(self) -> Callable[[Tensor, bool], BoundPointwise] | None:
+        """The same for coefficients like these, into buffers, if the space has such transforms: see
+        `longstride.bound`.
+        """
+        return partial(BoundPointwise, self) if self.space.buffered else None
 
     def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What g returns."""

@@ -40,7 +40,7 @@ class RandomField:
     name.  name: what a data set says of the spectrum.
 
     Raises:
-        ArgumentError: two of std, peak and between, or a mode that the space does not keep.
+        ArgumentError: two of std, peak and between, or one that no field can have.
     """
 
     space: Fourier
@@ -66,13 +66,6 @@ class RandomField:
         if self.between is not None and not self.space.real:
             raise ArgumentError("between= is for real fields: scale complex ones by std or peak")
         finite("mean", self.mean)
-        if self.highest is not None and self.highest > (most := held(self.space)) + 1e-9:
-            raise ArgumentError(
-                f"waves up to {self.highest:g} to the longest side: {self.space.n} points keep those up to "
-                f"{most:g}; take more points, or fewer waves"
-            )
-        if not bool((self._drawn(self.space)[1] > 0).any()):
-            raise ArgumentError(f"{self}: no mode of {self.space.n} points is in the spectrum")
 
     def __str__(self) -> str:
         scale = (
@@ -84,7 +77,11 @@ class RandomField:
         return f"{self.name}, {scale}{mean}" + (f", {self.through.__name__}" if self.through else "")
 
     def __call__(self, samples: int | Sequence[int], seed: int | torch.Generator = 0) -> Tensor:
-        """Fields [B, *components, *n] of samples 0 .. samples - 1, or of these; float64 or complex128."""
+        """Fields [B, *components, *n] of samples 0 .. samples - 1, or of these; float64 or complex128.
+
+        Raises:
+            ArgumentError: a wave that the space does not keep, or none that it does.
+        """
         samples = range(whole("samples", samples, 1)) if isinstance(samples, int) else samples
         key = keys(seed_of(seed), FIELDS, max(samples, default=0) + 1)[list(samples)]
         g = self.space.leave(self._coefficients(self.space, key))
@@ -103,11 +100,15 @@ class RandomField:
         """[B, *components, *K], of variance 1 at every point."""
         counters, S, side = self._drawn(space)
         kept = S > 0
+        if not bool(kept.any()):
+            raise ArgumentError(f"{self}: no wave on {space.n} points is in the spectrum")
         which = torch.arange(math.prod(self.components)).unsqueeze(-1) << (3 * WORD)
         a, b = normals(key[:, None, None], counters[kept] + which)
-        z = torch.complex(a, b * side[kept]) / math.sqrt(2) if periodic(space) or not space.real else a
+        turn = side[kept]  # 0: its own conjugate
+        z = torch.complex(a, b * turn) / torch.where(turn == 0, 1.0, math.sqrt(2))
+        z = (z if periodic(space) or not space.real else z.real) * S[kept].sqrt()
         c = z.new_zeros(len(key), len(which), *space.shape)
-        c[..., kept] = z * S[kept].sqrt()
+        c[..., kept] = z
         return c.reshape(len(key), *self.components, *space.shape)
 
     @cached_property
@@ -121,15 +122,24 @@ class RandomField:
         return Fourier(space.length, n, real=space.real, dealias=1.0)
 
     def _drawn(self, space: Fourier) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each mode: its counter, its variance, and -1 where it is the conjugate of the one counted."""
+        """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one that is
+        counted, or 0 where it is its own.
+        """
+        if self.highest is not None and self.highest > (most := held(space)) + 1e-9:
+            raise ArgumentError(
+                f"waves up to {self.highest:g} to the longest side: {space.n} points keep those up to "
+                f"{most:g}; take more points, or fewer waves"
+            )
         modes = torch.broadcast_tensors(*(m.to(torch.int64) for m in space.modes))
         side, around = torch.zeros_like(modes[0]), periodic(space)
-        for axis in reversed(around) if space.real else ():  # k and -k have one counter
+        for axis in reversed(around):  # k and -k have one counter
             side = torch.where(side == 0, modes[axis].sign(), side)
-        side = torch.where(side == 0, 1, side)
+        if not space.real:
+            side = torch.ones_like(side)
         counter = torch.zeros_like(side)
         for axis, m in enumerate(modes):
-            counter = (counter << WORD) + (side * m if axis in around else m) + 2 ** (WORD - 1)
+            counter = (counter << WORD) + (torch.where(side < 0, -m, m) if axis in around else m)
+            counter = counter + 2 ** (WORD - 1)
         q = space.k2.sqrt() / _unit(space)
         S = torch.where(q > 0, self.spectrum(q.clamp_min(1e-300)), 0.0)
         if self.highest is not None:
@@ -139,6 +149,8 @@ class RandomField:
             power *= 1.0 + (modes[around[-1]] > 0)
         for axis in set(range(space.dim)) - set(around):
             power /= 1.0 + (modes[axis] > 0)
+            if isinstance(space, Box) and space.walls[axis] == "dirichlet":
+                S = torch.where(modes[axis] > 0, S, 0.0)  # sin 0 is nothing
         return counter, S / (S * power).sum(), side
 
 
@@ -157,11 +169,13 @@ def held(space: Fourier) -> float:
     return min(float(k.max()) for k in space.k) / _unit(space)
 
 
-def band(space: Fourier, low: float = 1.0, high: float = 5.0, **how: object) -> RandomField:
+def band(space: Fourier, low: float = 1.0, high: float | None = None, **how: object) -> RandomField:
     """Waves low <= q <= high to the longest side, all alike: from low = 1, a truncated Fourier series.
 
-    how: components, and std, peak or between, mean, as `RandomField` has them. Raises what it does.
+    high: default 5, or less where the space keeps less.  how: components, and std, peak or between, mean,
+    through, as `RandomField` has them. Raises what it does.
     """
+    high = max(low, min(5.0, held(space))) if high is None else high
     if not 0 <= finite("low", low) <= finite("high", high):
         raise ArgumentError(f"low = {low}, high = {high}: rising, from 0")
 

@@ -72,5 +72,5 @@ def nonlinear_schroedinger(kappa: Number = 1.0, length: float = 40.0, n: int = 2
         t=(0.0, 20.0),
         dt=0.005,
         invariants={"power": lambda u: mean(u.abs() ** 2, dim), "momentum": momentum, "energy": energy},
-        view=seen(space, "|u|"),
+        view=seen(space, "|u|", torch.abs),
     )

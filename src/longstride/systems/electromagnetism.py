@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from ..blocks import Blocks
 from ..errors import ArgumentError
+from ..spectral import band
 from .base import system
 from .pde import PDE, box, mean, seen, symbol
 from .waves import hump
@@ -38,6 +40,11 @@ def maxwell(
         y = c * space.d(1)
         L = Blocks.of([[loss, -y, x], [-y, 0.0, 0.0], [x, 0.0, 0.0]], dim)
     E = hump(space, length / 24)
+
+    def electric(E: Tensor) -> Tensor:
+        """No magnetic field at the start."""
+        return torch.stack([E] + [torch.zeros_like(E)] * dim, 1)
+
     lossless = not bool(torch.as_tensor(conductivity).any())
     return PDE(
         L=L,
@@ -45,6 +52,7 @@ def maxwell(
         x0=torch.stack([E] + [torch.zeros_like(E)] * dim)[None],
         t=(0.0, length),
         dt=length / 64,
+        starts=band(space, through=electric),
         labels=("E_z", "c B_y") if dim == 1 else ("E_z", "c B_x", "c B_y"),
         invariants={"energy": lambda x: mean((x * x).sum(-1 - dim), dim) / 2} if lossless else {},
         view=seen(space, "E_z", lambda x: x.select(-1 - dim, 0)),

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..spectral import Fourier, Pointwise
+from ..spectral import Fourier, Pointwise, RandomField, band
 from .base import Number, system
 from .pde import PDE, box, mean, seen, symbol, waves
 
@@ -21,6 +21,7 @@ def _flow(
     x0: Tensor,
     t: float,
     dt: float,
+    starts: RandomField,
     *,
     source: Tensor | None = None,
     exact: Callable[[float, Tensor], Tensor] | None = None,
@@ -61,6 +62,7 @@ def _flow(
         x0=x0,
         t=(0.0, t),
         dt=dt,
+        starts=starts,
         labels=("vorticity",),
         invariants=kept,
         exact=exact,
@@ -83,7 +85,7 @@ def navier_stokes_2d(
     Good values: n = 128 at nu = 1e-3 and velocities of 1 on 2 pi; dt = 0.5 length/(n u).
     """
     space = box(length, n, 2)
-    return _flow(space, viscosity, drag, 4 * waves(space, 6), 20.0, 0.02)
+    return _flow(space, viscosity, drag, 4 * waves(space, 6), 20.0, 0.01, band(space, std=4.0))
 
 
 @system("Taylor and Green 1937", above_zero=("viscosity", "length"))
@@ -98,9 +100,9 @@ def taylor_green(viscosity: float = 1e-2, length: float = 2 * math.pi, n: int = 
     x0 = (2 * torch.cos(k * x) * torch.cos(k * y))[None]
 
     def exact(t: float, x0: Tensor) -> Tensor:
-        return x0 * torch.exp(torch.as_tensor(-2 * symbol(viscosity, space) * k * k * t))
+        return x0 * torch.exp(torch.as_tensor(-2 * k * k * t * symbol(viscosity, space), dtype=torch.float64))
 
-    return _flow(space, viscosity, 0.0, x0, 50.0, 0.5, exact=exact)
+    return _flow(space, viscosity, 0.0, x0, 50.0, 0.5, band(space, 2**0.5, 2**0.5, std=0.2), exact=exact)
 
 
 @system("Arnold and Meshalkin 1960; Kochkov and others 2021", above_zero=("length",))
@@ -117,9 +119,12 @@ def kolmogorov_flow(
 
     The flow A sin(k y)/(nu k^2 + mu) along x rests, if nothing disturbs it.
 
-    Good values: m = 4, mu = 0.1, nu = 2e-3 at n = 128; nu = 1e-3 at n = 256; dt = 0.02.
+    Good values: m = 4, mu = 0.1, nu = 2e-3 at n = 128; nu = 1e-3 at n = 256; dt =
+    0.01.
     """
     space = box(length, n, 2)
     k = 2 * math.pi * waves_of_force / length
     curl = space.enter((-k * torch.cos(k * space.x[1])).expand(space.n))  # -d_y of the force
-    return _flow(space, viscosity, drag, waves(space), 50.0, 0.02, source=symbol(force, space) * curl)
+    return _flow(
+        space, viscosity, drag, waves(space), 50.0, 0.01, band(space), source=symbol(force, space) * curl
+    )

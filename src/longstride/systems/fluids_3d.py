@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..spectral import Pointwise, Symbols
+from ..spectral import Pointwise, Symbols, band
 from ..spectral.symbols import Entry, curl, solenoidal
 from .base import system
 from .pde import PDE, box, seen, symbol
@@ -42,6 +42,9 @@ def navier_stokes_3d(viscosity: float = 0.01, length: float = 2 * math.pi, n: in
         c = space.enter(state)[..., :2, :, :, :]
         return space.leave(Symbols(space, [[-space.d(1), space.d(0)]])(c)).squeeze(-4)
 
+    def incompressible(u: Tensor) -> Tensor:
+        return space.leave(Symbols(space, solenoidal(space))(space.enter(u)))
+
     return PDE(
         f=Pointwise(
             space,
@@ -54,6 +57,7 @@ def navier_stokes_3d(viscosity: float = 0.01, length: float = 2 * math.pi, n: in
         x0=torch.stack([u, v, torch.zeros_like(u)])[None],
         t=(0.0, 10.0),
         dt=0.05,
+        starts=band(space, components=(3,), std=0.5, through=incompressible),
         labels=("u", "v", "w"),
         view=seen(space, "vorticity", vorticity),
     )

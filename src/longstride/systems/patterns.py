@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..spectral import Pointwise
+from ..spectral import Pointwise, band
+from ..spectral.random import held
 from .base import Number, system, wide
 from .pde import PDE, box, mean, seen, symbol, waves
 
@@ -21,7 +22,7 @@ def kuramoto_sivashinsky(length: float = 32 * math.pi, n: int = 128) -> PDE:
     1e-5 at t = 10); lengths below 18 come to rest, above 22 it is chaotic. Starts from cos(q x) (1 + sin(q
     x)), q the wavenumber of Kassam and Trefethen, 2 pi/length.
     """
-    return _ks(0.0, length, n)
+    return _ks(0.0, 0.25, length, n)
 
 
 @system("Kawahara 1983; Chang, Demekhin and Kopelevich 1993", above_zero=("length",))
@@ -34,10 +35,10 @@ def dispersive_kuramoto_sivashinsky(
 
     Good values: as for `kuramoto_sivashinsky`, dt = 0.1; a = 0.1 is chaotic, a = 1 makes rows of pulses.
     """
-    return _ks(dispersivity, length, n)
+    return _ks(dispersivity, 0.1, length, n)
 
 
-def _ks(dispersivity: Number, length: float, n: int) -> PDE:
+def _ks(dispersivity: Number, dt: float, length: float, n: int) -> PDE:
     space = box(length, n)
     x = 2 * math.pi / length * space.x[0]
     L: Tensor = space.k2 - space.k2**2
@@ -48,7 +49,7 @@ def _ks(dispersivity: Number, length: float, n: int) -> PDE:
         space=space,
         x0=(torch.cos(x) * (1 + torch.sin(x)))[None],
         t=(0.0, 150.0),
-        dt=0.1 if dispersive else 0.25,
+        dt=dt,
         invariants={"mean": mean},
         view=seen(space),
     )
@@ -77,13 +78,13 @@ def kuramoto_sivashinsky_2d(length: float = 20 * math.pi, n: int = 96) -> PDE:
 
 @system("Aranson and Kramer 2002; Chate and Manneville 1996", above_zero=("length",))
 def ginzburg_landau(
-    b: float = 0.0, c: float = -0.7, length: float = 100.0, n: int = 128, dim: int = 2
+    b: float = 0.0, c: float = -1.0, length: float = 100.0, n: int = 128, dim: int = 2
 ) -> PDE:
     """u_t = u + (1 + i b) Delta u - (1 + i c) |u|^2 u, u complex: oscillators that are coupled by diffusion.
 
     Plane waves sqrt(1 - q^2) e^(i q x - i w t), w = c + (b - c) q^2. Where 1 + b c < 0 all are unstable.
 
-    Good values: one point or more to a unit of length, dt = 0.1. In two dimensions b = 0, c = -0.7 makes
+    Good values: one point or more to a unit of length, dt = 0.1. In two dimensions b = 0, c = -1 makes
     spirals that freeze, b = 2, c = -1 turbulence of defects.
     """
     space = box(length, n, dim, real=False, dealias=1 / 2)
@@ -94,7 +95,7 @@ def ginzburg_landau(
         x0=waves(space, 8),
         t=(0.0, 200.0),
         dt=0.1,
-        view=seen(space, "|u|"),
+        view=seen(space, "Re u", lambda u: u.real),
     )
 
 
@@ -121,6 +122,7 @@ def swift_hohenberg(
         x0=0.1 * waves(space, 12),
         t=(0.0, 200.0),
         dt=0.2,
+        starts=band(space, 1, min(12, held(space)), std=0.1),
         view=seen(space),
     )
 
@@ -134,7 +136,7 @@ def allen_cahn(
     A border is tanh(x/(sqrt(2) eps)); one of curvature K moves with the speed eps^2 K, so that a disc of
     radius R is gone after R^2/(2 eps^2).
 
-    Good values: eps = 1.5 length/n or more, dt = 0.1.
+    Good values: eps = length/n or more, twice that to be accurate; dt = 0.1.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
@@ -150,14 +152,14 @@ def allen_cahn(
 
 @system("Cahn and Hilliard 1958", above_zero=("epsilon", "length"))
 def cahn_hilliard(
-    epsilon: float = 0.05, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
+    epsilon: float = 0.1, length: float = 2 * math.pi, n: int = 128, dim: int = 2, walls: str = "periodic"
 ) -> PDE:
     """u_t = Delta(u^3 - u - eps^2 Delta u): two phases part, and how much there is of each is kept.
 
     The energy, the mean of (u^2 - 1)^2/4 + eps^2 |grad u|^2/2, only falls. Waves of k = 1/(sqrt(2) eps) grow
     fastest, as e^(t/(4 eps^2)).
 
-    Good values: eps = 1.5 length/n or more, dt = eps^2/2 while the phases part.
+    Good values: eps = 2 length/n or more, dt = eps^2/4 while the phases part.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
@@ -165,8 +167,9 @@ def cahn_hilliard(
         L=space.k2 * (1 - symbol(epsilon, space) ** 2 * space.k2),
         space=space,
         x0=0.1 * waves(space, 12),
-        t=(0.0, 1.0),
-        dt=1.25e-3,
+        t=(0.0, 3.0),
+        dt=2.5e-3,
+        starts=band(space, 1, min(12, held(space)), std=0.1),
         invariants={} if "dirichlet" in walls else {"mass": lambda u: mean(u, dim)},
         view=seen(space),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
-from ..spectral import Box, Fourier, band, nothing
+from ..spectral import Box, Fourier, Held, band, nothing
 from ..spectral.random import held
 from .base import Frames, Number, SpaceTime, System, wide
 
@@ -33,7 +33,7 @@ class PDE(System):
         ArgumentError: an L that does not fit the coefficients.
     """
 
-    space: Space
+    space: Space | None
     f: Callable[[Tensor, Any], Any] = nothing
     x0: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
     t: tuple[float, float] = (0.0, 1.0)
@@ -44,12 +44,16 @@ class PDE(System):
 
     @property
     def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
-        """`starts`, or truncated Fourier series of five waves."""
+        """`starts`, or truncated Fourier series of five waves.
+
+        Raises:
+            ArgumentError: neither, on another space.
+        """
         if self.starts is not None:
             return self.starts
-        return band(
-            self.space, 1, min(5, held(self.space)), components=tuple(self.x0.shape[1 : -self.space.dim])
-        )
+        if not isinstance(self.space, Fourier):
+            raise ArgumentError(f"no random fields on {type(self.space).__name__}: give the equation starts=")
+        return band(self.space, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
         if not isinstance(self.space, Fourier):
@@ -62,12 +66,22 @@ class PDE(System):
         if not self.x0.numel():
             object.__setattr__(self, "x0", waves(self.space))
         if self.view == System.view:
-            object.__setattr__(self, "view", seen(self.space))
+            view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
+            object.__setattr__(self, "view", view)
 
     @property
     def method(self) -> str:
         """The first of `methods`."""
         return self.methods[0]
+
+    def entered(self) -> PDE:
+        """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
+        inner, space, L = super().entered(), self.space, self.L
+        assert isinstance(inner, PDE)
+        if not isinstance(space, Fourier) or not isinstance(L, Tensor) or not Held.needed(space):
+            return inner
+        growth = float(L.detach().real.amax())
+        return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
 
     def steps(
         self,
@@ -107,20 +121,10 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
     return torch.stack(torch.broadcast_tensors(*symbols), -space.dim - 1)
 
 
-def waves(space: Fourier, highest: int = 4, seed: int = 0) -> Tensor:
-    """A random field [1, *n] of the wavelengths length/1 to length/highest, rms 1, mean 0.
-
-    The same field on any number of points: independent normal coefficients for |m| <= highest.
-    """
-    m = torch.arange(-highest, highest + 1, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
-    field = torch.randn([len(m)] * space.dim, dtype=torch.complex128, generator=generator)
-    field[(highest,) * space.dim] = 0
-    for x, length in zip(space.x, space.length, strict=True):  # the axis that is first goes, and is the last
-        phase = 2 * torch.pi / length * x.reshape(-1, 1) * m
-        field = torch.tensordot(field, torch.polar(torch.ones_like(phase), phase), ([0], [1]))
-    field = field.real if space.real else field
-    return (field / field.abs().square().mean().sqrt())[None]
+def waves(space: Fourier, highest: int = 4) -> Tensor:
+    """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
+    most = min(highest, held(space))
+    return band(space, min(1, most), most)(1)
 
 
 def seen(
@@ -130,10 +134,9 @@ def seen(
 
     In one dimension space against time, in two an image for each time, in three that of the first plane.
     """
-    real = shown if space.real else lambda u: shown(u).abs()
     if space.dim == 1:
-        return SpaceTime(real, "x", colour, 0.0, space.length[0])
-    image = real if space.dim == 2 else lambda u: real(u)[..., 0]
+        return SpaceTime(shown, "x", colour, 0.0, space.length[0])
+    image = shown if space.dim == 2 else lambda u: shown(u)[..., 0]
     return Frames(image, colour, (space.length[0], space.length[1]))
 
 

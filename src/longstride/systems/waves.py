@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..blocks import Blocks
 from ..errors import ArgumentError
-from ..spectral import Fourier, Pointwise, Symbols
+from ..spectral import Fourier, Pointwise, Symbols, band
 from .base import Number, system, wide
 from .pde import PDE, box, mean, seen, symbol
 
@@ -164,6 +164,7 @@ def shallow_water(
         x0=torch.stack([raised, 0 * raised, 0 * raised])[None],
         t=(0.0, 20.0),
         dt=0.02,
+        starts=band(space, components=(3,), std=0.02),
         labels=("h", "u", "v"),
         invariants={"mass": lambda state: mean(state.select(at, 0), dim)},
         view=seen(space, "h", lambda state: state.select(at, 0)),
