@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from ..bound import Call, Laid, accumulate, multiply
-from .fourier import Fourier
 from .threads import chosen, using
-from .transforms import AsTheyAre, Transforms
+from .transforms import Transforms
 
 if TYPE_CHECKING:
     from .pointwise import Pointwise, Symbol
@@ -26,7 +25,7 @@ class BoundPointwise:
 
     def __init__(self, f: Pointwise, like: Tensor, folded: bool) -> None:
         self.f, self.space, self.like = f, f.space, like
-        self.transforms: dict[tuple[int, ...], Transforms | AsTheyAre] = {}
+        self.transforms: dict[tuple[int, ...], Transforms] = {}
         self.laid: Laid = {}
         self.products: dict[tuple[int, ...], Tensor] = {}
         self.entering: dict[tuple[int, ...], tuple[Tensor, Callable[[Tensor], Any]]] = {}
@@ -64,13 +63,12 @@ class BoundPointwise:
             return out, lambda: write(g(read()))
         return out, call
 
-    def _at(self, lead: tuple[int, ...]) -> Transforms | AsTheyAre:
+    def _at(self, lead: tuple[int, ...]) -> Transforms:
         if lead not in self.transforms:
-            kind = Transforms if type(self.space) is Fourier else AsTheyAre
-            self.transforms[lead] = kind(self.space, lead, self.like)
+            self.transforms[lead] = Transforms(self.space, lead, self.like)
         return self.transforms[lead]
 
-    def _of(self, c: Tensor) -> Transforms | AsTheyAre:
+    def _of(self, c: Tensor) -> Transforms:
         return self._at(tuple(c.shape[: -self.space.dim]))
 
     def _read(self, symbol: Symbol, x: Tensor) -> Callable[[], Tensor]:

@@ -116,21 +116,3 @@ class Transforms:
 
     def _zeros(self, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
-
-
-class AsTheyAre:
-    """What `Transforms` does, by `enter` and `leave` of any space: between walls."""
-
-    def __init__(self, space: Fourier, lead: tuple[int, ...], like: Tensor) -> None:
-        self.space, self.lead, self.like = space, lead, like
-
-    def coefficients(self) -> Tensor:
-        shape = (*self.lead, *self.space.shape)
-        return torch.zeros(shape, dtype=self.like.dtype, device=self.like.device)
-
-    def leaving(self, c: Tensor) -> Callable[[], Tensor]:
-        return partial(self.space.leave, c)
-
-    def entering(self) -> tuple[Tensor, Callable[[Tensor], object]]:
-        c = self.coefficients()
-        return c, lambda u: c.copy_(self.space.enter(u))
