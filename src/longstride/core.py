@@ -78,9 +78,9 @@ def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Known]) ->
         out = out * w
     for kind, i, w in terms[1:]:
         v = known[kind][i]
-        if isinstance(w, Tensor):
+        if type(w) is Tensor:
             out = torch.addcmul(out, v, w)
-        elif isinstance(w, Matrix):
+        elif isinstance(w, MULTIPLIERS):  # those that multiply in a way of their own
             out = out + v * w
         elif fresh:
             out = out.add_(v, alpha=w)
