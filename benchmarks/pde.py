@@ -5,8 +5,9 @@
 Kuramoto and Sivashinsky's equation and Korteweg and de Vries' on 512 points, Allen-Cahn, Gray-Scott and
 Navier-Stokes in two dimensions on 256^2; `peers/pde_common.py` has all their numbers. Each solver is a
 process of its own on one core (PDE_CORE, 0) with one thread, asked for runs over a pipe: exponax in
-EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, left out where these are not set. Times are processor times
-of the steps; solvers take turns, and a ratio is the median of those of the turns, since the machine is shared.
+EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, left out where these are not set. Times are processor
+times of the steps; solvers take turns, and a ratio is the median of those of the turns, since the machine is
+shared.
 Errors are the largest differences at the end, over the largest value, from a reference on the same grid: our
 run with an eighth of the smallest step. Results are kept after each case, and a new start adds rounds.
 """

@@ -15,7 +15,7 @@ from longstride.bound import Bound, fits
 from longstride.core import Step, advance
 from longstride.methods import get
 from longstride.pace import Pace
-from longstride.spectral import Fourier, Pointwise
+from longstride.spectral import Box, Fourier, Pointwise
 from longstride.spectral.threads import best
 from longstride.stretches import Stretches
 
@@ -172,6 +172,7 @@ PROBLEMS: list[tuple[Callable[[], ls.ODE], tuple[int, ...]]] = [
     (lambda: vorticity(dealias="smooth"), (1,)),
     (mixed, (2, 2)),
     (schroedinger, (2,)),
+    (lambda: schroedinger((1.0, 2.0, 3.0), (8, 6, 7)), (1,)),
 ]
 METHODS = ["etdrk4", "krogstad", "hochbruck_ostermann", "etdrk2", "exp_euler", "exp_adams_4"]
 
@@ -210,6 +211,11 @@ def test_a_bound_step_takes_matrices_and_numbers_as_weights() -> None:
         (found,), _ = Bound(step, problem.f.bind, [x], []).go([x], [], 1)
         (core,), _ = advance([field], step, [x], [])
         assert torch.allclose(found, core, rtol=1e-12, atol=1e-14)
+
+
+def test_spaces_between_walls_are_left_to_the_core() -> None:
+    space = Box(2.0, (12, 9), ("neumann", "periodic"), dealias=1 / 2)
+    assert Pointwise(space, lambda u: -u * u * u).bind is None
 
 
 def test_what_a_step_keeps_must_be_in_order() -> None:

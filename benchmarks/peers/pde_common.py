@@ -1,7 +1,7 @@
 """The equations of benchmarks/pde.py as numbers, and how a solver in any environment is asked for runs.
 
-A line in is JSON: case, dtype, batch, setting (dt, or a tolerance), steps, out (where the end is to be saved).
-A line out: the processor time of the steps in seconds; nothing where a solver has no such run.
+A line in is JSON: case, dtype, batch, setting (dt, or a tolerance), steps, out (where the end is
+to be saved). A line out: the processor time of the steps in seconds; nothing where a solver has no such run.
 """
 
 from __future__ import annotations

@@ -54,11 +54,18 @@ def memory(case: str, dtype: str) -> tuple[float, float]:
             live += event.nbytes()
             if event.start_ns() >= began:
                 most = max(most, live)
-    steady = [
-        w for s in next(iter(step._paces.values())).steady.values() for g in s.stages for *_, w in g.terms
-    ]
-    weights = {id(w): w.nbytes for w in steady if isinstance(w, torch.Tensor)}
-    return most, sum(weights.values())
+    (pace,) = step._paces.values()
+    return most, sum({id(v): v.nbytes for v in tables(step.problem, pace)}.values())
+
+
+def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
+    """Weights and symbols, as they were written and as they are used."""
+    steps, bound = pace.steady.values(), next(iter(pace.bound.values()))
+    weights = [w for s in steps for g in s.stages for *_, w in g.terms]
+    laid = [v for pair in (*bound.laid.values(), *bound.field.laid.values()) for v in pair]
+    f, space = problem.f, problem.space
+    symbols = [*f.reads, *f.writes, *f.made.values(), problem.L, space.k2]
+    return [v for v in (*weights, *laid, *symbols) if isinstance(v, torch.Tensor)]
 
 
 def main() -> None:
@@ -70,9 +77,8 @@ def main() -> None:
     x0 = fields(case, dtype, 1)
     step = ls.stepper(equation(case), "etdrk4", dt=DT[case])
     part = share(step, x0, 400 if x0.ndim == 2 else 20)
-    print(
-        json.dumps({"share": part, "arrays": (most - weights) / x0.nbytes, "with_weights": most / x0.nbytes})
-    )
+    arrays = {"arrays": (most - weights) / x0.nbytes, "with_weights": most / x0.nbytes}
+    print(json.dumps({"share": part, **arrays}))
 
 
 if __name__ == "__main__":

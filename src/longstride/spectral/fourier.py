@@ -114,10 +114,8 @@ class Fourier:
         ]
         return math.prod(damped[1:], start=damped[0])  # type: ignore[arg-type]
 
-    def enter(self, x: Tensor, *, kept: bool = True) -> Tensor:
+    def enter(self, x: Tensor) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n].
-
-        kept: whether modes that are not kept are cut off along the first axis too.
 
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
@@ -128,9 +126,7 @@ class Fourier:
             if self._half(axis):
                 c = torch.fft.rfft(c, norm="forward")[..., : self.highest[-1] + 1]
                 continue
-            c = torch.fft.fft(c, dim=axis, norm="forward")
-            if kept or axis > -self.dim:
-                c = self._kept(c, axis)
+            c = self._kept(torch.fft.fft(c, dim=axis, norm="forward"), axis)
         return c
 
     def leave(self, c: Tensor) -> Tensor:

@@ -85,7 +85,12 @@ class Transforms:
         low, high = c.narrow(first, 0, top + 1), c.narrow(first, top + 1, top)
 
         def enter(u: Tensor) -> None:
-            made = space.enter(u, kept=False)
+            made = u
+            if space.real:
+                made = torch.fft.rfft(made, norm="forward")[..., : space.shape[-1]]
+            for axis in space.axes[-2 if space.real else -1 : 0 : -1]:
+                made = space._kept(torch.fft.fft(made, dim=axis, norm="forward"), axis)
+            made = torch.fft.fft(made, dim=first, norm="forward")
             low.copy_(made.narrow(first, 0, top + 1))
             high.copy_(made.narrow(first, space.n[0] - top, top))
 
