@@ -19,7 +19,7 @@ from .models import load
 from .output import Fold, Integral
 from .parallel import Parallel
 from .plan import Plan
-from .problem import CDE, ODE, SDE, SecondOrder
+from .problem import CDE, ODE, SDE, Newton, SecondOrder
 from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
@@ -46,6 +46,7 @@ __all__ = [
     "Guidance",
     "Integral",
     "Matrix",
+    "Newton",
     "Parallel",
     "Plan",
     "PlanError",

@@ -126,6 +126,8 @@ def adaptive(
 
     saved = [] if given is None else [sign * s for s in times]
     marks, rate = [sign * s for s in jumps], _checked(problem.rate, method, x0)
+    a = problem.acceleration
+    kick = None if a is None else _checked(a, method, x0.chunk(2, 1)[0])
     parts = [_checked(part, method, x0) for part in problem.parts]
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(rate, shared_step)
@@ -135,6 +137,7 @@ def adaptive(
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
             steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, norm)
             steps.suit(problem.jacobian, parts, linear)
+            steps.kicked(kick, problem.acceleration)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
             loop = Loop(

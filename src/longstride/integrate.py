@@ -17,6 +17,7 @@ from .errors import ArgumentError, SolveError, finite, positive, whole
 from .events import Crossings
 from .interpolant import Interpolant
 from .methods import REGISTRY, get
+from .methods.symplectic import SYMPLECTIC
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
@@ -288,7 +289,11 @@ def solve(
     if len(times) == 1:
         return at_once(x0, marks)
     marks = times if every else marks
-    if grad in (True, False) and isinstance(problem.L, Tensor) and _equal(times):
+    if method in SYMPLECTIC:
+        from .turns import turned  # it builds on Solution, above
+
+        return turned(problem, x0, times, marks, method, callback, grad, options)
+    if grad in (True, False) and isinstance(problem.L, Tensor) and equal(times):
         return _rolled(problem, x0, times, marks, method or "etdrk4", callback, options)
     plan = plan_problem(problem, times, method or "rk4", **options)
     wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
@@ -304,7 +309,7 @@ def solve(
     return ended(x, marks, stats)
 
 
-def _equal(times: Sequence[float]) -> bool:
+def equal(times: Sequence[float]) -> bool:
     """Whether all steps are as long, to round-off of the times."""
     h = (times[-1] - times[0]) / (len(times) - 1)
     slack = 1e-9 * abs(h) + 1e-15 * max(map(abs, times))

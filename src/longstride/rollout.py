@@ -34,20 +34,20 @@ class Rollout:
     def t(self) -> float:
         return self.start + self.n * self.pace.h
 
+    def step(self) -> None:
+        """What a step does to xs and fs."""
+        t, field = self.t, self.field
+        shifted = [lambda at, x: field(t + at, x)]
+        self.xs, self.fs = advance(shifted, self.pace.step(self.n), self.xs, self.fs)
+
     def go(self, steps: int, callback: Callable[[int, float, Tensor], Any] | None = None) -> Tensor:
         """Takes steps; returns the state.
 
         Raises:
             SolveError: NaN or infinity at the end of them.
         """
-        t, field = self.t, self.field
-
-        def shifted(at: float, x: Tensor) -> Tensor:
-            return field(t + at, x)
-
         for _ in range(steps):
-            t = self.t
-            self.xs, self.fs = advance([shifted], self.pace.step(self.n), self.xs, self.fs)
+            self.step()
             self.n += 1
             if callback is not None:
                 callback(self.n - 1, self.t, self.x)

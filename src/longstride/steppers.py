@@ -12,6 +12,8 @@ from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
 from .exponentially import Exponential
 from .fully import FullyImplicit
+from .gauss_radau import GaussRadau
+from .hermite import HermiteStepper
 from .linearly import LinearlyImplicit
 from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
@@ -20,6 +22,8 @@ from .methods.esdirk import ESDIRK
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
+from .methods.second_order import HERMITE, RADAU
+from .methods.symplectic import SYMPLECTIC
 from .reversible import REVERSIBLE, Reversible
 from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
@@ -34,6 +38,8 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (ADAMS, Adams),
     (BDFS, BDF),
     (AUTO, Switching),
+    (HERMITE, HermiteStepper),
+    (RADAU, GaussRadau),
 )
 
 
@@ -49,7 +55,7 @@ def stepper(name: Any) -> Callable[..., Stepper]:
     for table, kind in KINDS:
         if name in table:
             return partial(kind, table[name])
-    if name in REGISTRY:
+    if name in REGISTRY or name in SYMPLECTIC:
         raise ArgumentError(
             f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
             "tsit5; `ls.list_solvers()` has them all"
