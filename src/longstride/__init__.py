@@ -25,7 +25,7 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, samplers, spectral, systems
+    from . import learn, nbody, samplers, spectral, systems
     from .learn import tune
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
@@ -74,6 +74,7 @@ __all__ = [
     "log_likelihood",
     "metrics",
     "models",
+    "nbody",
     "plan_sampling",
     "prior",
     "process",
@@ -90,7 +91,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("learn", "samplers", "spectral", "systems"):
+    if name in ("learn", "nbody", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune

@@ -17,7 +17,7 @@ from .errors import ArgumentError, SolveError, finite, positive, whole
 from .events import Crossings
 from .interpolant import Interpolant
 from .methods import REGISTRY, get
-from .methods.symplectic import SYMPLECTIC
+from .methods.symplectic import IN_TURN
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
@@ -289,7 +289,7 @@ def solve(
     if len(times) == 1:
         return at_once(x0, marks)
     marks = times if every else marks
-    if method in SYMPLECTIC:
+    if method in IN_TURN:
         from .turns import turned  # it builds on Solution, above
 
         return turned(problem, x0, times, marks, method, callback, grad, options)

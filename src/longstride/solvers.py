@@ -11,11 +11,12 @@ from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
+from .methods.extrapolation import BULIRSCH_STOER, LEAST, MOST, gragg
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.sde import SCHEMES
 from .methods.second_order import HERMITE, RADAU
-from .methods.symplectic import SYMPLECTIC
+from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN
 from .reversible import REVERSIBLE
 from .switching import AUTO
 
@@ -69,6 +70,9 @@ def _solvers() -> Iterator[Solver]:
     for name, pair in REVERSIBLE.items():
         both = str(2 * (pair.evaluations - 1))
         yield Solver(name, "reversible pair", str(pair.order), both, "McCallum and Foster 2024")
+    for name, reference in BULIRSCH_STOER.items():
+        asked = " to ".join(str(gragg(k).evaluations - 1) for k in (LEAST, MOST))
+        yield Solver(name, "extrapolation", f"{2 * LEAST}-{2 * MOST}", asked, reference)
     for name, hermite in HERMITE.items():
         yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
     for name, nodes in RADAU.items():
@@ -77,6 +81,7 @@ def _solvers() -> Iterator[Solver]:
         yield Solver(
             name, f"symplectic, {SECOND}", str(splitting.order), str(splitting.nfe), splitting.reference
         )
+    yield Solver(WISDOM_HOLMAN, "symplectic, planets", "2", "1", "Wisdom and Holman 1991")
     for name, scheme in SCHEMES.items():
         orders = "-".join(dict.fromkeys(f"{p:g}" for p in sorted(scheme.orders.values())))
         senses = " or ".join(s.capitalize() for s in scheme.interpretations)

@@ -11,6 +11,7 @@ from .bdf import BDF
 from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
 from .exponentially import Exponential
+from .extrapolated import Extrapolated
 from .fully import FullyImplicit
 from .gauss_radau import GaussRadau
 from .hermite import HermiteStepper
@@ -20,10 +21,11 @@ from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
+from .methods.extrapolation import BULIRSCH_STOER
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.second_order import HERMITE, RADAU
-from .methods.symplectic import SYMPLECTIC
+from .methods.symplectic import IN_TURN
 from .reversible import REVERSIBLE, Reversible
 from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
@@ -38,6 +40,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (ADAMS, Adams),
     (BDFS, BDF),
     (AUTO, Switching),
+    (BULIRSCH_STOER, Extrapolated),
     (HERMITE, HermiteStepper),
     (RADAU, GaussRadau),
 )
@@ -55,7 +58,7 @@ def stepper(name: Any) -> Callable[..., Stepper]:
     for table, kind in KINDS:
         if name in table:
             return partial(kind, table[name])
-    if name in REGISTRY or name in SYMPLECTIC:
+    if name in REGISTRY or name in IN_TURN:
         raise ArgumentError(
             f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
             "tsit5; `ls.list_solvers()` has them all"

@@ -13,7 +13,7 @@ from torch import Tensor
 from .core import Field
 from .errors import ArgumentError, SolveError, like
 from .integrate import Callback, Solution, Stats, ended, equal, said
-from .methods.symplectic import SYMPLECTIC
+from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN
 from .pace import Pace
 from .problem import ODE
 from .rollout import Rollout
@@ -67,25 +67,34 @@ def turned(
 ) -> Solution:
     """What `solve` gives for a splitting; steps of another length begin with an evaluation of their own."""
     began, options = time.perf_counter(), dict(options)
-    compensated = like("compensated", options.pop("compensated", False), False)
+    takes = [] if name == WISDOM_HOLMAN else ["compensated"]
+    compensated = like("compensated", options.pop("compensated", False), False) if takes else False
     if options:
-        raise ArgumentError(f"method {name!r} has no option {next(iter(options))!r}; its option: compensated")
+        raise ArgumentError(f"method {name!r} has no option {next(iter(options))!r}; it has {takes}")
     if grad not in (True, False):
         raise ArgumentError(f"method {name!r}: gradients go through its steps, take grad=True")
     if x0.ndim < 2 or x0.shape[1] % 2:
         raise ArgumentError(f"x0 of {tuple(x0.shape)}: its dimension 1 holds x and v, each a half")
-    method = SYMPLECTIC[name].method(name, carried=compensated)
     kept, nfe, x = [x0] if marks[0] == times[0] else [], 0, x0
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
         for leg in _legs(times, marks):
             h = (leg[-1] - leg[0]) / (len(leg) - 1)
-            run = (Compensated if compensated else Turns)(problem, Pace(problem, method, h, x0), x, leg[0])
+            run = _begun(problem, name, h, x, leg[0], compensated)
             numbered = _shifted(callback, times.index(leg[0]))
             for mark in (m for m in marks if leg[0] < m <= leg[-1] or leg[0] > m >= leg[-1]):
                 kept.append(run.go(leg.index(mark) - run.n, numbered))
             x, nfe = run.go(len(leg) - 1 - run.n, numbered), nfe + run.pace.nfe(len(leg) - 1)
     stats = Stats(nfe, nfe, len(times) - 1, time.perf_counter() - began, nfe)
     return ended(torch.stack(kept), marks, stats)
+
+
+def _begun(problem: ODE, name: str, h: float, x: Tensor, start: float, compensated: bool) -> Rollout:
+    if name == WISDOM_HOLMAN:
+        from .nbody.planets import Stride, WisdomHolman  # few runs are of planets
+
+        return WisdomHolman(problem, Stride(h), x, start)
+    kind = Compensated if compensated else Turns
+    return kind(problem, Pace(problem, SYMPLECTIC[name].method(name, compensated), h, x), x, start)
 
 
 def _legs(times: Sequence[float], marks: Sequence[float]) -> list[Sequence[float]]:

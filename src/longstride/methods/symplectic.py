@@ -227,3 +227,5 @@ SYMPLECTIC: dict[str, Splitting] = {
     "suzuki_umeno_8": Splitting(8, KICK, composed(KICK, _SUZUKI_UMENO_8), "Suzuki and Umeno 1993"),
     "kahan_li_8": Splitting(8, KICK, composed(KICK, _KAHAN_LI_8), KAHAN_LI),
 }  # fmt: skip
+WISDOM_HOLMAN = "wisdom_holman"  # of planets: its drifts are Kepler orbits, which no weights are
+IN_TURN = (*SYMPLECTIC, WISDOM_HOLMAN)

@@ -75,9 +75,12 @@ class Gravity:
         q, v = x.unbind(-3)
         return torch.stack([v, self.acceleration(q)], -3)
 
-    def acceleration(self, q: Tensor) -> Tensor:
-        """[..., N, d]."""
-        parts = [(self._pull(r2) * s).sum(-2) for _, r2, (s,) in self._between(q)]
+    def acceleration(self, q: Tensor, shares: Tensor | None = None) -> Tensor:
+        """[..., N, d].  shares [N, N]: of each pull on i by j, if not 1."""
+        parts = []
+        for rows, r2, (s,) in self._between(q):
+            pull = self._pull(r2)
+            parts.append(((pull if shares is None else pull * shares[rows, :, None]) * s).sum(-2))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
     def jerk(self, q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

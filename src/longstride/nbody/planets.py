@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ..core import Step
 from ..errors import ArgumentError, SolveError
 from ..methods.base import Method
+from ..methods.symplectic import WISDOM_HOLMAN
+from ..operator import Operator
+from ..pace import Pace
 from ..problem import ODE
 from ..rollout import Rollout
-from .gravity import Attraction, Gravity
+from .gravity import Attraction
 from .kepler import kepler_step
 
-NAME = "wisdom_holman"
-REFERENCE = "Wisdom and Holman 1991; Rein and Tamayo 2015"
 
 
-@dataclass(frozen=True)
-class Stride:
-    """What a `Rollout` asks of its pace, of a step that is no table."""
+class Stride(Pace):
+    """Of steps that are no tables, with one evaluation each."""
 
-    h: float
-    method: Method
+    def __init__(self, h: float) -> None:
+        self.h, self.method = h, Method(_unwritten, 2, exponential=False, name=WISDOM_HOLMAN)
 
     def nfe(self, n: int) -> int:
         return n
+
+
+def _unwritten(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+    raise ArgumentError(f"method {WISDOM_HOLMAN!r} has no weights: a Kepler orbit is no sum of what is known")
 
 
 class Jacobi:
@@ -43,12 +48,9 @@ class Jacobi:
         one = torch.eye(n, dtype=masses.dtype, device=masses.device)
         before = share.tril()
         self.matrix = torch.cat([one[1:] - before[..., :-1, :], before[..., -1:, :]], -2)
-        # r_i = r'_i + R_(i-1), where R_(i-1), the centre of those before, is R_i - m_i r'_i/eta_i.
-        own = (masses / self.eta)[..., None, 1:]
-        back = torch.where(one[:, 1:].bool(), 1 - own, -own)
-        later = torch.ones(n, n - 1, dtype=torch.bool, device=masses.device).triu(0)
-        back = torch.where(later | one[:, 1:].bool(), back, torch.zeros_like(back))
-        self.inverse = torch.cat([back, torch.ones_like(back[..., :1])], -1)
+        # r_i = r'_i + R_(i-1), and the centre of those before i is R_(N-1) - sum_(j>=i) m_j r'_j/eta_j.
+        behind = torch.ones_like(one).triu() * share.diagonal(dim1=-2, dim2=-1)[..., None, :]
+        self.inverse = torch.cat([(one - behind)[..., 1:], torch.ones_like(share[..., :1])], -1)
 
     def enter(self, x: Tensor) -> Tensor:
         """[..., N, d]: planets first, the centre last."""
@@ -64,21 +66,23 @@ class WisdomHolman(Rollout):
     In Jacobi's coordinates the energy is that of N - 1 Kepler orbits, planet i about G (m_0 + .. + m_i), of a
     centre that moves straight on, and of what else there is, which is smaller by the masses of planets over
     that of the star. Each part is solved exactly in turn, the last as a kick. So the error is of order
-    (m/m_0) h^2, and does not drift.
+    (m/m_0) h^2, and does not drift (Wisdom and Holman 1991; Rein and Tamayo 2015).
     """
 
     def __init__(self, problem: ODE, pace: Stride, x0: Tensor, start: float) -> None:
-        self.pace, self.start, self.n = pace, start, 0  # type: ignore[assignment]
+        self.pace, self.start, self.n = pace, start, 0
         a = problem.acceleration
         if not isinstance(a, Attraction):
-            raise ArgumentError(f"method {NAME!r} is for planets: give it the problem of an nbody.Gravity")
+            raise ArgumentError(f"method {WISDOM_HOLMAN!r} is for planets: give it the problem of an nbody.Gravity")
         gravity = a.gravity
         masses = gravity.masses.to(x0)
         if bool((masses[..., 0] <= 0).any()) or bool((masses[..., :1] < masses).any()) or gravity.softening:
             raise ArgumentError("the first body must be the heaviest, without softening: it is the star")
         self.gravity, self.jacobi, self.mass = gravity, Jacobi(masses), masses
+        self.shares = torch.ones(masses.shape[-1:] * 2, dtype=x0.dtype, device=x0.device)
+        self.shares[0, 1] = self.shares[1, 0] = 0.0
         self.mu = gravity.G * self.jacobi.eta[..., 1:]
-        self.owed = 0.0  # of a drift: its second half, while nobody looks
+        self.owed = 0.0  # of a drift: its second half, until somebody looks
         self.q, self.v = (self.jacobi.enter(part) for part in x0.unbind(1))
 
     @property
@@ -98,29 +102,17 @@ class WisdomHolman(Rollout):
         try:
             q, v = kepler_step(self.q[..., :-1, :], self.v[..., :-1, :], t, self.mu)
         except SolveError as error:
-            raise SolveError(f"method {NAME}, t = {self.t:.6g}: {error}") from error
+            raise SolveError(f"method {WISDOM_HOLMAN}, t = {self.t:.6g}: {error}") from error
         centre = self.q[..., -1:, :] + t * self.v[..., -1:, :]
         return torch.cat([q, centre], -2), torch.cat([v, self.v[..., -1:, :]], -2)
 
     def kick(self, q: Tensor) -> Tensor:
         """What Kepler's parts leave of the accelerations, in Jacobi's coordinates.
 
-        Between the star and the first planet nothing is left: neither is written.
+        Of star and first planet nothing is left, so neither is written.
         """
-        return self.jacobi.enter(self.gravity.acceleration(self.jacobi.leave(q), apart=True)) + self.kepler(q)
-
-    def kepler(self, q: Tensor) -> Tensor:
-        """mu_i r'_i/|r'_i|^3 of all planets but the first."""
+        whole = self.jacobi.enter(self.gravity.acceleration(self.jacobi.leave(q), self.shares))
         r = q[..., 1:-1, :]
-        pull = self.mu[..., 1:, None] * r / r.square().sum(-1, keepdim=True) ** 1.5
+        back = self.mu[..., 1:, None] * r / r.square().sum(-1, keepdim=True) ** 1.5
         none = torch.zeros_like(q[..., :1, :])
-        return torch.cat([none, pull, none], -2)
-
-
-def stride(h: float) -> Stride:
-    """Of one step."""
-
-    def write(*_: object) -> object:
-        raise SolveError("a Kepler orbit is no sum of weights")
-
-    return Stride(h, Method(write, 2, exponential=False, name=NAME, reference=REFERENCE))  # type: ignore[arg-type]
+        return whole + torch.cat([none, back, none], -2)

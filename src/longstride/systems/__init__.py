@@ -11,6 +11,7 @@ from .classic import (
     rigid_body,
 )
 from .dispersive import korteweg_de_vries
+from .gravity import burrau, outer_solar_system, plummer, three_stars
 from .orbits import arenstorf, kepler, pleiades, three_body
 from .patterns import kuramoto_sivashinsky
 from .pde import PDE
@@ -27,6 +28,7 @@ __all__ = [
     "arenstorf",
     "brusselator",
     "brusselator_1d",
+    "burrau",
     "double_pendulum",
     "exponential_decay",
     "fitzhugh_nagumo",
@@ -42,11 +44,14 @@ __all__ = [
     "lorenz96",
     "lotka_volterra",
     "oregonator",
+    "outer_solar_system",
     "pendulum",
     "pleiades",
+    "plummer",
     "rigid_body",
     "robertson",
     "roessler",
     "three_body",
+    "three_stars",
     "van_der_pol",
 ]
