@@ -17,6 +17,4 @@ class Extrapolated(Explicit):
         self, reference: str, rate: Rate, x0: Tensor, sign: float, shared: bool, graph: bool, rtol: Tensor,
         *bound: Any,
     ) -> None:  # fmt: skip
-        super().__init__(
-            gragg(columns(float(rtol.min()))), rate, x0, sign, shared, graph, rtol, *bound
-        )
+        super().__init__(gragg(columns(float(rtol.min()))), rate, x0, sign, shared, graph, rtol, *bound)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .errors import ArgumentError
 from .methods.second_order import Hermite
@@ -89,7 +90,10 @@ class HermiteStepper(SecondOrder):
         if hasattr(self.known, "jerk"):
             a, jerk = self.known.jerk(t, x, v)
             return a, jerk
-        return torch.func.jvp(self.a, (t, x), (torch.ones_like(t), v))
+        with forward_ad.dual_level():
+            dual = self.a(forward_ad.make_dual(t, torch.ones_like(t)), forward_ad.make_dual(x, v))
+            a, jerk = forward_ad.unpack_dual(dual)
+        return a, torch.zeros_like(a) if jerk is None else jerk
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         super().prepare(x, first)

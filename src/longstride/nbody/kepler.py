@@ -20,7 +20,10 @@ def stumpff(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     near = z.abs() < 1
     small = torch.where(near, z, 0.0)
-    c2, c3 = torch.full_like(z, 1 / math.factorial(2 * TERMS)), torch.full_like(z, 1 / math.factorial(2 * TERMS + 1))
+    c2, c3 = (
+        torch.full_like(z, 1 / math.factorial(2 * TERMS)),
+        torch.full_like(z, 1 / math.factorial(2 * TERMS + 1)),
+    )
     for j in reversed(range(TERMS - 1)):
         c2, c3 = 1 / math.factorial(2 * j + 2) - small * c2, 1 / math.factorial(2 * j + 3) - small * c3
     far = torch.where(near, 1.0, z)
@@ -101,5 +104,7 @@ def _root(dt: Tensor, r: Tensor, eta: Tensor, beta: Tensor, zeta: Tensor) -> Ten
         if not bool((moved > 4 * torch.finfo(X.dtype).eps * X.abs()).any()):
             return X
     if not bool(X.isfinite().all()) or bool((moved > 1e-9 * X.abs()).any()):
-        raise SolveError("Kepler's equation was not solved: numbers that are not finite, or a fall to the centre")
+        raise SolveError(
+            "Kepler's equation was not solved: numbers that are not finite, or a fall to the centre"
+        )
     return X

@@ -19,7 +19,6 @@ from .gravity import Attraction
 from .kepler import kepler_step
 
 
-
 class Stride(Pace):
     """Of steps that are no tables, with one evaluation each."""
 
@@ -73,7 +72,9 @@ class WisdomHolman(Rollout):
         self.pace, self.start, self.n = pace, start, 0
         a = problem.acceleration
         if not isinstance(a, Attraction):
-            raise ArgumentError(f"method {WISDOM_HOLMAN!r} is for planets: give it the problem of an nbody.Gravity")
+            raise ArgumentError(
+                f"method {WISDOM_HOLMAN!r} is for planets: give it the problem of an nbody.Gravity"
+            )
         gravity = a.gravity
         masses = gravity.masses.to(x0)
         if bool((masses[..., 0] <= 0).any()) or bool((masses[..., :1] < masses).any()) or gravity.softening:

@@ -9,15 +9,17 @@ from torch import Tensor
 
 from ..noise import Noise
 
-KM_S = 2 * math.pi / 365.25 * 149597870.7 / 86400  # of 1, where an au, a solar mass and G are 1: 29.785
-YEAR = 2 * math.pi
+# Where an au, a solar mass and G are 1: a velocity of 1 in km/s, 29.785, and a year, nearly 2 pi.
+AU, SUN = 149597870.7, 1.32712440018e11  # km; G times its mass, km^3/s^2
+KM_S = math.sqrt(SUN / AU)
+YEAR = 365.25 * 86400 * KM_S / AU
 
 
 def three_stars_at(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Places and velocities [n, 3, 2] of three bodies of one solar mass in a plane, in au and G = 1.
 
     Body 1 in the origin with (0, 10) km/s, body 2 uniform in [5, 20] x [0, 10] au with (-10, 0) km/s, body 3
-    uniform in [-10, 0] x [5, 20] au at rest: the starts of P001. Time is in years over 2 pi.
+    uniform in [-10, 0] x [5, 20] au at rest: the starts of P001. `YEAR` is one.
     """
     u = Noise(seed, range(n), (2, 2)).uniform(0)
     second = torch.stack([5 + 15 * u[:, 0, 0], 10 * u[:, 0, 1]], 1)

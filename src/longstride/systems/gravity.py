@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..nbody import Attraction, Gravity, plummer_sphere, three_stars_at
+from ..nbody import YEAR, Attraction, Gravity, plummer_sphere, three_stars_at
 from .base import Plane, System, system
 
 F64 = torch.float64
@@ -39,11 +39,11 @@ PLANETS = {
 def three_stars(seed: int = 1) -> System:
     """Three bodies of one solar mass in a plane, from random places: au, solar masses, G = 1.
 
-    Time is in years over 2 pi: 0.1 years, as the paper decides, are 0.2 pi. Chaotic, with close encounters;
-    mostly one body leaves in the end. `nbody.three_stars_at` gives any number of such starts.
+    A year is `nbody.YEAR`, nearly 2 pi; the span is 30 of them. Chaotic, with close encounters; mostly one
+    body leaves in the end. `nbody.three_stars_at` gives any number of such starts.
     """
     gravity = Gravity(torch.ones(3, dtype=F64))
-    return _of(gravity, *three_stars_at(1, seed), 30 * 0.2 * math.pi)
+    return _of(gravity, *three_stars_at(1, seed), 30 * YEAR)
 
 
 @system("Burrau 1913; Szebehely and Peters 1967")
