@@ -29,7 +29,7 @@ def some(n: int = 5, d: int = 3, batch: int = 2, seed: int = 0) -> tuple[Tensor,
 
 
 def ellipse(e: float, batch: int = 1) -> tuple[Gravity, Tensor]:
-    """Two bodies of mass 1/2 on an orbit of axis 1 and period 2 pi, in the pericentre; turned with the batch."""
+    """Two bodies of mass 1/2 on an orbit of axis 1 and period 2 pi, in the pericentre; the batch turned."""
     angle = torch.arange(batch, dtype=F64) * 0.9
     apart = (1 - e) * torch.stack([angle.cos(), angle.sin()], 1)
     speed = math.sqrt((1 + e) / (1 - e)) * torch.stack([-angle.sin(), angle.cos()], 1)
@@ -55,7 +55,7 @@ def solved(bodies: Gravity, x0: Tensor, end: float, method: str, **how: object) 
 @pytest.mark.parametrize("softening", [0.0, 0.3])
 def test_forces_are_the_slope_of_the_potential(softening: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a few bodies at a time, and with masses of each sample's own."""
-    m, q, v = some()
+    m, q, _ = some()
     bodies = Gravity(m, G=1.7, softening=softening)
     q.requires_grad_()
     (slope,) = torch.autograd.grad(bodies.potential(q).sum(), q)
@@ -380,7 +380,9 @@ BAD = {
         lambda: Gravity(torch.ones(3, 2)).start(torch.rand(2, 2, 2), torch.rand(2, 2, 2)), "3 systems"
     ),
     "no bodies": (
-        lambda: ls.solve(ls.Newton(lambda t, x: -x), (torch.ones(1, 2),) * 2, t=(0, 1), method="wisdom_holman", dt=0.1),
+        lambda: ls.solve(
+            ls.Newton(lambda t, x: -x), (torch.ones(1, 2),) * 2, t=(0, 1), method="wisdom_holman", dt=0.1
+        ),
         "planets",
     ),
     "no star": (

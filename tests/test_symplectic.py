@@ -157,6 +157,16 @@ def test_compensated_sums_lose_less_to_rounding() -> None:
     assert lost[0] > 5 * lost[1]
 
 
+def test_compiled_steps_are_the_same() -> None:
+    """Of a force that depends on time; blocks of steps, and what is left of them."""
+    how = {"t": (0.0, 1.0), "method": "leapfrog", "steps": 20}
+    x0 = pericentre(3)
+    compiled = ls.solve(ls.Newton(Pushed()), x0, compile=True, **how)
+    plain = ls.solve(ls.Newton(Pushed()), x0, **how)
+    assert torch.allclose(torch.cat(compiled.x_end, 1), torch.cat(plain.x_end, 1), rtol=1e-13, atol=1e-14)
+    assert compiled.stats.nfe == plain.stats.nfe
+
+
 def test_saved_times_need_not_be_equally_far() -> None:
     """Between any two the steps are equal; the result is that of the stretches run one by one."""
     marks, problem, x = [0.0, 0.25, 0.9, 1.0], ls.Newton(attraction), pericentre(2)
@@ -195,6 +205,7 @@ def test_gradients_go_through_the_steps() -> None:
         (ls.Newton(attraction), {}, "give dt= or steps="),
         (ls.Newton(attraction), {"dt": 0.1, "order": 2}, "no option 'order'"),
         (ls.Newton(attraction), {"dt": 0.1, "compensated": 1}, "True or False"),
+        (ls.Newton(attraction), {"dt": 0.1, "compensated": True, "compile": True}, "take one"),
         (ls.Newton(attraction), {"dt": 0.1, "grad": "reverse"}, "grad=True"),
         (ls.Newton(lambda t, x: x[:, :1]), {"dt": 0.1}, "t = 0: a tree unlike"),
     ],

@@ -36,7 +36,7 @@ class Fitted(Trial):
 class GaussRadau(SecondOrder):
     """a(theta) = a_0 + sum_k b_k theta^(k+1) along a step, through a at 8 nodes; x and v are its integrals.
 
-    Each round goes through the nodes, and every evaluation moves the polynomial at once. The rounds begin from
+    Each round goes through the nodes; every evaluation moves the polynomial at once. The rounds begin from
     the polynomial of the last step, continued, with the correction that it then turned out to need, and end
     where the last coefficient no longer changes, each sample's by itself. x and v are summed with what they
     lost to rounding before (Rein and Spiegel 2015).

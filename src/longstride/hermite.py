@@ -47,7 +47,9 @@ class SecondOrder(Stepper):
 
 @dataclass
 class Corrected(Trial):
-    """K: f at the start; the jerk there and at the end.  error: of the state.  wants: the next step [G] of a criterion that tells."""
+    """K: f at the start; the jerk there and at the end.  error: of the state.  wants: the next step [G], as
+    a criterion tells it.
+    """
 
     error: Tensor = field(default_factory=lambda: torch.zeros(0))
     wants: Tensor | None = None
@@ -88,12 +90,12 @@ class HermiteStepper(SecondOrder):
     def slope(self, t: Tensor, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """a and da/dt, from what knows both, or by forward differentiation."""
         if hasattr(self.known, "jerk"):
-            a, jerk = self.known.jerk(t, x, v)
-            return a, jerk
+            known: tuple[Tensor, Tensor] = self.known.jerk(t, x, v)
+            return known
         with forward_ad.dual_level():
             dual = self.a(forward_ad.make_dual(t, torch.ones_like(t)), forward_ad.make_dual(x, v))
-            a, jerk = forward_ad.unpack_dual(dual)
-        return a, torch.zeros_like(a) if jerk is None else jerk
+            found = forward_ad.unpack_dual(dual)
+        return found.primal, torch.zeros_like(x) if found.tangent is None else found.tangent
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         super().prepare(x, first)

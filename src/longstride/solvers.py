@@ -71,8 +71,8 @@ def _solvers() -> Iterator[Solver]:
         both = str(2 * (pair.evaluations - 1))
         yield Solver(name, "reversible pair", str(pair.order), both, "McCallum and Foster 2024")
     for name, reference in BULIRSCH_STOER.items():
-        asked = " to ".join(str(gragg(k).evaluations - 1) for k in (LEAST, MOST))
-        yield Solver(name, "extrapolation", f"{2 * LEAST}-{2 * MOST}", asked, reference)
+        stages = " to ".join(str(gragg(k).evaluations - 1) for k in (LEAST, MOST))
+        yield Solver(name, "extrapolation", f"{2 * LEAST}-{2 * MOST}", stages, reference)
     for name, hermite in HERMITE.items():
         yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
     for name, nodes in RADAU.items():

@@ -68,7 +68,7 @@ def _limit(runs: list[int], values: list[np.ndarray]) -> np.ndarray:
 
 
 def _central(asked: list[int], n: int, order: int, size: int) -> np.ndarray:
-    """h^order times the derivative of that order in the middle, h f being the first: of f two substeps apart."""
+    """h^order times the derivative of that order in the middle, from f every other substep."""
     row = np.zeros(size)
     for i in range(order):
         row[asked[n // 2 + order - 1 - 2 * i]] += (-1) ** i * math.comb(order - 1, i)

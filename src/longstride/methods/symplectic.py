@@ -8,7 +8,7 @@ the energy of a regular orbit does not drift. All words here read the same from 
 -h undoes a step. Time moves with the drifts.
 
 A table is the shares c of a step, which alternate. Whole steps of leapfrog S(w h) in a row with weights w are
-such a table too, neighbouring halves being one: a composition (Yoshida 1990; Suzuki 1990). It is symmetric and
+such a table too, neighbouring halves being one: a composition (Yoshida 1990; Suzuki 1990). It is symmetric,
 of order 2, and of order 4, 6, .. where sum w^3 and more complicated sums vanish (Hairer, Lubich and Wanner
 2006, V.3). Others take the shares of drifts and kicks as unknowns, and "Nystrom" ones use that a kick's
 triple commutator vanishes where the energy is quadratic in v (Blanes and Moan 2002).
@@ -124,7 +124,7 @@ def composed(first: str, weights: Sequence[float]) -> tuple[float, ...]:
 
 
 def symmetric(*shares: float) -> tuple[float, ...]:
-    """A word that begins so; then come one share that makes a half of its kind, the middle one, the mirror."""
+    """A word that begins so; then a share that makes a half of its kind, the middle one, the mirror."""
     half = list(shares)
     half.append(0.5 - sum(half[-2::-2]))
     half.append(1 - 2 * sum(half[-2::-2]))

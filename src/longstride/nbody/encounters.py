@@ -106,8 +106,8 @@ def _leap(gravity: Gravity, bound: Tensor, ds: Tensor, q: Tensor, v: Tensor, clo
 def _landed(
     gravity: Gravity, bound: Tensor, ds: float, start: Moved, t1: Tensor, mark: Tensor, due: Tensor
 ) -> tuple[Tensor, int]:
-    """States [B, ...] where a step from start, which would end at t1, is at its mark; and the forces asked."""
-    q, v, t0 = start
+    """States [B, ...] where a step from start, which would end at t1, is at its mark; and its forces."""
+    q, _, t0 = start
     low, high, t_low, t_high = torch.zeros_like(t0), torch.full_like(t0, ds), t0, t1
     for tries in range(1, LANDINGS + 1):
         share = ((mark - t_low) / (t_high - t_low)).nan_to_num(0.0).clamp(0, 1)

@@ -16,7 +16,7 @@ TERMS = 12  # of the series below |z| = 1: 1/25! is below round-off
 def stumpff(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """c_k(z) = sum_j (-z)^j/(k + 2 j)!, k = 0..3.
 
-    c_0 = cos r and c_1 = sin(r)/r with r^2 = z, of imaginary r the hyperbolic ones, and c_k = 1/k! - z c_(k+2).
+    c_0 = cos r and c_1 = sin(r)/r with r^2 = z, hyperbolic ones of imaginary r, and c_k = 1/k! - z c_(k+2).
     """
     near = z.abs() < 1
     small = torch.where(near, z, 0.0)

@@ -33,8 +33,8 @@ def plummer_sphere(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Places and velocities [n, 3] of n bodies of mass 1/n, drawn from Plummer's model in Henon's units.
 
     G = 1, total mass 1, energy -1/4, in virial equilibrium: the scale is 3 pi/16. The mass within r is
-    r^3/(r^2 + a^2)^(3/2), and of the speed over that of escape the density is g^2 (1 - g^2)^(7/2), which is drawn
-    by rejection (Aarseth, Henon and Wielen 1974). Beyond 10 a nobody is put.
+    r^3/(r^2 + a^2)^(3/2); the density of g, the speed over that of escape, is g^2 (1 - g^2)^(7/2), drawn by
+    rejection (Aarseth, Henon and Wielen 1974). Beyond 10 a nobody is put.
     """
     a, draws = 3 * math.pi / 16, Noise(seed, range(n), (69,)).uniform(0)
     inside = draws[:, 0] * (10**2 / (10**2 + 1)) ** 1.5

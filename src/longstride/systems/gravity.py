@@ -48,7 +48,7 @@ def three_stars(seed: int = 1) -> System:
 
 @system("Burrau 1913; Szebehely and Peters 1967")
 def burrau() -> System:
-    """Masses 3, 4, 5 at rest in the corners of a triangle of sides 3, 4, 5, each opposite the side of its size.
+    """Masses 3, 4, 5 at rest in the corners of a triangle, each opposite the side of its length.
 
     After many close encounters, one of 4e-4 at t = 15.83, body 3 is thrown out and 4 and 5 stay a pair.
     """
