@@ -117,9 +117,7 @@ def batch(size: int = 4096, few: int = 64, n: int = 1008, h: float = 1e-3) -> di
     problem, ours, theirs = bodies.problem(), [], []
 
     def solved() -> ls.Solution:
-        return ls.solve(
-            problem, x0, t=(0.0, n * h), method="leapfrog_dkd", steps=n, compile=True, grad=False
-        )
+        return ls.solve(problem, x0, t=(0.0, n * h), method="leapfrog_dkd", steps=n, compile=True, grad=False)
 
     solved()
     for _ in range(5):
@@ -144,7 +142,10 @@ def drift(periods: int = 10_000, forces: int = 120) -> list[dict[str, Any]]:
     def attraction(t: Tensor, q: Tensor) -> Tensor:
         return -q / q.square().sum(-1, keepdim=True) ** 1.5
 
-    x0 = torch.tensor([[1 - e, 0.0]], dtype=F64), torch.tensor([[0.0, math.sqrt((1 + e) / (1 - e))]], dtype=F64)
+    x0 = (
+        torch.tensor([[1 - e, 0.0]], dtype=F64),
+        torch.tensor([[0.0, math.sqrt((1 + e) / (1 - e))]], dtype=F64),
+    )
     marks = [2 * math.pi * periods * k / 10 for k in range(1, 11)]
     for name in ("leapfrog", "blanes_moan_rkn_6a", "yoshida_8", "rk4"):
         per = forces // (SYMPLECTIC[name].nfe if name in SYMPLECTIC else 4)
@@ -164,7 +165,9 @@ PARTS = {"steps": steps, "radau": radau, "batch": batch, "drift": drift}
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     heads = list(dict.fromkeys(key for row in rows for key in row))
-    cells = [[f"{v:.3g}" if isinstance(v := row.get(h, ""), float) else str(v) for h in heads] for row in rows]
+    cells = [
+        [f"{v:.3g}" if isinstance(v := row.get(h, ""), float) else str(v) for h in heads] for row in rows
+    ]
     return ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
 
 

@@ -43,6 +43,9 @@ starting values. "As published" is the diffusion again with the method's own sta
 order or two. An empty cell: a classical method has no L of its own, and `ddim`, `accelerated_ddim` and
 `dpm_v3_k` need a diffusion.
 
+`etd_k` is `exp_adams_k` with a Runge-Kutta start of the same order. IMEX methods and `ifrk4` are classical where
+L = 0, and so on a diffusion; what they are for is in [pde-methods.md](pde-methods.md).
+
 A predictor-corrector's order is that of the state it ends on, the corrected one; its predictor's is one
 less. `dopri5` shows more than 5 on the ODE because its leading error is tuned to be small, so that the next
 one is seen.
@@ -160,8 +163,8 @@ def slopes(name: str) -> list[str]:
         return [""] * 5 + [weak]  # there is nothing without noise
     n = STEPS.get(name) or STEPS[method.order]
     trials = [None if method.diffusion else ode_trial(0.0)]
-    exponential = method.exponential and not method.diffusion
-    trials += [ode_trial(L) if exponential else None for L in (REAL, IMAGINARY)]
+    splits = method.splits and not method.diffusion
+    trials += [ode_trial(L) if splits else None for L in (REAL, IMAGINARY)]
     diffusion = diffusion_trial(PROCESS, method.prediction or "sigma")
     found = ["" if trial is None else f"{measured_order(method, trial, n):.2f}" for trial in trials]
     n = DIFFUSION_STEPS.get(name) or DIFFUSION_STEPS[method.order]

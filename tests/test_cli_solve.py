@@ -220,7 +220,7 @@ def test_a_bad_argument_is_one_line_and_exit_code_2(arguments, says):
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (OSError(28, "full", "x.png"), 1)])
-@pytest.mark.parametrize("where", ["report.trajectory.Figure.savefig", "integrate.solve"])
+@pytest.mark.parametrize("where", ["report.sheet.Figure.savefig", "integrate.solve"])
 def test_what_is_interrupted_or_fails_to_write_leaves_nothing(monkeypatch, where, error, code):
     def stop(*arguments, **how):
         raise error

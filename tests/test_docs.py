@@ -62,5 +62,6 @@ def test_the_page_of_methods_lists_the_registry() -> None:
     assert sorted(listed("Grids")) == sorted(GRIDS)
 
 
-def test_the_page_of_systems_lists_the_registry() -> None:
-    assert sorted(listed("Systems", "systems.md")) == sorted(SYSTEMS)
+def test_the_pages_of_systems_and_equations_list_the_registry() -> None:
+    found = listed("Systems", "systems.md") + listed("Equations", "equations.md")
+    assert sorted(found) == sorted(SYSTEMS)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import control, fields, gradients, grid, interpolation, metrics, models, process
+from .blocks import Blocks
 from .brownian import Brownian
 from .core import Stage, Step, advance
 from .denoiser import Denoiser
@@ -16,7 +17,7 @@ from .likelihood import log_likelihood
 from .matrix import Matrix
 from .methods import list_methods
 from .models import load
-from .output import Fold, Integral
+from .output import Fold, Integral, Record
 from .parallel import Parallel
 from .plan import Plan
 from .problem import CDE, ODE, SDE, Newton, SecondOrder
@@ -25,10 +26,13 @@ from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import learn, nbody, samplers, spectral, systems
+    from . import data, learn, nbody, samplers, spectral, systems
     from .learn import tune
+    from .onestep import stepper
+    from .precision import mixed
     from .samplers.chains import hmc, langevin
     from .solvers import list_solvers
+    from .spectral import Fourier, Pointwise
     from .systems import PDE
 
 __version__ = "0.1.0"
@@ -39,10 +43,12 @@ __all__ = [
     "PDE",
     "SDE",
     "ArgumentError",
+    "Blocks",
     "Brownian",
     "Denoiser",
     "Event",
     "Fold",
+    "Fourier",
     "Guidance",
     "Integral",
     "Matrix",
@@ -50,6 +56,8 @@ __all__ = [
     "Parallel",
     "Plan",
     "PlanError",
+    "Pointwise",
+    "Record",
     "Regularize",
     "SecondOrder",
     "Solution",
@@ -60,6 +68,7 @@ __all__ = [
     "Step",
     "advance",
     "control",
+    "data",
     "fields",
     "gradients",
     "grid",
@@ -73,6 +82,7 @@ __all__ = [
     "load",
     "log_likelihood",
     "metrics",
+    "mixed",
     "models",
     "nbody",
     "plan_sampling",
@@ -84,6 +94,7 @@ __all__ = [
     "samplers",
     "solve",
     "spectral",
+    "stepper",
     "systems",
     "tune",
 ]
@@ -91,14 +102,20 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("learn", "nbody", "samplers", "spectral", "systems"):
+    if name in ("data", "learn", "nbody", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune
+    if name == "mixed":
+        return import_module(".precision", __name__).mixed
+    if name == "stepper":
+        return import_module(".onestep", __name__).stepper
     if name == "list_solvers":
         return import_module(".solvers", __name__).list_solvers
     if name == "PDE":
         return import_module(".systems", __name__).PDE
+    if name in ("Fourier", "Pointwise"):
+        return getattr(import_module(".spectral", __name__), name)
     if name in ("hmc", "langevin"):
         return getattr(import_module(".samplers.chains", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

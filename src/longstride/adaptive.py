@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .backsolve import Backsolve
 from .carry import Ended, Limits
 from .control import Controller, I
+from .core import MULTIPLIERS
 from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
 from .events import Crossings, Event, several
@@ -26,9 +28,9 @@ from .reach import looseness, reach
 from .regularize import Regularize
 from .steppers import stepper
 from .stepping import Loop
-from .trial import Norm, Rate, Stepper
+from .trial import Norm, Rate, Stepper, Whole
 
-DEFAULT = "tsit5"
+DEFAULT, SEMILINEAR = "tsit5", "krogstad43"
 
 
 def adaptive(
@@ -58,7 +60,8 @@ def adaptive(
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
 
     A step is kept if the root mean square over a sample of error/(atol + rtol max(|x|, |x1|)) is at most 1,
-    of the error estimated in that step. What accumulates is usually some ten times as much.
+    of the error estimated in that step. What accumulates is usually some ten times as much. Of coefficients
+    of a space, and of any problem with a `magnitude`, errors are weighed as a whole: |e|/(atol + rtol |x|).
 
     Args:
         rtol, atol: numbers, or tensors that broadcast with x.
@@ -73,7 +76,7 @@ def adaptive(
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
         events: see `Event`.
         raise_on_failure: raise a SolveError where a sample does not come to its end, instead of a status.
-        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of the root mean square; one
+        norm: norm(v) [B] of v [B, ...], an error over its tolerance, in place of what is said above; one
             number where the step is shared.
         watch: called with t, x and h before each step that is tried.
         grad: how gradients are made: True, through the graph of the accepted steps, whose sizes are taken as
@@ -103,7 +106,7 @@ def adaptive(
     began = time.perf_counter()
     check_state(x0)
     way = way_of(grad, WAYS)
-    method = method or ("reversible_tsit5" if isinstance(way, Reverse) else DEFAULT)
+    method = method or _default(problem, way, compile or regularize is not None)
     bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
     usable(controller, norm=norm, watch=watch)
     penalty = Regularize.of(regularize)
@@ -129,15 +132,18 @@ def adaptive(
     a = problem.acceleration
     kick = None if a is None else _checked(a, method, x0.chunk(2, 1)[0])
     parts = [_checked(part, method, x0) for part in problem.parts]
+    rest = _checked(problem.nonlinear, method, x0)
+    weigh = norm or (Whole(problem.magnitude) if problem.magnitude else None)
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(rate, shared_step)
         x0 = flow.moved(x0.contiguous(), t[0], ahead=-1.0)
 
         def run(looser: float, rule: Controller | None, bounds: Limits, *more: Output) -> Solution:
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
-            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, norm)
+            steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, weigh)
             steps.suit(problem.jacobian, parts, linear)
             steps.kicked(kick, problem.acceleration)
+            steps.apart(problem.L, rest)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
             loop = Loop(
@@ -164,6 +170,14 @@ def adaptive(
         if bounds.on_budget == "reach":
             return reach(run, looseness(x0, *tolerances), controller or I(), bounds)
         return run(1.0, controller, bounds)
+
+
+def _default(problem: ODE, way: Any, plain: bool) -> str:
+    """The method of a run that names none. plain: whether it wants a pair of plain weights."""
+    if isinstance(way, Reverse):
+        return "reversible_tsit5"
+    semilinear = isinstance(problem.L, MULTIPLIERS) and not plain and not isinstance(way, Backsolve)
+    return SEMILINEAR if semilinear else DEFAULT
 
 
 def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:

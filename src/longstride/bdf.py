@@ -57,7 +57,7 @@ class BDF(Multistep, Iterative):
         p, rise = (vector((past.wide(w) * star).sum(0)) for w in (among, among * slopes[:, : len(star)]))
         (t1,), by, gamma = self.times(s, h, self.one), self.column(h), (1 / head).to(self.real)[:, None]
         self.refresh(s, h / head, vector(x.detach()))
-        z = self.stage(t1, by, p - gamma * rise, rise, self.scale(shaped(p.detach(), x)), gamma)
+        z = self.stage(t1, by, p - gamma * rise, rise, self.allowed(shaped(p.detach(), x)), gamma)
         d = gamma * (z - rise)
         x1, K = shaped(p + d, x), torch.cat([star, shaped(d, x)[None]])
         last = shaped(torch.where(by == 0, vector(first), z / torch.where(by == 0, 1.0, by)), x)

@@ -24,7 +24,7 @@ from .errors import ArgumentError, finite
 from .noise import seed_of
 
 DEPTH = 30  # times are whole multiples of a span's 2^-30
-LEVELS, STEPS_W, STEPS_H = range(3)  # what the numbers of a seed are for
+LEVELS, STEPS_W, STEPS_H, FIELDS = range(4)  # what the numbers of a seed are for
 GOLDEN, BITS32 = 0x9E3779B97F4A7C15 - 2**64, 2**32 - 1
 MIX = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 AT_ONCE = 2**16  # numbers: what is drawn at once fits into a cache

@@ -48,7 +48,7 @@ class DiagonallyImplicit(Iterative):
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         before, v, by, f0 = self.calls, vector(x), self.column(h), vector(first)
         self.refresh(s, h, v.detach())
-        times, scale = self.times(s, h, self.c), self.scale(x.detach())
+        times, scale = self.times(s, h, self.c), self.allowed(x.detach())
         split = self.rest is not None
         others = [by * self.f(times[0], v, self.rest)] if split else list[Tensor]()
         zs = [by * f0 - others[0] if split else by * f0]

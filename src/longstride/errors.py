@@ -14,6 +14,20 @@ class SolveError(Exception):
     """Anything Longstride refuses or fails at."""
 
 
+class Diverged(SolveError):
+    """A run in equal steps that went to infinity.
+
+    x: the last good state, that of time t, after `step` steps.  samples: those that went.  dt: a step size
+    that stays bounded from there, or None where none was found.
+    """
+
+    def __init__(
+        self, message: str, *, x: Any, t: float, step: int, samples: tuple[int, ...], dt: float | None
+    ) -> None:
+        super().__init__(message)
+        self.x, self.t, self.step, self.samples, self.dt = x, t, step, samples, dt
+
+
 class ArgumentError(SolveError, ValueError):
     """A bad argument: nothing was run."""
 

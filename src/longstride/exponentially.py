@@ -39,7 +39,7 @@ class Exponential(Implicit):
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         table, before, v, by = self.table, self.calls, vector(x), self.column(h)
         self.linearize_in_time(s, v)
-        scale = self.scale(x.detach())
+        scale = self.allowed(x.detach())
         A = exponentials(self.structure, self.J, by, lambda e: self.weigh(e, scale))
         self.factorizations += 1
         ws = [by * vector(first)]

@@ -50,7 +50,7 @@ class FullyImplicit(Iterative):
         before, v, by = self.calls, vector(x), self.column(h)
         guess = self.guess(s, h)
         again = self.refresh(s, h, v.detach())
-        times, scale = self.times(s, h, self.c), self.scale(x.detach())
+        times, scale = self.times(s, h, self.c), self.allowed(x.detach())
         with torch.no_grad():
             Z = self.iterate(times, by, v.detach(), guess, scale)
         self.Z = Z

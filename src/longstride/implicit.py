@@ -88,10 +88,6 @@ class Implicit(Stepper):
         """dt/ds h [G] beside vectors: [G, 1]."""
         return (self.sign * h).to(self.real)[:, None]
 
-    def scale(self, x: Tensor) -> Tensor:
-        """What the tolerances allow at x."""
-        return torch.addcmul(self.atol, self.rtol, x.abs())
-
     def weigh(self, v: Tensor, scale: Tensor) -> Tensor:
         """Root mean square of a vector over a scale: [G]."""
         return self._norm(shaped(v, self.like) / scale) / self.root
@@ -99,7 +95,7 @@ class Implicit(Stepper):
     @torch.no_grad()
     def ratio(self, trial: Trial) -> Tensor:
         assert isinstance(trial, Solved)
-        ratio = self.weigh(trial.error, self.scale(torch.maximum(trial.x.abs(), trial.x1.abs())))
+        ratio = self.weigh(trial.error, self.allowed(trial.x, trial.x1))
         failed = (trial.h > 0) & (trial.s + trial.h == trial.s)  # a state that time does not move is none
         if trial.failed is not None:
             failed = failed | trial.failed

@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .core import Field, advance
-from .errors import ArgumentError, SolveError, finite, positive, whole
+from .core import MULTIPLIERS, Field, advance
+from .errors import ArgumentError, Diverged, SolveError, finite, positive, whole
 from .events import Crossings
 from .interpolant import Interpolant
 from .methods import REGISTRY, get
+from .methods.base import Method
 from .methods.symplectic import IN_TURN
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
+from .stretches import Stretches
 from .tree import Tree, is_state
 from .view import View
 
@@ -198,8 +200,8 @@ def said(error: Exception) -> str:
     return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
 
 
-def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: Any) -> Plan:
-    """The weights of a method on a problem, for any strictly monotone times."""
+def chosen(method: str, **options: Any) -> Method:
+    """A method for a problem."""
     if method not in REGISTRY:
         from .solvers import chooses  # it knows all methods
 
@@ -207,14 +209,29 @@ def plan_problem(problem: ODE, times: Sequence[float], method: str, **options: A
     rule = get(method, **options)
     if rule.diffusion:
         raise ArgumentError(f"method {method!r} samples diffusions: use ls.sample, or another method")
-    operator = problem.operator(rule.exponential)
+    return rule
+
+
+def plan_problem(
+    problem: ODE, times: Sequence[float], method: str, like: Tensor | None = None, **options: Any
+) -> Plan:
+    """The weights of a method on a problem, for any strictly monotone times.
+
+    like: weights that are tensors are as precise as this state, and where it is; else as L has made them.
+    """
+    rule = chosen(method, **options)
+    operator = problem.operator(rule.splits)
+    if isinstance(operator.L, MULTIPLIERS):  # which equal steps share
+        from .pace import Pace
+
+        return Pace(problem, rule, like).plan(Stretches.between(times, [1] * (len(times) - 1)))
     steps = tuple(rule.step(times, n, operator) for n in range(len(times) - 1))
     return Plan(tuple(times), steps, {}, method, options)
 
 
 def plan_fields(problem: ODE, plan: Plan) -> tuple[Field]:
     """What a plan evaluates: f alone where its method solves the linear part exactly, else all of dx/dt."""
-    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).exponential)
+    return problem.fields(plan.method in REGISTRY and get(plan.method, **plan.options).splits)
 
 
 def solve(
@@ -226,6 +243,7 @@ def solve(
     dt: float | None = None,
     steps: int = 0,
     save_at: Sequence[Time] | Tensor | str | None = None,
+    save_every: int | None = None,
     plan: Plan | None = None,
     callback: Callback | None = None,
     grad: bool | str | Way = True,
@@ -233,10 +251,11 @@ def solve(
 ) -> Solution:
     """Integrate a problem over t = (start, end): in steps chosen as it goes, in equal steps, or by a plan.
 
-    With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named.
-    With neither, steps follow from rtol and atol, `method` is one of `ls.list_solvers()`, "tsit5" if none is
-    named, and f gets t [B], one for each sample. The other arguments are those of
-    `longstride.adaptive.adaptive`: controller, save_at, events, jump_times, nfe, max_steps, ...
+    With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named,
+    "etdrk4" where L is a tensor or a matrix. With neither, steps follow from rtol and atol, `method` is one
+    of `ls.list_solvers()`, "tsit5" if none is named, "krogstad43" with such an L, and f gets t [B], one for
+    each sample. The other arguments are those of `longstride.adaptive.adaptive`: controller, save_at, events,
+    jump_times, nfe, max_steps, ...
     An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
 
     Args:
@@ -246,6 +265,11 @@ def solve(
             is shortened so that the saved times are hit exactly.
         save_at: monotone times inside t at which the state is kept, or "steps": the start and the end of
             every step. Default: the end alone.
+        save_every: in equal steps, in place of save_at: the start is kept, and the state after every so
+            manieth step. The end is x_end, whether it is among them or not.
+        reduce, checkpoint, checkpoint_every, progress: of equal steps, see `running.rolled`: what is
+            evaluated on the way, where the run is written down and how often (seconds), whether a bar is
+            shown.
         plan: in place of all of these, such as one that `ls.tune` made for this problem.
         grad: how gradients are made: True, by torch's own graph; in one of the ways of `differentiable.WAYS`,
             which remember little: "checkpoint", "reverse", "adjoint"; False, not at all.
@@ -259,8 +283,10 @@ def solve(
     if isinstance(problem, SDE):
         from .sde import solve_sde  # it builds on Solution, above
 
-        if plan is not None or callback is not None or isinstance(save_at, str):
-            raise ArgumentError("plan=, callback= and save_at='steps' are not for an SDE: give times")
+        if any(v is not None for v in (plan, callback, save_every)) or isinstance(save_at, str):
+            raise ArgumentError(
+                "plan=, callback=, save_every= and save_at='steps' are not for an SDE: give times"
+            )
         return solve_sde(
             problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
         )
@@ -268,76 +294,89 @@ def solve(
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
     if not isinstance(x0, Tensor) or problem.space is not None:
         view, inner = seen(problem, x0)
-        inside = solve(
-            inner, view.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at, plan=plan,
-            callback=callback and view.reader(callback), grad=grad, **view.options(options),
-        )  # fmt: skip
+        try:
+            inside = solve(
+                inner, view.flat(x0), t=t, method=method, dt=dt, steps=steps, save_at=save_at,
+                save_every=save_every, plan=plan, callback=callback and view.reader(callback), grad=grad,
+                **view.options(options),
+            )  # fmt: skip
+        except Diverged as error:
+            error.x = view.nest(error.x)
+            raise
         return view.solution(inside)
     if plan is not None:
-        others = steps or options or any(v is not None for v in (t, method, dt, save_at))
+        others = steps or options or any(v is not None for v in (t, method, dt, save_at, save_every))
         return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
         from .adaptive import adaptive  # it builds on Solution, above
 
-        if callback is not None:
-            raise ArgumentError("callback= goes with dt=, steps= or plan=")
+        if callback is not None or save_every is not None:
+            raise ArgumentError("callback= and save_every= go with dt=, steps= or plan=")
         return adaptive(problem, x0, t=t, method=method, save_at=save_at, grad=grad, **options)
     check_state(x0)
     every, given = apart(save_at)
     times, marks = stops(t, dt, steps, given)
     assert t is not None
-    if len(times) == 1:
+    if not times.steps:
         return at_once(x0, marks)
-    marks = times if every else marks
+    saved = _numbers(times, marks, every, save_every, save_at)
+    marks = [times[n] for n in saved]
     if method in IN_TURN:
         from .turns import turned  # it builds on Solution, above
 
-        return turned(problem, x0, times, marks, method, callback, grad, options)
-    if grad in (True, False) and isinstance(problem.L, Tensor) and equal(times):
-        return _rolled(problem, x0, times, marks, method or "etdrk4", callback, options)
-    plan = plan_problem(problem, times, method or "rk4", **options)
-    wanted = {times.index(mark) - 1 for mark in marks if mark != times[0]}
+        return turned(problem, x0, times, saved, method, callback, grad, options)
     from .differentiable import Flow
 
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(problem.rate, shared=True)
         x0 = flow.moved(x0, t[0], ahead=-1.0)
-        found, stats = _made(problem, plan, x0, callback, grad, wanted)
-        x = torch.stack([x0, *found] if marks[0] == times[0] else found)
-        x = flow.saved(x, marks if every else t[1:] if given is None else given, x0)
+        name = method or ("etdrk4" if isinstance(problem.L, Tensor) else "rk4")
+        found, end, reduced, stats = _equally(problem, x0, times, saved, name, callback, grad, options)
+        ends = t[1:] if given is None else given
+        x = flow.saved(torch.stack(found), marks if every or save_every else ends, x0)
     stats.nfe += flow.evaluations
-    return ended(x, marks, stats)
+    return replace(ended(x, marks, stats, times[-1], end), reduced=reduced)
 
 
-def equal(times: Sequence[float]) -> bool:
-    """Whether all steps are as long, to round-off of the times."""
-    h = (times[-1] - times[0]) / (len(times) - 1)
-    slack = 1e-9 * abs(h) + 1e-15 * max(map(abs, times))
-    return all(abs(b - a - h) <= slack for a, b in pairwise(times))
+def _numbers(
+    times: Stretches, marks: Sequence[float], every: bool, save_every: int | None, save_at: Any
+) -> Sequence[int]:
+    """Of the states to keep: 0 is the start."""
+    if every or save_every is not None:
+        if save_every is not None and save_at is not None:
+            raise ArgumentError("give either save_at= or save_every=, not both")
+        return range(0, len(times), 1 if save_every is None else whole("save_every", save_every, 1))
+    return [n for n in times.ends if times[n] in set(marks)]
 
 
-def _rolled(
+def _equally(
     problem: ODE,
     x0: Tensor,
-    times: Sequence[float],
-    marks: Sequence[float],
+    times: Stretches,
+    saved: Sequence[int],
     method: str,
     callback: Callback | None,
+    grad: Any,
     options: Mapping[str, Any],
-) -> Solution:
-    """Equal steps whose weights are tensors: written once."""
-    from .pace import pace
-    from .rollout import Rollout
+) -> tuple[list[Tensor], Tensor, Any, Stats]:
+    """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
+    from .running import OPTIONS, rolled
 
-    began, n = time.perf_counter(), len(times) - 1
-    run = Rollout(problem, pace(problem, method, (times[-1] - times[0]) / n, x0, **options), x0, times[0])
-    kept = []
-    for mark in marks:
-        run.go(times.index(mark) - run.n, callback)
-        kept.append(run.x)
-    nfe = run.pace.nfe(n)
-    stats = Stats(nfe, nfe, n, time.perf_counter() - began, nfe)
-    return ended(torch.stack(kept), marks, stats)
+    asked = {key: value for key, value in options.items() if key in OPTIONS}
+    others = {key: value for key, value in options.items() if key not in OPTIONS}
+    if grad in (True, False) or not torch.is_grad_enabled():
+        run = rolled(problem, x0, times, saved, chosen(method, **others), callback=callback, **asked)
+        return run.x, run.end, run.reduced, run.stats
+    if asked:
+        raise ArgumentError(
+            f"{', '.join(asked)}: leave out grad={grad!r}, which takes steps in its own order"
+        )
+    plan = plan_problem(problem, times, method, x0, **others)
+    wanted = {n - 1 for n in (*saved, times.steps) if n}
+    found, stats = _made(problem, plan, x0, callback, grad, wanted)
+    end = found[-1]
+    kept = found if saved[-1] == times.steps else found[:-1]
+    return [x0, *kept] if saved[0] == 0 else kept, end, None, stats
 
 
 def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
@@ -350,19 +389,16 @@ def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
 
 def stops(
     t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | Tensor | None
-) -> tuple[list[float], list[float]]:
-    """The ends of equal steps over t that meet the times of save_at, and these; see `solve`."""
+) -> tuple[Stretches, list[float]]:
+    """Equal steps over t whose ends meet the times of save_at, and these; see `solve`."""
     if dt is not None and steps:
         raise ArgumentError("give either dt= or steps=, not both")
     steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
     start, end = span_of(t)
     marks = marks_of(save_at, start, end)
-    turns = [start, *marks[marks[0] == start :]]
-    times = [start]
-    for a, b in pairwise(turns):
-        n = steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9)
-        times += [a + (b - a) * i / n for i in range(1, n)] + [b]
-    return times, marks
+    turns = [start, *(mark for mark in marks if mark != start)]
+    counts = [steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9) for a, b in pairwise(turns)]
+    return Stretches.between(turns, [max(n, 1) for n in counts], dt), marks
 
 
 def _made(
@@ -423,11 +459,14 @@ def moments(what: str, values: Any) -> list[float]:
     return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
 
 
-def ended(x: Tensor, times: Sequence[float], stats: Stats) -> Solution:
-    """Of a run all of whose samples came to the last of the times."""
-    t_end = torch.full(x.shape[1:2], times[-1], dtype=torch.float64, device=x.device)
+def ended(
+    x: Tensor, times: Sequence[float], stats: Stats, last: float | None = None, end: Tensor | None = None
+) -> Solution:
+    """Of a run all of whose samples came to the last of the times, or to another, at which x is `end`."""
+    last = times[-1] if last is None else last
+    t_end = torch.full(x.shape[1:2], last, dtype=torch.float64, device=x.device)
     status, message = ("reached",) * x.shape[1], ("",) * x.shape[1]
-    return Solution(x, tuple(times), status, stats, t_end, x[-1], message=message)
+    return Solution(x, tuple(times), status, stats, t_end, x[-1] if end is None else end, message=message)
 
 
 def at_once(x0: Tensor, times: Sequence[float]) -> Solution:

@@ -86,6 +86,7 @@ class Tangent:
     def _push(self, u: Tensor, pulled: Tensor | None, v: Tensor) -> Tensor:
         """The derivative of what was pulled back, by u: a product from the right."""
         assert pulled is not None
+        v = v.clone()  # of a complex state it may be viewed in pairs, which a part of a row need not begin at
         (found,) = torch.autograd.grad(
             pulled, u, v, retain_graph=True, create_graph=self.graph, materialize_grads=True
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,11 +40,21 @@ class Matrix:
         if self.terms != ITS_TERMS:
             return  # made of one that was checked
         A = self.A
-        if not isinstance(A, Tensor) or A.ndim not in (2, 3) or A.shape[-1] != A.shape[-2]:
+        if not isinstance(A, Tensor) or not self._fits(A.shape):
             shape = tuple(A.shape) if isinstance(A, Tensor) else type(A).__name__
-            raise ArgumentError(f"a matrix of {shape}: give a tensor [D, D] or [B, D, D]")
+            raise ArgumentError(f"a matrix of {shape}: give a tensor {self._wanted}")
         if not bool(A.isfinite().all()):
             raise ArgumentError("a matrix that is not finite")
+
+    _wanted = "[D, D] or [B, D, D]"
+
+    def _fits(self, shape: Sequence[int]) -> bool:
+        return len(shape) in (2, 3) and shape[-1] == shape[-2]
+
+    @property
+    def each(self) -> bool:
+        """Whether every sample has a matrix of its own."""
+        return self._fits(self.A.shape[1:])
 
     def __mul__(self, other: Any) -> Any:
         if isinstance(other, Tensor):
@@ -89,24 +100,39 @@ class Matrix:
     @property
     def value(self) -> Tensor:
         """The matrix, multiplied out: as A is."""
+        if self.terms == ITS_TERMS:
+            return self.A
         graph = self.A.requires_grad and torch.is_grad_enabled()
         key = (graph, *((k, _rounded(c), _rounded(w)) for k, c, w in self.terms))
         if key not in self.made:
             self.made[key] = sum(self._term(k, c, graph) * w for k, c, w in self.terms)
         return self.made[key]
 
+    def beside(self, x: Tensor) -> Matrix:
+        """Multiplied out, where x is and as precise: what is applied again and again."""
+        M = self.value
+        A = M.to(x.device, x.dtype.to_complex() if M.is_complex() else x.dtype.to_real())
+        return replace(self, A=A, terms=ITS_TERMS, made={})
+
     def _term(self, k: int, c: Any, graph: bool) -> Tensor:
         if k == ITSELF:
             return self.A
         if k == 0 and c == 0:
-            return torch.eye(self.A.shape[-1], dtype=self.A.dtype, device=self.A.device)
+            return self._one()
         key = (graph, _rounded(c))
         if len(self.made.get(key, ())) <= k:
-            self.made[key] = phis(c * self.A, max(k, 3))
+            self.made[key] = self._phis(c, max(k, 3))
         return self.made[key][k]
 
+    def _one(self) -> Tensor:
+        return torch.eye(self.A.shape[-1], dtype=self.A.dtype, device=self.A.device)
+
+    def _phis(self, c: Any, most: int) -> list[Tensor]:
+        """phi_0(c A), ..., phi_most(c A)."""
+        return phis(c * self.A, most)
+
     def _applied(self, x: Tensor) -> Tensor:
-        M = self.value.to(x.device)
+        M = self.value.to(x.device, x.dtype)
         rows = x.reshape(-1, M.shape[-1])
         return (rows @ M.mT if M.ndim == 2 else (M @ rows[..., None])[..., 0]).view(x.shape)
 

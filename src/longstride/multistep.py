@@ -100,14 +100,10 @@ class Multistep(Stepper):
         out = (trial.past.wide(weights) * trial.K[:, sample]).sum(0)
         return out if self.lag else trial.x[sample] + out
 
-    def scale(self, x: Tensor) -> Tensor:
-        """What the tolerances allow at x."""
-        return torch.addcmul(self.atol, self.rtol, x.abs())
-
     @torch.no_grad()
     def ratio(self, trial: Trial) -> Tensor:
         assert isinstance(trial, Course)
-        scale = self.scale(torch.maximum(trial.x.abs(), trial.x1.abs()))
+        scale = self.allowed(trial.x, trial.x1)
         ratio = self._norm(trial.K[-1] / scale) * trial.weight.abs() / self.root
         if trial.failed is not None:  # half the step, or less where the estimate is not even a number
             ratio = torch.where(trial.failed, (ratio * 0 + 2.0).pow(self.shrinks), ratio)
@@ -131,7 +127,9 @@ class Multistep(Stepper):
     @torch.no_grad()
     def sizes(self, new: Past, trial: Trial) -> np.ndarray:
         """Of the differences, over what is allowed: [G, W]."""
-        scale = self.scale(torch.maximum(trial.x.abs(), trial.x1.abs()))
+        scale = self.allowed(trial.x, trial.x1)
+        if self.whole is not None:
+            return host(torch.stack([self._norm(row / scale) for row in new.rows], 1) / self.root)
         rows = (new.rows / scale).reshape(len(new.rows), self.groups, -1)
         return host(torch.linalg.vector_norm(rows, dim=2).t().to(torch.float64) / self.root)
 

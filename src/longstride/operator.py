@@ -18,7 +18,7 @@ from torch import Tensor
 from .core import Weight
 from .matrix import Matrix
 
-TAYLOR_TERMS = 20  # of phi below |z| = 1: 1/20! is below round-off
+NEAR, TERMS = 3.0, 26  # below |z| = 3, this many terms of Taylor's series are round-off
 
 
 def exp(z: Weight) -> Weight:
@@ -29,30 +29,54 @@ def exp(z: Weight) -> Weight:
 
 
 def phi(k: int, z: Weight) -> Weight:
-    """phi_k(z) = int_0^1 e^((1-s) z) s^(k-1)/(k-1)! ds, phi_0 = exp; z a number, a tensor or a matrix.
+    """phi_k(z) = int_0^1 e^((1-s) z) s^(k-1)/(k-1)! ds, phi_0 = exp; z a number, a tensor or a matrix."""
+    return phis(z, k)[k]
 
-    The recurrence phi_k = (phi_(k-1) - 1/(k-1)!)/z cancels near z = 0, where the Taylor series takes over.
+
+def phis(z: Weight, most: int) -> list[Weight]:
+    """phi_0(z), ..., phi_most(z), to a few units of round-off for real, imaginary and complex z.
+
+    Far from 0 the recurrence phi_k = (phi_(k-1) - 1/(k-1)!)/z goes up; near 0, where it cancels, it goes down
+    from Taylor's series of the last, phi_(k-1) = z phi_k + 1/(k-1)!.
     """
     if isinstance(z, Matrix):
-        return z.phi(k)
-    if isinstance(z, Tensor):
-        near = z.abs() < 1
-        return torch.where(near, _series(k, torch.where(near, z, 0)), _recur(k, torch.where(near, 1, z)))
-    return _series(k, z) if abs(z) < 1 else _recur(k, z)
+        return [z.phi(k) for k in range(most + 1)]
+    if not isinstance(z, Tensor):
+        return _down(z, most) if abs(z) < NEAR else _up(z, most)
+    near = z.abs() < NEAR
+    inside, outside = _down(torch.where(near, z, 0), most), _up(torch.where(near, NEAR, z), most)
+    pairs = zip(inside[1:], outside[1:], strict=True)
+    return [torch.exp(z), *(torch.where(near, a, b) for a, b in pairs)]
 
 
-def _series(k: int, z: Weight) -> Weight:
-    total: Weight = z * 0 + 1 / math.factorial(k + TAYLOR_TERMS)
-    for j in reversed(range(TAYLOR_TERMS)):
-        total = total * z + 1 / math.factorial(k + j)
-    return total
+def _down(z: Weight, most: int) -> list[Weight]:
+    last: Weight = z * 0 + 1 / math.factorial(most + TERMS)
+    for j in reversed(range(TERMS)):
+        last = last * z + 1 / math.factorial(most + j)
+    found = [last]
+    for k in reversed(range(1, most)):
+        found.append(z * found[-1] + 1 / math.factorial(k))
+    return [exp(z), *reversed(found)][: most + 1]
 
 
-def _recur(k: int, z: Weight) -> Weight:
-    value = exp(z)
-    for j in range(k):
-        value = (value - 1 / math.factorial(j)) / z
-    return value
+def _up(z: Weight, most: int) -> list[Weight]:
+    found = [exp(z)]
+    for k in range(most):
+        found.append((found[-1] - 1 / math.factorial(k)) / z)
+    return found
+
+
+class Phis:
+    """phi_k(c z): made once for each c, whoever asks for them."""
+
+    def __init__(self, z: Weight) -> None:
+        self.z = z
+        self.made: dict[float, list[Weight]] = {}
+
+    def __call__(self, k: int, c: float) -> Weight:
+        if len(self.made.get(c, ())) <= k:
+            self.made[c] = phis(c * self.z, max(k, 3)) if k else [exp(c * self.z)]
+        return self.made[c][k]
 
 
 class Operator(Protocol):

@@ -75,11 +75,16 @@ class Fold:
 
     start: the first carry, a tensor [B, ...] or a tree of such, or start(t, x) of the beginning.  update gets
     t [B] and x [B, ...]. Samples step on their own, and where one does not take part its carry stays.
+    every: in equal steps, over every so manieth step alone.
     """
 
     update: Callable[[Any, Tensor, Any], Any]
     start: Any
     at: Sequence[float] | Tensor | None = None
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        whole("every", self.every, 1)
 
     def seen_by(self, reader: Callable[[Any], Any]) -> Fold:
         """The same, of states that a reader makes trees of."""
@@ -114,6 +119,19 @@ class Folding:
             if bool((self.marks[0] < s).any()):
                 raise ArgumentError("a Fold is at a time before the run begins")
 
+    @property
+    def leaves(self) -> list[Tensor]:
+        """What is to be remembered of it."""
+        return tree_leaves(self.carry)
+
+    def restore(self, leaves: Sequence[Tensor]) -> None:
+        rest = iter(leaves)
+        self.carry = tree_map(lambda _: next(rest), self.carry)
+
+    def take(self, s: Tensor, x: Tensor) -> None:
+        """Of all samples at once, s [B]."""
+        self._take(torch.ones_like(s, dtype=torch.bool), s, x)
+
     def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
         if self.at is None:
             self._take(ok, s1, reached(stepper, trial, s1))
@@ -136,6 +154,53 @@ class Folding:
             return torch.where(who.view(-1, *(1,) * (new.ndim - 1)), new, old)
 
         self.carry = tree_map(settle, self.fold.update(self.carry, t, x), self.carry)
+
+
+@dataclass(frozen=True)
+class Record:
+    """(t, g) in equal steps: times [n] and g(t, x) [n, ...] at the start and after every so manieth step.
+
+    g gets t [B] and x [B, ...], and may return a tensor of any shape: an energy [B], a spectrum [B, K].
+    """
+
+    g: Callable[[Tensor, Any], Tensor]
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        whole("every", self.every, 1)
+
+    def seen_by(self, reader: Callable[[Any], Any]) -> Record:
+        """The same, of states that a reader makes trees of."""
+        return replace(self, g=reader(self.g))
+
+    def running(self, sign: float) -> Recording:
+        return Recording(self)
+
+
+class Recording:
+    """A record and how far it has come."""
+
+    def __init__(self, record: Record):
+        self.record, self.t, self.values = record, list[Tensor](), list[Tensor]()
+
+    def begin(self, s: Tensor, x: Tensor) -> None:
+        self.take(s, x)
+
+    def take(self, s: Tensor, x: Tensor) -> None:
+        self.t.append(s[:1].double())
+        self.values.append(self.record.g(s.to(x.dtype.to_real()), x))
+
+    @property
+    def carry(self) -> tuple[Tensor, Tensor]:
+        return torch.cat(self.t), torch.stack(self.values)
+
+    @property
+    def leaves(self) -> list[Tensor]:
+        return list(self.carry)
+
+    def restore(self, leaves: Sequence[Tensor]) -> None:
+        t, values = leaves
+        self.t, self.values = list(t.split(1)), list(values.unbind())
 
 
 @dataclass(frozen=True)
@@ -198,6 +263,8 @@ class Keeping:
         for one in asked:
             if not isinstance(one, Fold | Integral):
                 raise ArgumentError(f"reduce = {one!r}: a Fold or an Integral, or several of them")
+            if isinstance(one, Fold) and one.every != 1:
+                raise ArgumentError("every= of a Fold counts equal steps, with dt= or steps=; give at=")
         self.reductions = [one.running(sign) for one in asked]
         self.steps, self.wanted = Steps() if steps else None, dense
         self.dense: Dense | None = None

@@ -1,86 +1,96 @@
-"""Equal steps of a method on a problem: the weights are written once, whatever the number of steps."""
+"""Weights of steps: written once for all steps that have the same, whatever their number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .core import Step, Weight
-from .errors import ArgumentError
 from .matrix import Matrix
-from .methods import get
 from .methods.base import Method
+from .operator import Linear
+from .plan import Plan
 from .problem import ODE
+from .stretches import Stretches
 
-STEPS = 64  # of a start, at most: no method's history is as long
+HISTORY = 8  # steps before and behind that a step's weights may hang on: no method looks further
 
 
 class Pace:
-    """The steps of a method with a step size of h, times counted from the beginning of each step.
+    """The steps of a method on a problem, times counted from the beginning of each step.
 
-    starting: the first steps, while a history grows.  steady: every later one.
+    A step's weights follow from the sizes of the steps around it: its own for a one-step method, HISTORY to
+    either side for a multistep one, whose weights at a turn are those of unequal steps. What they follow from
+    is what they are remembered by.
 
-    The weights are made of L in float64 on the CPU, then brought to the precision and the device of the
-    state. (A step is steady if the next one has the same weights.)
+    like: weights are made of L in float64 on the CPU, then brought to the precision and the device of a state
+    like this one; left as they are without it.
     """
 
-    def __init__(self, problem: ODE, method: Method, h: float, like: Tensor) -> None:
-        self.method, self.h = method, h
-        operator = problem.operator(method.exponential)
-        written: list[Step] = []
-        while len(written) < STEPS:
-            n = len(written)
-            times = [h * (i - n) for i in range(n + 2)]
-            written.append(method.step(times, n, operator))
-            if n > len(method.start) and _same(written[-2], written[-1]):
-                break
-        else:
-            raise ArgumentError(f"method {method.name}: its weights differ from step to step; give it a plan")
-        *starting, steady, _ = [_beside(step, like) for step in written]
-        self.starting, self.steady = tuple(starting), steady
+    def __init__(self, problem: ODE, method: Method, like: Tensor | None = None) -> None:
+        self.method, self.like = method, like
+        self.operator = problem.operator(method.splits)
+        self.depth = 0 if one_step(method) else HISTORY
+        self.steady: dict[float, Step] = {}
+        self.written: dict[tuple[int, tuple[float, ...]], Step] = {}
+        self.graphs: dict[int, Callable[..., Any]] = {}  # of these steps, by id, where they are compiled
+        self.bound: dict[Any, Any] = {}  # and with the shape of a state, where they are bound to buffers
 
-    def step(self, n: int) -> Step:
+    def step(self, times: Stretches, n: int) -> Step:
         """Step n, from 0."""
-        return self.starting[n] if n < len(self.starting) else self.steady
+        i, depth = times.stretch(n), self.depth
+        if times.ends[i] <= n - depth and n + depth < times.ends[i + 1]:
+            h = times.sizes[i]
+            if h not in self.steady:
+                self.steady[h] = self._write(depth, (h,) * (2 * depth + 1))
+            return self.steady[h]
+        first, last = max(n - depth, 0), min(n + depth, times.steps - 1)
+        sizes = tuple(times.sizes[times.stretch(m)] for m in range(first, last + 1))
+        if (n - first, sizes) not in self.written:
+            self.written[n - first, sizes] = self._write(n - first, sizes)
+        return self.written[n - first, sizes]
 
-    def nfe(self, n: int) -> int:
-        """Evaluations of n steps."""
-        first = self.starting[:n]
-        return sum(step.nfe for step in first) + (n - len(first)) * self.steady.nfe
+    def alike(self, times: Stretches, n: int) -> int:
+        """The step up to which all from n on have the weights of step n."""
+        i, depth = times.stretch(n), self.depth
+        steady = times.ends[i] <= n - depth and n + depth < times.ends[i + 1]
+        return times.ends[i + 1] - depth if steady else n + 1
+
+    def plan(self, times: Stretches) -> Plan:
+        """All steps along times; those that are the same share their weights."""
+        steps = tuple(mapped(self.step(times, n), lambda w: w, times[n]) for n in range(times.steps))
+        return Plan(tuple(times), steps, {}, self.method.name, self.method.options)
+
+    def _write(self, n: int, sizes: tuple[float, ...]) -> Step:
+        ends = list(accumulate(sizes, initial=0.0))
+        step = self.method.step([t - ends[n] for t in ends], n, self.operator)
+        like = self.like
+        return step if like is None else mapped(step, lambda w: beside(w, like))
 
 
-def pace(problem: ODE, name: str, h: float, like: Tensor, **options: Any) -> Pace:
-    """Of a registered method, on states like this one."""
-    method = get(name, **options)
-    if method.diffusion:
-        raise ArgumentError(f"method {name!r} samples diffusions: use ls.sample, or another method")
-    return Pace(problem, method, h, like)
+def one_step(method: Method) -> bool:
+    """Whether a step needs nothing of those before."""
+    steps = [method.step([0.0, 1.0, 2.0, 3.0], n, Linear()) for n in range(2)]
+    return all(len(step.keep_x) == 1 and not step.keep_f for step in steps)
 
 
-def _same(one: Step, other: Step) -> bool:
-    if (one.keep_x, one.keep_f, len(one.stages)) != (other.keep_x, other.keep_f, len(other.stages)):
-        return False
-    return all(
-        len(a.terms) == len(b.terms)
-        and all(v[:2] == w[:2] and _close(v[2], w[2]) for v, w in zip(a.terms, b.terms, strict=True))
-        for a, b in zip(one.stages, other.stages, strict=True)
-    )
+def beside(w: Weight, x: Tensor) -> Weight:
+    """A weight in the precision and on the device of a state; numbers as they are."""
+    if isinstance(w, Matrix):
+        return w.beside(x)
+    return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real()) if isinstance(w, Tensor) else w
 
 
-def _close(v: Weight, w: Weight) -> bool:
-    a, b = (torch.as_tensor(one.value if isinstance(one, Matrix) else one) for one in (v, w))
-    return bool(torch.allclose(a, b, rtol=1e-9, atol=1e-12))
-
-
-def _beside(step: Step, x: Tensor) -> Step:
-    def moved(w: Weight) -> Weight:
-        if not isinstance(w, Tensor):
-            return w
-        return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real())
-
-    return replace(step, stages=tuple(
-        replace(g, x=tuple(map(moved, g.x)), f=tuple(map(moved, g.f))) for g in step.stages
-    ))  # fmt: skip
+def mapped(step: Step, change: Callable[[Weight], Weight], t: float = 0.0) -> Step:
+    """A step with change(w) for each weight, t later."""
+    stages = [
+        replace(
+            g, x=tuple(map(change, g.x)), f=tuple(map(change, g.f)), at=None if g.at is None else t + g.at
+        )
+        for g in step.stages
+    ]
+    return replace(step, stages=tuple(stages))

@@ -22,7 +22,7 @@ from .view import View
 
 
 class Space(Protocol):
-    """Between the user's x and another variable u: see `ODE`."""
+    """Between the user's x and another variable u: see `ODE`. It may have a norm(u) too, [B]: `magnitude`."""
 
     def enter(self, x: Tensor) -> Tensor: ...
 
@@ -58,6 +58,8 @@ class ODE:
     flattened to D elements: a function of (t, x) that returns it whole, [B, D, D]; "diagonal"; or the widths
     (lower, upper) of its bands. Where it is not given, all D columns are differentiated.
     jump_times: where f jumps, as the argument of `solve` of that name, which adds to them.
+    magnitude: |u| of each sample, [B] of u [B, ...], by which adaptive runs then weigh errors as a whole, |e|
+    over atol + rtol |u|, and not element by element. Of a space that has a norm it is that.
     space: what lies between x and the variable u that f, L, g and the run are about, such as coefficients of
     a `spectral.Fourier` series: u = space.enter(x), x = space.leave(u). All else that a user gives or gets
     is x.
@@ -70,6 +72,7 @@ class ODE:
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()
+    magnitude: Callable[[Tensor], Tensor] | None = None
     space: Space | None = None
     acceleration: Callable[[Tensor, Any], Any] | None = None
 
@@ -87,7 +90,7 @@ class ODE:
 
     def entered(self) -> ODE:
         """The same, of the variable of its space."""
-        return replace(self, space=None)
+        return replace(self, space=None, magnitude=self.magnitude or getattr(self.space, "norm", None))
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""
@@ -96,15 +99,17 @@ class ODE:
             L = L.to(x.device, x.dtype if L.is_complex() else x.dtype.to_real())
         return L * x
 
-    def operator(self, exponential: bool) -> Linear:
+    def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
-        return Linear(self.L if exponential else 0.0)
+        return Linear(self.L if splits else 0.0)
 
-    def fields(self, exponential: bool) -> tuple[Field]:
+    def fields(self, splits: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""
 
-        def rate(t: float, x: Tensor) -> Tensor:
-            out = self.nonlinear(torch.tensor(t, dtype=x.dtype.to_real(), device=x.device), x)
+        def rate(t: float | Tensor, x: Tensor) -> Tensor:
+            if not isinstance(t, Tensor):  # as it is in compiled steps
+                t = torch.tensor(t, dtype=x.dtype.to_real(), device=x.device)
+            out = self.nonlinear(t, x)
             if not isinstance(out, Tensor) or out.shape != x.shape:
                 what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
                 raise SolveError(
@@ -112,7 +117,7 @@ class ODE:
                 )
             return out
 
-        if exponential or self.plain:
+        if splits or self.plain:
             return (rate,)
         return (lambda t, x: rate(t, x) + self.linear(x),)
 

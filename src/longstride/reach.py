@@ -74,7 +74,7 @@ class Estimating:
         self.error, self.power = torch.zeros_like(s), 1.0
 
     def note(self, stepper: Stepper, trial: Trial, s1: Tensor, ok: Tensor) -> Tensor:
-        scale = stepper.atol + stepper.rtol * torch.maximum(trial.x.abs(), trial.x1.abs())
+        scale = stepper.allowed(trial.x, trial.x1)
         scale = stepper.norms(scale.expand(stepper.shape)).detach() / stepper.root
         self.error = self.error + torch.where(ok, self.ratio * scale, 0.0)
         if isinstance(stepper.shrinks, int):  # else orders, and estimates of them, are each sample's

@@ -1,58 +1,144 @@
-"""Long runs in equal steps: one step's weights, applied again and again."""
+"""Steps without a plan: one step's weights, applied again and again, at the memory of one step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from .core import advance
+from .bound import Bound, fits
+from .core import Step, advance
 from .errors import SolveError
+from .integrate import said
 from .pace import Pace
 from .problem import ODE
+from .stretches import Stretches
+
+WORTH = 8  # steps of a run that pay for binding one
 
 
-class Rollout:
-    """A run that goes on for as long as one likes, at the memory of one step.
+@dataclass(frozen=True)
+class Stand:
+    """Where a run stands, and all that its next step needs.
 
-    x: the newest state.  n: how many steps were taken, t = start + n h. What the next step needs is in xs,
-    fs, n.
+    n: steps taken.  nfe: evaluations made.  xs: states, the newest last.  fs: evaluations.
     """
 
-    def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
-        self.pace, self.start, self.n = pace, start, 0
-        self.xs, self.fs = [x0], list[Tensor]()
-        (self.field,) = problem.fields(pace.method.exponential)
+    n: int
+    nfe: int
+    xs: tuple[Tensor, ...]
+    fs: tuple[Tensor, ...] = ()
 
     @property
     def x(self) -> Tensor:
         return self.xs[-1]
 
-    @property
-    def t(self) -> float:
-        return self.start + self.n * self.pace.h
 
-    def step(self) -> None:
-        """What a step does to xs and fs."""
-        t, field = self.t, self.field
-        shifted = [lambda at, x: field(t + at, x)]
-        self.xs, self.fs = advance(shifted, self.pace.step(self.n), self.xs, self.fs)
+def differentiated(x: Tensor) -> bool:
+    """Whether x carries more than its numbers: a graph, a tangent, or what torch.func wraps it in."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return x.requires_grad or wrapped or forward_ad.unpack_dual(x).tangent is not None
 
-    def go(self, steps: int, callback: Callable[[int, float, Tensor], Any] | None = None) -> Tensor:
-        """Takes steps; returns the state.
+
+class Rollout:
+    """The steps of a problem along times, from one stand to the next; it remembers none of them.
+
+    Where f can be bound to buffers (`bound.py`), and nothing is differentiated, steps are taken there; but not
+    the first one where it might be, for that shows whether f is. Which ones are does not hang on where a run
+    is cut: a stand leads to the same bits always.
+
+    compile: steps that share their weights are one compiled graph, to which the time is a tensor.
+    """
+
+    def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
+        self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
+        self.field: Callable[[Any, Tensor], Tensor]
+        (self.field,) = problem.fields(pace.method.splits)
+        self.shows = torch.is_grad_enabled()
+        able = pace.method.splits and not compile and (times.steps > WORTH or not self.shows)
+        self.bind = getattr(problem.nonlinear, "bind", None) if able else None
+
+    def step(self, stand: Stand) -> Stand:
+        """One step further.
 
         Raises:
-            SolveError: NaN or infinity at the end of them.
+            SolveError: what f raised, with method, step and time.
         """
-        for _ in range(steps):
-            self.step()
-            self.n += 1
-            if callback is not None:
-                callback(self.n - 1, self.t, self.x)
-        if not bool(torch.isfinite(self.x).all()):
-            raise SolveError(
-                f"method {self.pace.method.name}: NaN or infinity before t = {self.t:.6g}: take a smaller dt"
-            )
-        return self.x
+        n = stand.n
+        step, t = self.pace.step(self.times, n), self.times[n]
+        take = self._graph(step) if self.compile else self._advance
+        try:
+            xs, fs = take(step, self._clock(t, stand.x) if self.compile else t, stand.xs, stand.fs)
+        except Exception as error:
+            raise self._failed(n, error) from error
+        return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
+
+    def _advance(
+        self, step: Step, t: float | Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        field = self.field
+        return advance([lambda at, x: field(t + at, x)], step, xs, fs)
+
+    def _graph(self, step: Step) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
+        """`_advance` with this step's weights, compiled once."""
+        graphs = self.pace.graphs
+        if id(step) not in graphs:
+            for stage in step.stages:
+                _ = stage.terms  # found now: the compiler cannot look behind a cached property
+
+            def take(_: Step, t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> Any:
+                return self._advance(step, t, xs, fs)
+
+            graphs[id(step)] = torch.compile(take)
+        return graphs[id(step)]
+
+    def _clock(self, t: float, x: Tensor) -> Tensor:
+        return torch.full((), t, dtype=x.dtype.to_real(), device=x.device)
+
+    def go(self, stand: Stand, steps: int) -> Stand:
+        """So many steps further.
+
+        Raises:
+            SolveError: what f raised, with method, step and time.
+        """
+        last = stand.n + steps
+        while stand.n < last:
+            bound = self._bound(stand)
+            if bound is None:
+                stand = self.step(stand)
+                continue
+            n, end = stand.n, min(self.pace.alike(self.times, stand.n), last)
+            try:
+                xs, fs = bound.go(stand.xs, stand.fs, end - n)
+            except Exception as error:
+                raise self._failed(n, error) from error
+            stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
+        return stand
+
+    def _bound(self, stand: Stand) -> Bound | None:
+        """The step that is next, where it can be bound and nothing it begins with is differentiated."""
+        if self.bind is None or (stand.n == 0 and self.shows):
+            return None
+        if any(map(differentiated, (*stand.xs, *stand.fs))):
+            return None
+        step, made = self.pace.step(self.times, stand.n), self.pace.bound
+        key = id(step), stand.x.shape
+        if key not in made:
+            made[key] = Bound(step, self.bind, stand.xs, stand.fs) if fits(step) else None
+        return made[key]
+
+    def _failed(self, n: int, error: Exception) -> SolveError:
+        kind = type(error) if isinstance(error, SolveError) else SolveError
+        return kind(f"{self.where(n)}: {said(error)}")
+
+    def where(self, n: int) -> str:
+        """What messages call step n."""
+        times = self.times
+        return (
+            f"method {self.pace.method.name}, step {n + 1} of {times.steps}, t = {times[n]:.6g} to "
+            f"{times[n + 1]:.6g}"
+        )

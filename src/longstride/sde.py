@@ -70,7 +70,8 @@ def solve_sde(
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
     equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
-    times, marks = stops(t, dt, steps if equal else 1, save_at)
+    ticks, marks = stops(t, dt, steps if equal else 1, save_at)
+    times = list(ticks)
     given = [*(t or ()), *(() if save_at is None else save_at)]
     if any(isinstance(v, Tensor) and v.requires_grad for v in given):
         raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")

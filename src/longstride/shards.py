@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +25,12 @@ from .errors import ArgumentError, differing, whole
 from .files import whole_file, write_text
 from .guidance import Guidance
 from .plan import Plan
+from .processes import device, ranks, together
 from .sampling import dealt_out, sample
 
 RUN = "run.json"  # in the folder: what its samples are
 FORMAT = "longstride-samples"
 FIRST = 2  # samples that tell a run from another, beside what was asked for
-PATIENCE = timedelta(days=365)  # with processes that are slower
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,6 @@ class Drawn:
     missing: int
     samples: int
     seconds: float
-
-
-def ranks() -> tuple[int, int]:
-    """(which process this is, how many there are), as torchrun says; (0, 1) without it."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def spans(folder: Path, n: int, size: int) -> Iterator[tuple[Path, range]]:
@@ -94,13 +86,14 @@ def sample_shards(
     _claim(folder, _description(model, n, plan, seed, cond, guidance, size))
     shards = list(spans(folder, n, size))
     lacking = [(file, span) for file, span in shards if not file.exists()]
-    with _together(processes):  # nobody draws before all have looked, so they share out the same shards
+    with together(processes) as meet:
+        meet()  # nobody draws before all have looked, so they share out the same shards
         started, done = time.perf_counter(), 0
         mine = lacking[rank::processes]
         total = sum(len(span) for _, span in mine)
         for file, span in mine:
             x = sample(model, len(span), first=span.start, plan=plan, seed=seed, cond=dealt_out(cond, span),
-                       guidance=guidance, device=_device(), batch=size)  # fmt: skip
+                       guidance=guidance, device=device(), batch=size)  # fmt: skip
             _write(file, {"x": x, **_tensors(dealt_out(cond, span))})
             done += len(span)
             progress(done, total)
@@ -137,7 +130,7 @@ def _description(model: Denoiser, n: int, plan: Plan, seed: int, cond: Mapping[s
 
     few = range(min(n, FIRST))
     x = sample(model, len(few), plan=plan, seed=seed, cond=dealt_out(cond, few), guidance=guidance,
-               device=_device())  # fmt: skip
+               device=device())  # fmt: skip
     return {
         "format": FORMAT, "version": __version__, "model": model.name, "method": plan.method,
         "nfe": plan.nfe, "plan": plan.weights, "seed": seed, "n": n, "guidance": str(Guidance.of(guidance)),
@@ -177,38 +170,8 @@ def _read_run(folder: Path) -> dict[str, Any]:
     return run
 
 
-@contextmanager
-def _together(processes: int) -> Iterator[None]:
-    """The processes meet when the block begins and when it ends, or one of them has died."""
-    if processes == 1:
-        yield
-        return
-    from torch import distributed
-
-    try:
-        distributed.init_process_group("gloo")
-        distributed.barrier()
-    except (ValueError, RuntimeError) as error:
-        raise ArgumentError(
-            f"WORLD_SIZE says {processes} processes, but they cannot meet: start them with torchrun ({error})"
-        ) from error
-    try:
-        yield
-        with suppress(RuntimeError):  # one has died: the shards that are missing say so
-            distributed.monitored_barrier(timeout=PATIENCE)
-    finally:
-        distributed.destroy_process_group()
-
-
 def _tensors(cond: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name: value for name, value in cond.items() if isinstance(value, Tensor) and value.ndim}
-
-
-def _device() -> torch.device | None:
-    """The GPU of this process, where there are some."""
-    if not torch.cuda.is_available():
-        return None
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from .methods.base import Table
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
+from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER, LEAST, MOST, gragg
 from .methods.multistep import ADAMS, BDFS
@@ -53,6 +54,9 @@ def _solvers() -> Iterator[Solver]:
     for name, rosenbrock in ROSENBROCK.items():
         asked = sum(rosenbrock.asks(i) for i in range(len(rosenbrock.b))) + 2  # both ends
         yield Solver(name, "Rosenbrock", str(rosenbrock.order), str(asked), rosenbrock.reference)
+    for name, split in EXPONENTIAL_PAIRS.items():
+        table = split.tableau
+        yield Solver(name, "exponential pair", str(table.order), str(len(table.c)), split.reference)
     for name, exponential in EXPONENTIAL_ROSENBROCK.items():
         asked = len(exponential.c) + 2
         yield Solver(name, "exponential", str(exponential.order), str(asked), exponential.reference)

@@ -20,6 +20,7 @@ from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
+from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER
 from .methods.multistep import ADAMS, BDFS
@@ -27,6 +28,7 @@ from .methods.rosenbrock import ROSENBROCK
 from .methods.second_order import HERMITE, RADAU
 from .methods.symplectic import IN_TURN
 from .reversible import REVERSIBLE, Reversible
+from .semilinear import Semilinear
 from .switching import AUTO, Switching
 from .trial import Explicit, Stepper
 
@@ -34,6 +36,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (PAIRS, Explicit),
     (REVERSIBLE, Reversible),
     (ROSENBROCK, LinearlyImplicit),
+    (EXPONENTIAL_PAIRS, Semilinear),
     (EXPONENTIAL_ROSENBROCK, Exponential),
     (ESDIRK, DiagonallyImplicit),
     (COLLOCATION, FullyImplicit),

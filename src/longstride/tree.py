@@ -53,6 +53,11 @@ class Tree(View):
         self.dtype: torch.dtype = reduce(torch.promote_types, self.dtypes)
         self.batch, self.device = leaves[0].shape[:1], leaves[0].device
 
+    @property
+    def layout(self) -> str:
+        """Which leaf lies where."""
+        return f"{self.spec} {self.shapes} {self.dtypes}"
+
     def flat(self, tree: Any) -> Tensor:
         """[n, D] of leaves [n, ...].
 

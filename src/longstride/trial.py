@@ -23,6 +23,13 @@ Rate = Callable[[Tensor, Tensor], Tensor]
 Norm = Callable[[Tensor], Any]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """Errors e of a sample weighed as one: |e|/(atol + rtol |x|), |.| being `of`, [B] of [B, ...]."""
+
+    of: Norm
+
+
 @dataclass
 class Trial:
     """From (s, x) to (s + h, x1), where f is `last`.
@@ -78,16 +85,18 @@ class Stepper:
         graph: bool,
         rtol: Tensor,
         atol: Tensor,
-        norm: Norm | None = None,
+        norm: Norm | Whole | None = None,
     ) -> None:
         self.rate, self.sign, self.shared, self.graph = rate, sign, shared, graph
-        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.rtol, self.atol = rtol, atol
+        self.whole = norm.of if isinstance(norm, Whole) else None
+        self.norm = None if isinstance(norm, Whole) else norm
         self.shape, self.dtype, self.real = x0.shape, x0.dtype, x0.dtype.to_real()
         self.groups = 1 if shared else len(x0)
         self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
         self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
         self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
-        self.root = 1.0 if norm else math.sqrt(x0.numel() / self.groups)
+        self.root = 1.0 if self.norm else math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
     def suit(self, jacobian: Any, parts: Sequence[Rate], linear: str | None) -> None:
@@ -97,6 +106,9 @@ class Stepper:
 
     def kicked(self, a: Rate | None, own: Any) -> None:
         """What methods of x'' = a(t, x) need: a, checked, and as the user gave it, which may know more."""
+
+    def apart(self, L: Any, f: Rate) -> None:
+        """What exponential pairs need: L, and the rest of dx/dt."""
 
     def polynomials(self, dense: Tensor) -> None:
         """What `between` reads a step by: x + sum_j K_j sum_m dense[j][m] theta^(m+1)."""
@@ -194,8 +206,20 @@ class Stepper:
         t = (self.sign * s).to(self.real)
         return t[0] if self.shared else t
 
+    def allowed(self, *xs: Tensor) -> Tensor:
+        """What the tolerances allow at the larger of states: of each element, or of a sample [B, 1, ...]."""
+        sizes = [x.abs() if self.whole is None else self._magnitude(x) for x in xs]
+        return torch.addcmul(self.atol, self.rtol, sizes[0] if len(xs) == 1 else torch.maximum(*sizes))
+
+    def _magnitude(self, x: Tensor) -> Tensor:
+        assert self.whole is not None
+        return self.whole(x).to(self.real).view(-1, *(1,) * (x.ndim - 1))
+
     def _norm(self, v: Tensor) -> Tensor:
         """The norm of an error over its tolerance [G]: the user's, or `root` times the root mean square."""
+        if self.whole is not None:
+            each = self.whole(v).to(torch.float64)
+            return self.root * (each if self.groups > 1 else each.square().mean().sqrt()[None])
         if self.norm is None:
             return self.norms(v)
         out = torch.as_tensor(self.norm(v), dtype=torch.float64, device=v.device)
@@ -205,8 +229,7 @@ class Stepper:
 
     def size(self, x: Tensor, f: Tensor) -> Tensor:
         """Root mean square of f over what the tolerances allow at x: [G]."""
-        scale = torch.addcmul(self.atol, self.rtol, x.abs())
-        return self._norm(f / scale) / self.root
+        return self._norm(f / self.allowed(x)) / self.root
 
     def norms(self, x: Tensor) -> Tensor:
         """Euclidean norms [G]."""
@@ -276,7 +299,7 @@ class Explicit(Stepper):
     def estimate(self, trial: Trial) -> Tensor:
         flat = trial.K.view(len(trial.K), -1) if self.graph else None
         seen = self.seen if flat is None else [flat[: row.shape[1]] for row in self.judges]
-        scale = torch.addcmul(self.atol, self.rtol, torch.maximum(trial.x.abs(), trial.x1.abs()))
+        scale = self.allowed(trial.x, trial.x1)
         e, *other = [
             self._norm((torch.mm(row, k) if self.row else torch.mm(row, k).view(self.shape)).div_(scale))
             for k, row in zip(seen, self.judges, strict=True)

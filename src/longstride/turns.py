@@ -6,7 +6,6 @@ import time
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,26 +13,87 @@ from torch import Tensor
 
 from .core import Field, Step, advance
 from .errors import ArgumentError, SolveError, like
-from .integrate import Callback, Solution, Stats, ended, equal, said
-from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN
-from .pace import Pace
+from .integrate import Callback, Solution, Stats, ended, said
+from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN, write
 from .problem import ODE
-from .rollout import Rollout
+from .stretches import Stretches
 from .summation import two_sum
 
 BLOCK = 8  # steps of a graph
 
 
-class Turns(Rollout):
-    """A run that carries (x, v), and a at x where the table keeps it."""
+class Run:
+    """Steps of a problem along times; it remembers none of them.
 
-    def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
-        super().__init__(problem, pace, x0, start)
-        self.xs, self.field = list(x0.chunk(2, 1)), _checked(problem)
+    n: steps taken.  nfe: evaluations made.
+    """
+
+    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
+        self.problem, self.name, self.times, self.n, self.nfe = problem, name, times, 0, 0
+
+    @property
+    def x(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def h(self) -> float:
+        """The size of the step that is next."""
+        return self.times.sizes[self.times.stretch(self.n)]
+
+    def step(self) -> None:
+        """Step n."""
+        raise NotImplementedError
+
+    def go(self, upto: int, callback: Callback | None = None) -> Tensor:
+        """Takes the steps before `upto`; returns the state.
+
+        Raises:
+            SolveError: what a raised; NaN or infinity at the end of them.
+        """
+        while self.n < upto:
+            self.step()
+            self.n += 1
+            if callback is not None:
+                callback(self.n - 1, self.times[self.n], self.x)
+        x = self.x
+        if not bool(torch.isfinite(x).all()):
+            t = self.times[self.n]
+            raise SolveError(f"method {self.name}: NaN or infinity before t = {t:.6g}: take a smaller dt")
+        return x
+
+
+class Turns(Run):
+    """A run that carries (x, v), and a at x where the table keeps it, whatever the next step's length."""
+
+    carried = False
+
+    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
+        super().__init__(problem, name, x0, times)
+        if x0.ndim < 2 or x0.shape[1] % 2:
+            raise ArgumentError(f"x0 of {tuple(x0.shape)}: its dimension 1 holds x and v, each a half")
+        self.xs, self.fs, self.field = list(x0.chunk(2, 1)), list[Tensor](), _checked(problem)
+        self.written: dict[tuple[float, bool], Step] = {}
 
     @property
     def x(self) -> Tensor:
         return torch.cat(self.xs, 1)
+
+    @property
+    def weights(self) -> Step:
+        """Of the step that is next."""
+        key = self.h, bool(self.fs)
+        if key not in self.written:
+            self.written[key] = write(SYMPLECTIC[self.name], 0.0, self.h, key[1], self.carried)
+        return self.written[key]
+
+    def step(self) -> None:
+        step, t, field = self.weights, self.times[self.n], self.field
+
+        def shifted(at: float, x: Tensor) -> Tensor:
+            return field(t + at, x)
+
+        self.xs, self.fs = advance([shifted], step, self.xs, self.fs)
+        self.nfe += step.nfe
 
 
 class Compensated(Turns):
@@ -43,8 +103,10 @@ class Compensated(Turns):
     each step what it came to is added to the base, and what that loses is where the next begins.
     """
 
-    def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
-        super().__init__(problem, pace, x0, start)
+    carried = True
+
+    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
+        super().__init__(problem, name, x0, times)
         x, v = self.base = self.xs
         self.xs, a = [torch.zeros_like(x), torch.zeros_like(v), v], self.field
         self.field = lambda t, lacking: a(t, self.base[0] + lacking)
@@ -65,81 +127,74 @@ class Compiled(Turns):
     Then a graph's loops run along the batch, as vectors, whatever a does across a sample.
     """
 
-    def __init__(self, problem: ODE, pace: Pace, x0: Tensor, start: float) -> None:
-        super().__init__(problem, pace, x0, start)
+    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
+        super().__init__(problem, name, x0, times)
         assert problem.acceleration is not None
         self.a = problem.acceleration
-        assert all(stage.terms for stage in pace.steady.stages)  # found once, where no graph looks
 
-    def go(self, steps: int, callback: Callback | None = None) -> Tensor:
-        while steps >= BLOCK and callback is None:
-            if self.n < len(self.pace.starting):
+    def go(self, upto: int, callback: Callback | None = None) -> Tensor:
+        while callback is None and upto - self.n >= BLOCK:
+            step, last = self.weights, self.times.ends[self.times.stretch(self.n) + 1]
+            if last - self.n < BLOCK or len(step.keep_f) != len(self.fs):  # too few alike, or the first
                 self.step()
-                self.n, steps = self.n + 1, steps - 1
+                self.n += 1
                 continue
+            assert all(stage.terms for stage in step.stages)  # found once, where no graph looks
             xs, fs = (tuple(map(_batch_last, parts)) for parts in (self.xs, self.fs))
-            t = torch.tensor(self.t, dtype=xs[0].dtype, device=xs[0].device)
-            self.xs, self.fs = compiled(self.a)(self.a, self.pace.steady, self.pace.h, t, xs, fs)
-            self.n, steps = self.n + BLOCK, steps - BLOCK
-        return super().go(steps, callback)
+            t = torch.tensor(self.times[self.n], dtype=xs[0].dtype, device=xs[0].device)
+            self.xs, self.fs = compiled(self.a, step, self.h)(t, xs, fs)
+            self.n, self.nfe = self.n + BLOCK, self.nfe + BLOCK * step.nfe
+        return super().go(upto, callback)
 
 
 def _batch_last(x: Tensor) -> Tensor:
     return x.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
-def _block(
-    a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float, t: Tensor, xs: Sequence[Tensor],
-    fs: Sequence[Tensor],
-) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
-    for k in range(BLOCK):
-
-        def field(at: float, x: Tensor, begun: float = k * h) -> Tensor:
-            return a(t + (begun + at), x)
-
-        xs, fs = advance([field], step, xs, fs)
-    return list(xs), list(fs)
-
-
 @cache
-def compiled(a: Any) -> Callable[..., Any]:
-    """`_block` compiled for a. Each has code of its own: torch counts graphs by it, up to 8."""
-    own = types.FunctionType(_block.__code__.replace(), globals(), "_block")
+def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Callable[..., Any]:
+    """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. The weights are its constants."""
+
+    def block(
+        t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        for k in range(BLOCK):
+
+            def field(at: float, x: Tensor, begun: float = k * h) -> Tensor:
+                return a(t + (begun + at), x)
+
+            xs, fs = advance([field], step, xs, fs)
+        return xs, fs
+
+    # Code of its own: torch counts graphs by it, up to 8.
+    own = types.FunctionType(block.__code__.replace(), globals(), "block", None, block.__closure__)
     return torch.compile(own, fullgraph=True, dynamic=False)
 
 
 def turned(
     problem: ODE,
     x0: Tensor,
-    times: Sequence[float],
-    marks: Sequence[float],
+    times: Stretches,
+    saved: Sequence[int],
     name: str,
     callback: Callback | None,
     grad: Any,
     options: Mapping[str, Any],
 ) -> Solution:
-    """What `solve` gives for a splitting; steps of another length begin with an evaluation of their own."""
-    began = time.perf_counter()
-    kind = _kind(name, options)
+    """What `solve` gives for a splitting: the states after as many steps as `saved` says, 0 the start."""
+    began, kind = time.perf_counter(), _kind(name, options)
     if grad not in (True, False):
         raise ArgumentError(f"method {name!r}: gradients go through its steps, take grad=True")
-    if x0.ndim < 2 or x0.shape[1] % 2:
-        raise ArgumentError(f"x0 of {tuple(x0.shape)}: its dimension 1 holds x and v, each a half")
-    kept, nfe, x = [x0] if marks[0] == times[0] else [], 0, x0
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        for leg in _legs(times, marks):
-            h = (leg[-1] - leg[0]) / (len(leg) - 1)
-            run = kind(problem, h, x, leg[0])
-            numbered = _shifted(callback, times.index(leg[0]))
-            for mark in (m for m in marks if leg[0] < m <= leg[-1] or leg[0] > m >= leg[-1]):
-                kept.append(run.go(leg.index(mark) - run.n, numbered))
-            x, nfe = run.go(len(leg) - 1 - run.n, numbered), nfe + run.pace.nfe(len(leg) - 1)
-    stats = Stats(nfe, nfe, len(times) - 1, time.perf_counter() - began, nfe)
-    return ended(torch.stack(kept), marks, stats)
+        run = kind(problem, name, x0, times)
+        kept = [run.go(n, callback) if n else x0 for n in saved]
+        end = run.go(times.steps, callback)
+    stats = Stats(run.nfe, run.nfe, times.steps, time.perf_counter() - began, run.nfe)
+    return ended(torch.stack(kept), [times[n] for n in saved], stats, times[-1], end)
 
 
-def _kind(name: str, options: Mapping[str, Any]) -> Callable[[ODE, float, Tensor, float], Rollout]:
-    """What runs a method with these options: a function of problem, step, state and start."""
+def _kind(name: str, options: Mapping[str, Any]) -> Callable[..., Run]:
+    """What runs a method with these options."""
     kinds = {"compensated": Compensated, "compile": Compiled} if name in SYMPLECTIC else {}
     if unknown := [key for key in options if key not in kinds]:
         takes = " or ".join(kinds) or "none"
@@ -148,24 +203,10 @@ def _kind(name: str, options: Mapping[str, Any]) -> Callable[[ODE, float, Tensor
     if len(asked) > 1:
         raise ArgumentError("compensated and compile do not go together yet: take one")
     if name == WISDOM_HOLMAN:
-        from .nbody.planets import Stride, WisdomHolman  # few runs are of planets
+        from .nbody.planets import WisdomHolman  # few runs are of planets
 
-        return lambda problem, h, x, start: WisdomHolman(problem, Stride(h), x, start)
-    made = kinds[asked[0]] if asked else Turns
-    method = SYMPLECTIC[name].method(name, carried=made is Compensated)
-    return lambda problem, h, x, start: made(problem, Pace(problem, method, h, x), x, start)
-
-
-def _legs(times: Sequence[float], marks: Sequence[float]) -> list[Sequence[float]]:
-    """Stretches of equal steps: all, or between two marks."""
-    if equal(times):
-        return [times]
-    ends = [times.index(m) for m in dict.fromkeys([times[0], *marks, times[-1]])]
-    return [times[i : j + 1] for i, j in pairwise(ends)]
-
-
-def _shifted(callback: Callback | None, before: int) -> Callable[[int, float, Tensor], Any] | None:
-    return callback and (lambda n, t, x: callback(before + n, t, x))
+        return WisdomHolman
+    return kinds[asked[0]] if asked else Turns
 
 
 def _checked(problem: ODE) -> Field:

@@ -1,4 +1,4 @@
-"""`longstride solve`: a ready problem, a table, a picture."""
+"""`longstride solve`: a ready problem, a table, a picture, a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..systems import System
+    from ..systems import PDE, System
 
 ROWS = 20  # samples in the table; --json has all
 
@@ -40,42 +40,73 @@ def solve(
     atol: Annotated[
         float | None, typer.Option(help="Absolute tolerance.", show_default="the system's")
     ] = None,
-    dt: Annotated[float | None, typer.Option(help="Equal steps, in place of tolerances.")] = None,
+    dt: Annotated[
+        float | None,
+        typer.Option(
+            help="Equal steps, in place of tolerances.", show_default="that of an equation in space"
+        ),
+    ] = None,
     n: Annotated[
         int, typer.Option("--n", "-n", min=1, help="Starts: the system's, and others about 1 % away.")
     ] = 1,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Random starts, of an equation in space; sample i is the same.")
+    ] = None,
+    save_every: Annotated[
+        float | None, typer.Option(help="Time between two saved frames.", show_default="a hundredth")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of a data set: float32 or float64.")] = "float32",
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Samples to a file of a data set.", show_default="up to 64")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the other starts.")] = 0,
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="A picture, .png.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4 or .zarr.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Solve a ready problem: how each sample ended, what it cost, what it kept; and a picture with --out.
 
-    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each.
+    Parameters of the system are options: --mu 100, or --mu 10,100,1000 for a sample of each. In a data set
+    --mu 10:1000 draws one for each sample.
 
     A sample that does not come to the end is drawn as far as it came; the exit code is 1, and the
     message says why.
+
+    A data set goes on where the same command was interrupted, and grows with --samples. Started by torchrun,
+    the processes share the samples. docs/pde-data.md has examples.
     """
     from contextlib import nullcontext
 
     from ..files import output_folder
 
-    if out is not None and (out.suffix != ".png" or out.is_dir()):
-        raise ArgumentError(f"--out {out}: name a .png file")
+    data_set = out is not None and out.suffix == ".zarr"
     if dt is not None and (rtol is not None or atol is not None):
         raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
+    if not data_set and (save_every is not None or shard is not None):
+        raise ArgumentError("--save-every and --shard are of data sets: --out NAME.zarr")
     set_threads(threads)
-    system = chosen(name, context, param or [])
-    how = {"dt": dt} if dt is not None else {
-        "rtol": system.rtol if rtol is None else rtol, "atol": system.atol if atol is None else atol,
-    }  # fmt: skip
+    system, vary = chosen(name, context, param or [])
+    if vary and not data_set:
+        raise ArgumentError(f"--{next(iter(vary))} of each sample's own is of data sets: --out NAME.zarr")
+    if out is not None and not data_set:
+        check_picture(out, system)
+    if data_set:
+        assert out is not None
+        make_data_set(in_space(system, n), out, samples or 1, as_json, until=until, save_every=save_every,
+                      method=method, dt=dt, rtol=rtol, atol=atol, seed=seed, dtype=dtype,
+                      batch=shard, vary=vary)  # fmt: skip
+        return
+    how = system.steps(method, dt, rtol, atol)
     task = Task(
-        system, starts(system, n, seed), system.t[1] if until is None else until,
-        method or ("rk4" if dt is not None else system.method), how, drawn=out is not None,
+        system, starts(system, n, samples, seed), system.t[1] if until is None else until,
+        method or ("rk4" if dt is not None and system.space is None else system.method), how,
+        drawn=out is not None,
     )  # fmt: skip
     with output_folder(out.parent) if out is not None else nullcontext() as part:
         with progress(f"solving {name}") as report:
@@ -84,21 +115,26 @@ def solve(
         if out is not None and part is not None:
             task.draw(part / out.name, solution, wrong)
     if solution is not None:
-        samples = task.samples(solution)
+        ended = task.samples(solution)
         data = {
             "system": name, "parameters": task.parameters(), "method": task.method, **how,
-            "until": task.end, "seconds": solution.stats.seconds, "samples": samples,
+            "until": task.end, "seconds": solution.stats.seconds, "samples": ended,
             **({"out": str(out)} if out is not None else {}),
         }  # fmt: skip
         seconds = f", {solution.stats.seconds:.2g} s"
         written = f"\nwritten to {out}" if out is not None else ""
-        show(task.rows(samples[:ROWS]), as_json, data, task.title() + seconds + rest(samples) + written)
+        show(task.rows(ended[:ROWS]), as_json, data, task.title() + seconds + rest(ended) + written)
     if wrong:
         raise SolveError(wrong)
 
 
-def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
-    """The system with the parameters that stand among the options, --mu 3 or --mu=3."""
+def chosen(
+    name: str, context: typer.Context, pairs: Sequence[str]
+) -> tuple[System, dict[str, tuple[float, float]]]:
+    """The system with the parameters that stand among the options, --mu 3 or --mu=3.
+
+    And those with two bounds, --mu 1:3, whose default it has.
+    """
     import inspect
 
     from .. import systems
@@ -116,14 +152,24 @@ def chosen(name: str, context: typer.Context, pairs: Sequence[str]) -> System:
         if not equals and not words:
             raise ArgumentError(f"{key}: give it a value")
         found[key[2:]] = value if equals else words.pop(0)
-    return systems.get(name, **{k: value_of(k, v, takes) for k, v in found.items()})
+    vary = {k: bounds for k, v in found.items() if (bounds := bounds_of(k, v))}
+    given = {k: value_of(k, v, takes) for k, v in found.items() if k not in vary}
+    return systems.get(name, **given), vary
+
+
+def bounds_of(key: str, text: Any) -> tuple[float, float] | None:
+    """0.01:0.1 -> (0.01, 0.1)"""
+    low, colon, high = str(text).partition(":")
+    if not colon:
+        return None
+    return decimals(low, f"--{key}")[0], decimals(high, f"--{key}")[0]
 
 
 def value_of(key: str, text: Any, takes: Any) -> Any:
-    """What a parameter is written as: a whole number where its default is one, else a number or several."""
+    """What a parameter is written as: a name or a whole number where its default is one, else numbers."""
     import torch
 
-    if not isinstance(text, str) or key not in takes:
+    if not isinstance(text, str) or key not in takes or isinstance(takes[key].default, str):
         return text
     if isinstance(takes[key].default, int):
         return numbers(text, f"--{key}")[0]
@@ -131,10 +177,47 @@ def value_of(key: str, text: Any, takes: Any) -> Any:
     return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
 
 
-def starts(system: System, n: int, seed: int) -> Tensor:
-    """The system's start, and n - 1 more: every number times 1 + 0.01 z. Sample i is the same for every n."""
+def check_picture(out: Path, system: System) -> None:
+    """Refuse what no picture of this system is written to."""
+    kinds = [".png"]
+    if system.space is not None:
+        from ..report import SUFFIXES
+
+        kinds = [*SUFFIXES]
+    if out.suffix not in kinds or out.is_dir():
+        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file, or a .zarr data set")
+
+
+def in_space(system: System, n: int = 1) -> PDE:
+    """An equation that has random starts.
+
+    Raises:
+        ArgumentError: it is none, or was asked for starts near x0, which would not be smooth.
+    """
+    from ..systems import PDE
+
+    if not isinstance(system, PDE):
+        raise ArgumentError(
+            f"{system.name} is no equation in space: --samples and data sets are of those; "
+            "--n 8 takes 8 starts near its own"
+        )
+    if n > 1:
+        raise ArgumentError(
+            f"--n {n}: an equation in space has --samples {n} for random starts, and --param n={n} for points"
+        )
+    return system
+
+
+def starts(system: System, n: int, samples: int | None, seed: int) -> Tensor:
+    """The system's start, and n - 1 more: every number times 1 + 0.01 z; or so many random ones.
+
+    Sample i is the same for every n.
+    """
     from ..noise import Noise
 
+    if samples is not None or (n > 1 and system.space is not None):
+        pde = in_space(system, n)
+        return pde.random_starts(samples or 1, seed).to(pde.x0)
     x0 = system.x0
     if n == 1:
         return x0
@@ -143,6 +226,31 @@ def starts(system: System, n: int, seed: int) -> Tensor:
     z = Noise(seed, range(n), x0.shape[1:]).prior()
     z[0] = 0
     return x0 * (1 + 0.01 * z)
+
+
+def make_data_set(pde: PDE, out: Path, samples: int, as_json: bool, **how: Any) -> None:
+    """Make this process's share of a data set; the first one says what all have done."""
+    from ..data import generate
+    from ..processes import ranks
+
+    rank, processes = ranks()
+    with progress(f"solving {pde.name}", shown=rank == 0) as report:
+        made = generate(pde, out, samples, progress=report, **how)
+    if rank == 0:
+        show([{
+            "system": pde.name, "samples": samples, "processes": processes, "there before": made.before,
+            "made": made.made, "missing": made.missing, "diverged": made.diverged, "seconds": made.seconds,
+            "samples/s": made.made / made.seconds, "out": str(out),
+        }], as_json)  # fmt: skip
+    if made.missing:
+        raise SolveError(
+            f"{made.missing} samples are missing in {out}: a process has died; give the command again"
+        )
+    if made.diverged:
+        raise SolveError(
+            f"{made.diverged} of {samples} samples in {out} diverged, status 2, and are NaN from there on: "
+            "a smaller --dt, and another name, makes a data set without them"
+        )
 
 
 def rest(samples: Sequence[dict[str, Any]]) -> str:

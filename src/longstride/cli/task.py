@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDE = 8  # components of a state that the table still shows
 MARKS = 10_000  # times along the curves of a picture
+ROOM = 2**28  # bytes of a field's frames in a picture, at most
 
 
 @dataclass
@@ -39,10 +41,11 @@ class Task:
         from ..integrate import solve
 
         start, due = self.system.t[0], 0.0
+        every, last = self.frames()
 
-        def look(t: float, x: Tensor) -> None:
+        def look(t: float, x: Tensor, n: int = 0) -> None:
             nonlocal due
-            if self.drawn:
+            if self.drawn and (n % every == 0 or n == last):
                 self.ends.append(t)
                 self.seen.append(x.clone())
             if time.monotonic() > due:
@@ -57,12 +60,28 @@ class Task:
             common["save_at"] = self.marks() if self.drawn else None
             return solve(self.system, self.x0, watch=watch, **common)
         try:
-            return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x), **common)
+            return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x, n + 1), **common)
         except ArgumentError:
             raise
         except SolveError as error:
             self.wrong = str(error)
             return None
+
+    @property
+    def most(self) -> int:
+        """States that a picture is made of, at most."""
+        if self.system.space is None:
+            return MARKS
+        from ..report import picture_times
+
+        return min(len(picture_times(self.system, self.end)), max(2, ROOM // self.x0.nbytes))
+
+    def frames(self) -> tuple[int, int]:
+        """Every how many equal steps a state is kept for a picture, and after which one in any case."""
+        if self.system.space is None or "dt" not in self.how:
+            return 1, 0
+        steps = math.ceil(abs(self.end - self.system.t[0]) / self.how["dt"] - 1e-9)
+        return max(1, math.ceil(steps / self.most)), steps
 
     def marks(self) -> list[float]:
         """Times along the curves, the start among them."""
@@ -70,14 +89,14 @@ class Task:
 
         start, first = self.system.t[0], getattr(self.system.view, "log_from", 0.0)
         if 0 < first < self.end:
-            return [start, *np.geomspace(first, self.end, MARKS)[:-1].tolist(), self.end]
-        return [*np.linspace(start, self.end, MARKS)[:-1].tolist(), self.end]
+            return [start, *np.geomspace(first, self.end, self.most)[:-1].tolist(), self.end]
+        return [*np.linspace(start, self.end, self.most)[:-1].tolist(), self.end]
 
     def draw(self, path: Path, solution: Solution | None, wrong: str) -> None:
         import numpy as np
         import torch
 
-        from ..report import Steps, trajectory_picture
+        from ..report import Steps, picture, trajectory_picture
 
         fixed, start = "dt" in self.how, self.system.t[0]
         t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (list(self.ends), list(self.seen))
@@ -87,12 +106,15 @@ class Task:
         kept = np.append(ends[:-1] != ends[1:], True)  # refused steps are tried again from where they began
         steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
         along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
-        trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+        if self.system.space is not None:
+            picture(self.system, along, curve, path, self.title(), wrong)
+        else:
+            trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
 
     def title(self) -> str:
         """Parameters, method, span."""
         given = ", ".join(
-            f"{k} = {', '.join(f'{v:g}' for v in flat(value))}" for k, value in self.system.parameters.items()
+            f"{k} = {', '.join(map(said, flat(value)))}" for k, value in self.system.parameters.items()
         )
         how = ", ".join(f"{k} {v:g}" for k, v in self.how.items())
         line = f"{self.method}, {how}, t = {self.system.t[0]:g} to {self.end:g}"
@@ -100,7 +122,7 @@ class Task:
 
     def parameters(self) -> dict[str, Any]:
         """As JSON has them."""
-        return {k: v if isinstance(v, (int, float)) else flat(v) for k, v in self.system.parameters.items()}
+        return {k: flat(v) if hasattr(v, "reshape") else v for k, v in self.system.parameters.items()}
 
     def samples(self, solution: Solution) -> list[dict[str, Any]]:
         """All that is known of each sample, for a program."""
@@ -118,11 +140,18 @@ class Task:
             {
                 "sample": i, **{k: v[i] for k, v in swept.items()}, "status": solution.status[i],
                 "t": ends[i], "NFE": nfe[i], "accepted": accepted[i], "rejected": rejected[i],
-                "drift": {k: float(v[i]) for k, v in drift.items()}, "x": x[i].tolist(),
+                "drift": {k: float(v[i]) for k, v in drift.items()}, **self.state(x[i]),
                 "message": solution.message[i] if solution.message else "",
             }
             for i in range(B)
         ]  # fmt: skip
+
+    def state(self, x: Tensor) -> dict[str, Any]:
+        """Of a state: its numbers; of a field, what they come to."""
+        if self.system.space is None:
+            return {"x": x.tolist()}
+        size = x.abs()
+        return {"largest": float(size.max()), "rms": float(size.square().mean().sqrt())}
 
     def rows(self, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The lines of the table."""
@@ -132,15 +161,23 @@ class Task:
         for row in samples:
             line = {k: v for k, v in row.items() if k not in ("drift", "x", "message")}
             line |= {f"drift of {k}": v for k, v in row["drift"].items()}
-            x = torch.tensor(row["x"]).flatten().tolist()
-            if len(x) <= WIDE:
-                line |= dict(zip(self.system.labels, x, strict=True))
-            else:
-                line["x"] = f"{', '.join(f'{v:.4g}' for v in x[:3])}, ... ({len(x)})"
+            if "x" in row:
+                line |= self.components(torch.tensor(row["x"]).flatten().tolist())
             out.append(line)
         return out
 
+    def components(self, x: Sequence[float]) -> dict[str, Any]:
+        """By their labels, or the first few of many."""
+        if len(x) <= WIDE:
+            return dict(zip(self.system.labels, x, strict=True))
+        return {"x": f"{', '.join(f'{v:.4g}' for v in x[:3])}, ... ({len(x)})"}
 
-def flat(value: Any) -> list[float]:
+
+def said(value: Any) -> str:
+    """A parameter's value, a number or a word."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def flat(value: Any) -> list[Any]:
     """A parameter as the numbers it has, one or one of each sample."""
     return value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]

@@ -6,6 +6,7 @@ from . import (  # noqa: F401
     dpm_v3,
     er_sde,
     exponential,
+    imex,
     momentum,
     pairs,
     pndm,

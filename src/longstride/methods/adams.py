@@ -18,8 +18,10 @@ import numpy as np
 
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
-from ..operator import Operator, exp, phi
+from ..operator import Operator, exp, phi, phis
 from .base import Method, one_of, register
+from .exponential import ETDRK2, ETDRK3, KROGSTAD
+from .runge_kutta import started
 
 Moments = Callable[[int, Weight], list[Weight]]
 
@@ -30,7 +32,7 @@ UNIFORM = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12),
 
 def exact(m: int, z: Weight) -> list[Weight]:
     """The first m moments, mu_i = i! phi_(i+1)(z)."""
-    return [math.factorial(i) * phi(i + 1, z) for i in range(m)]
+    return [math.factorial(i) * one for i, one in enumerate(phis(z, m)[1:])]
 
 
 def halved(m: int, z: Weight) -> list[Weight]:
@@ -41,7 +43,7 @@ def halved(m: int, z: Weight) -> list[Weight]:
     """
     if m == 2:
         return [phi(1, z), phi(1, z) / 2]
-    return [phi(1, z), phi(2, z), phi(3, z)] if m == 3 else exact(m, z)
+    return phis(z, 3)[1:] if m == 3 else exact(m, z)
 
 
 def unipc_moments(variant: str) -> Moments:
@@ -202,6 +204,17 @@ def _exp_adams(order: int):
     return build
 
 
+def _etd(order: int):
+    """Exponential Adams of full order from the first step on: Cox and Matthews' ETD of this many steps."""
+    start = {2: ETDRK2, 3: ETDRK3, 4: KROGSTAD}[order]
+
+    def build(*, prediction: str = "data") -> Method:
+        one_of("prediction", prediction, ("data", "noise"))
+        return started(adams_bashforth(order, exact, prediction), start)
+
+    return build
+
+
 def _deis(order: int):
     def build(*, interpolate: str | None = None, lower_order_final: bool = False) -> Method:
         return _exp_adams(order)(
@@ -286,6 +299,8 @@ for _k in (1, 2, 3, 4):
         reference="Liu et al. 2022; Zhang and Chen 2023, iPNDM",
     )
     register(f"abm_{_k}", _abm(_k), kind="predictor-corrector", reference="Moulton 1926")
+for _k in (2, 3, 4):
+    register(f"etd_{_k}", _etd(_k), kind="exponential Adams", reference="Cox and Matthews 2002")
 for _k in (1, 2, 3, 4, 5, 6):
     register(f"unipc_{_k}", _unipc(_k), kind="predictor-corrector",
              reference="Zhao et al. 2023, UniPC")  # fmt: skip

@@ -26,8 +26,8 @@ class Method:
     start: evaluations of the first steps, where a start makes them dearer than sizes[0].
     prediction: the frame in which it samples a diffusion (`frame.Frame`: "data", "noise", or with L = 0
     "sigma", "velocity", "v"; None for the process's own of these).  eta: noise of the SDE it samples.
-    exponential: whether it solves the linear part exactly.  diffusion: whether it needs a process, as
-    what injects noise does.
+    exponential: whether it solves the linear part exactly.  implicit: whether implicitly. If neither, the
+    linear part belongs to the field.  diffusion: whether it needs a process, as what injects noise does.
     """
 
     write: Writer
@@ -37,11 +37,17 @@ class Method:
     prediction: str | None = None
     eta: float = 0.0
     exponential: bool = True
+    implicit: bool = False
     diffusion: bool = False
     name: str = ""
     kind: str = ""
     reference: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> bool:
+        """Whether its weights are made of the linear part, and its field is the rest."""
+        return self.exponential or self.implicit
 
     def step(self, times: Sequence[float], n: int, operator: Operator, evals: int | None = None) -> Step:
         return self.write(times, n, operator, evals or self.full(n))

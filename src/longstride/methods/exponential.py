@@ -1,9 +1,14 @@
-"""Exponential Runge-Kutta tableaus of orders 1 to 4; on a diffusion, the singlestep DPM-Solvers."""
+"""Exponential Runge-Kutta tableaus of orders 1 to 4; on a diffusion, the singlestep DPM-Solvers.
+
+And integrating factors: a classical tableau on v = e^(-t L) u, which is a table of exponentials of u.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from .base import Method, register
-from .runge_kutta import Tableau, Term, runge_kutta
+from .runge_kutta import EULER, KUTTA_3, MIDPOINT, RK4, Entry, Tableau, Term, runge_kutta
 
 PHI1: tuple[Term, ...] = ((1, 1.0, 1.0),)
 HALF: tuple[Term, ...] = ((1, 0.5, 0.5),)  # the way to the midpoint: 1/2 phi_1(z/2)
@@ -82,8 +87,25 @@ HOCHBRUCK_OSTERMANN = Tableau(
 )
 
 
-def _builder(default: str, *tableaus: Tableau):
-    def build(*, prediction: str = default) -> Method:
+def lawson(classical: Tableau) -> Tableau:
+    """a_ij e^((c_i - c_j) z): exact where F is 0, not where it is constant (Lawson 1967).
+
+    A solution that L draws to a slow F/L is followed with errors of h L, so it is for oscillations rather
+    than for decay.
+    """
+    a = zip((*classical.c, 1.0), (*classical.a, classical.b), strict=True)
+    rows = [
+        tuple(
+            ((0, c - d, w),) if isinstance(w, float) and w else 0.0
+            for w, d in zip(row, classical.c, strict=False)
+        )
+        for c, row in a
+    ]
+    return Tableau(classical.order, classical.c, tuple(rows[:-1]), rows[-1])
+
+
+def _builder(default: str | None, *tableaus: Tableau):
+    def build(*, prediction: str | None = default) -> Method:
         return runge_kutta(*tableaus, prediction=prediction)
 
     return build
@@ -105,11 +127,37 @@ for _name, _default, _tableaus, _reference in (
         (HOCHBRUCK_OSTERMANN, KROGSTAD, ETDRK3, ETDRK2, EXP_EULER),
         "Hochbruck and Ostermann 2005",
     ),
+    ("ifrk4", None, tuple(map(lawson, (RK4, KUTTA_3, MIDPOINT, EULER))), "Lawson 1967"),
 ):
     register(
         _name,
         _builder(_default, *_tableaus),
-        kind="exponential Runge-Kutta",
+        kind="exponential Runge-Kutta" if _default else "integrating factor",
         reference=_reference,
         prediction=_default,
     )
+
+
+@dataclass(frozen=True)
+class ExponentialPair:
+    """A tableau, and what it disagrees with: h sum_j error_j F_j, the last F_j being that at the end.
+
+    All here have b_4 h (F_4 - F(x1)) for an estimate: in the embedded method, of order 3, the stage at c = 1
+    is the end itself, which is the first evaluation of the next step (first same as last, as in Whalen, Brio
+    and Moloney 2015). It falls with h^shrinks.
+    """
+
+    tableau: Tableau
+    error: tuple[Entry, ...]
+    shrinks: int
+    reference: str
+
+
+_MINUS_B4 = _times(-1.0, _B4)
+EXPONENTIAL_PAIRS = {
+    "krogstad43": ExponentialPair(KROGSTAD, (0.0, 0.0, 0.0, _B4, _MINUS_B4), 4, "Krogstad 2005; "
+                                  "Whalen, Brio and Moloney 2015"),
+    "hochbruck_ostermann43": ExponentialPair(
+        HOCHBRUCK_OSTERMANN, (0.0, 0.0, 0.0, _B4, 0.0, _MINUS_B4), 4, "Hochbruck and Ostermann 2005"
+    ),
+}  # fmt: skip

@@ -8,7 +8,7 @@ from ..core import Stage, Step
 from ..operator import Operator
 from .adams import LINEAR, UNIFORM, adams_bashforth
 from .base import Method, one_of, register
-from .runge_kutta import HEUN, RK4, Entry, Tableau, entry
+from .runge_kutta import AT_ZERO, HEUN, RK4, Entry, Tableau, entry
 
 
 def pseudo_linear(order: int, tableau: Tableau, steps: int):
@@ -34,7 +34,7 @@ def pseudo_linear(order: int, tableau: Tableau, steps: int):
             held = min(order - 1, n)
 
             def transfer(at: float, row: Sequence[Entry]) -> tuple:
-                h, mean = op.clock(at) - op.clock(s), [float(entry(e, 0.0)) for e in row]
+                h, mean = op.clock(at) - op.clock(s), [float(entry(e, AT_ZERO)) for e in row]
                 return op.row(at, [(s, 1.0)], [*[0.0] * held, *(h * w / sum(mean) for w in mean)])
 
             stages = []

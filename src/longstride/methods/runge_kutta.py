@@ -1,19 +1,21 @@
 """Runge-Kutta methods, classical and exponential, from one builder and their tableaus.
 
 An entry of a tableau is a number, or a sum of terms (k, c, w) that mean w phi_k(c h L). At L = 0, phi_k is
-1/k! and an exponential tableau reduces to a classical one.
+1/k! and an exponential tableau reduces to a classical one. phi_0 is e^z, of integrating factors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
+from typing import Protocol
 
 from ..core import Stage, Step, Weight
 from ..errors import ArgumentError
-from ..operator import Operator, phi
+from ..operator import Operator, Phis
 from .base import Method, one_of, register
 
 Term = tuple[int, float, float]
@@ -31,21 +33,62 @@ class Tableau:
 
     def __post_init__(self) -> None:
         for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
-            if row and abs(float(sum(entry(e, 0.0) for e in row)) - c) > 1e-12:
+            if row and abs(float(sum(entry(e, AT_ZERO) for e in row)) - c) > 1e-12:
                 raise ArgumentError(f"the row at c = {c} does not sum to c: {row}")
 
     @property
     def exponential(self) -> bool:
         return any(isinstance(e, tuple) for row in (*self.a, self.b) for e in row)
 
+    @property
+    def implicit(self) -> bool:
+        return False
 
-def entry(e: Entry, z: Weight) -> Weight:
-    """Value of an entry at z = h L."""
-    return sum((w * phi(k, c * z) for k, c, w in e), 0.0) if isinstance(e, tuple) else e
+    @property
+    def holds(self) -> bool:
+        """Whether a constant F is integrated exactly beside any L, as integrating factors do not."""
+        terms = (term for row in (*self.a, self.b) for e in row if isinstance(e, tuple) for term in e)
+        return any(k > 0 for k, _, _ in terms)
+
+    def rows(self, z: Weight) -> Iterator[tuple[Weight, list[Weight]]]:
+        """Of each stage and the end: the weight of x, and those of h F_j, at z = h L."""
+        phi = Phis(z)
+        made = cache(lambda e: entry(e, phi))  # rows have entries in common
+        for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
+            yield (phi(0, c) if c else 1.0), [made(e) for e in row]
+
+
+AT_ZERO = Phis(0.0)
+
+
+def entry(e: Entry, phi: Callable[[int, float], Weight]) -> Weight:
+    """Value of an entry, given phi_k(c z)."""
+    return sum((w * phi(k, c) for k, c, w in e), 0.0) if isinstance(e, tuple) else e
+
+
+class Staged(Protocol):
+    """What a step of stages is written from: `Tableau`, or anything like it."""
+
+    @property
+    def order(self) -> int: ...
+
+    @property
+    def c(self) -> tuple[float, ...]: ...
+
+    @property
+    def exponential(self) -> bool: ...
+
+    @property
+    def implicit(self) -> bool: ...
+
+    @property
+    def holds(self) -> bool: ...
+
+    def rows(self, z: Weight) -> Iterator[tuple[Weight, list[Weight]]]: ...
 
 
 def stages(
-    tableau: Tableau, op: Operator, s: float, t: float, start: float | None = None, stop: float | None = None
+    tableau: Staged, op: Operator, s: float, t: float, start: float | None = None, stop: float | None = None
 ) -> tuple[Stage, ...]:
     """The rows of a tableau from x at s to x at t.
 
@@ -56,27 +99,28 @@ def stages(
     stop = op.clock(t) if stop is None else stop
     known = {op.clock(t): t, op.clock(s): s}  # the ends are hit exactly, whatever op.time does
     h, rows = stop - start, list[Stage]()
-    for c, row in zip((*tableau.c, 1.0), (*tableau.a, tableau.b), strict=True):
+    scaled = cache(lambda w: h * w)  # a tensor is itself, so what rows have in common stays one
+    for c, (w, row) in zip((*tableau.c, 1.0), tableau.rows(h * op.L), strict=True):
         final = len(rows) == len(tableau.c)
         tau = stop if c == 1 else start + c * h
         at = t if final else known[tau] if tau in known else op.time(tau)
-        weights = [h * entry(e, h * op.L) for e in row]
-        x, f = op.row(at, [(s, phi(0, c * h * op.L) if c else 1.0)], weights)
+        x, f = op.row(at, [(s, w)], [scaled(e) for e in row])
         rows.append(Stage(x, f, at=None if final else at, field=op.field))
     return tuple(rows)
 
 
-def runge_kutta(*tableaus: Tableau, prediction: str | None = None, eta: float = 0.0) -> Method:
+def runge_kutta(*tableaus: Staged, prediction: str | None = None, eta: float = 0.0) -> Method:
     """The first tableau, and the others, fewer stages each, for what a budget leaves over.
 
     prediction: the frame on a diffusion: "data" or "noise" for an exponential tableau, one with L = 0
-    (None, "sigma", "velocity", "v") for a classical one.  eta: noise of the SDE, which every stage gets up to
-    the time where it stands, so that what a stage and the end of a step have in common is the same noise.
+    (None, "sigma", "velocity", "v") for a classical one and for those that are one where L = 0.  eta: noise
+    of the SDE, which every stage gets up to the time where it stands, so that what a stage and the end of a
+    step have in common is the same noise.
     """
     by_size = {len(tableau.c): tableau for tableau in tableaus}
     sizes = tuple(sorted(by_size, reverse=True))
-    exponential = tableaus[0].exponential
-    frames = ("data", "noise") if exponential else (None, "sigma", "velocity", "v")
+    first = tableaus[0]
+    frames = ("data", "noise") if first.holds else (None, "sigma", "velocity", "v")
     one_of("prediction", prediction, frames)
 
     def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
@@ -97,13 +141,35 @@ def runge_kutta(*tableaus: Tableau, prediction: str | None = None, eta: float = 
 
     return Method(
         write,
-        tableaus[0].order,
+        first.order,
         sizes,
         prediction=prediction,
         eta=eta,
-        exponential=exponential,
+        exponential=first.exponential,
+        implicit=first.implicit,
         diffusion=eta > 0,
     )
+
+
+def started(method: Method, tableau: Staged, states: int = 1) -> Method:
+    """A multistep method, whose first steps are a tableau's of the same order.
+
+    states: how many it keeps. A budget too small for the start is spent as the method itself spends it.
+    """
+    order, cost = method.order, len(tableau.c)
+
+    def write(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
+        if n >= order - 1 or evals < cost:
+            return method.write(times, n, op, evals)
+        held = min(states, n + 1)
+        rows = tuple(
+            replace(stage, x=(0.0,) * (held - 1) + stage.x, f=(0.0,) * n + stage.f)
+            for stage in stages(tableau, op, times[n], times[n + 1])
+        )
+        # Only the first evaluation stands on the trajectory, and only it is remembered.
+        return Step(rows, (*range(max(0, held + 1 - states), held), -1), tuple(range(n + 1)))
+
+    return replace(method, write=write, start=(cost,) * (order - 1))
 
 
 def classical(*tableaus: Tableau) -> Callable[..., Method]:

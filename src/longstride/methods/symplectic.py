@@ -18,12 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from ..core import Stage, Step
 from ..errors import ArgumentError
-from ..operator import Operator
-from .base import Method
 
 DRIFT, KICK = "drift", "kick"
 
@@ -58,21 +56,6 @@ class Splitting:
         """Evaluations of a in a step; that of the last kick is the next step's first."""
         kicks = sum(part == KICK for part, _ in self.word)
         return kicks - (self.first == KICK)
-
-    def method(self, name: str, carried: bool = False) -> Method:
-        """The rule that writes its steps.  carried: see `write`."""
-        start = (self.nfe + 1,) if self.first == KICK else ()
-        rule = partial(_written, self, carried)
-        return Method(
-            rule, self.order, (self.nfe,), start, exponential=False, name=name, kind="symplectic",
-            reference=self.reference,
-        )  # fmt: skip
-
-
-def _written(
-    splitting: Splitting, carried: bool, times: Sequence[float], n: int, op: Operator, evals: int
-) -> Step:
-    return write(splitting, times[n], times[n + 1], kept=n > 0 and splitting.first == KICK, carried=carried)
 
 
 def write(splitting: Splitting, s: float, t: float, kept: bool = False, carried: bool = False) -> Step:

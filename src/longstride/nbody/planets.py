@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ..core import Step
 from ..errors import ArgumentError, SolveError
-from ..methods.base import Method
 from ..methods.symplectic import WISDOM_HOLMAN
-from ..operator import Operator
-from ..pace import Pace
 from ..problem import ODE
-from ..rollout import Rollout
+from ..stretches import Stretches
+from ..turns import Run
 from .gravity import Attraction
 from .kepler import kepler_step
-
-
-class Stride(Pace):
-    """Of steps that are no tables, with one evaluation each."""
-
-    def __init__(self, h: float) -> None:
-        self.h, self.method = h, Method(_unwritten, 2, exponential=False, name=WISDOM_HOLMAN)
-
-    def nfe(self, n: int) -> int:
-        return n
-
-
-def _unwritten(times: Sequence[float], n: int, op: Operator, evals: int) -> Step:
-    raise ArgumentError(f"method {WISDOM_HOLMAN!r} has no weights: a Kepler orbit is no sum of what is known")
 
 
 class Jacobi:
@@ -59,7 +40,7 @@ class Jacobi:
         return self.inverse @ x
 
 
-class WisdomHolman(Rollout):
+class WisdomHolman(Run):
     """Half a drift, a kick, half a drift; neighbouring halves are one, until somebody asks for x.
 
     In Jacobi's coordinates the energy is that of N - 1 Kepler orbits, planet i about G (m_0 + .. + m_i), of a
@@ -68,8 +49,8 @@ class WisdomHolman(Rollout):
     (m/m_0) h^2, and does not drift (Wisdom and Holman 1991; Rein and Tamayo 2015).
     """
 
-    def __init__(self, problem: ODE, pace: Stride, x0: Tensor, start: float) -> None:
-        self.pace, self.start, self.n = pace, start, 0
+    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
+        super().__init__(problem, name, x0, times)
         a = problem.acceleration
         if not isinstance(a, Attraction):
             raise ArgumentError(
@@ -92,10 +73,10 @@ class WisdomHolman(Rollout):
         return torch.stack([self.jacobi.leave(q), self.jacobi.leave(v)], 1)
 
     def step(self) -> None:
-        h = self.pace.h
+        h = self.h
         self.q, self.v = self.drifted(self.owed + h / 2)
         self.v = self.v + h * self.kick(self.q)
-        self.owed = h / 2
+        self.owed, self.nfe = h / 2, self.nfe + 1
 
     def drifted(self, t: float) -> tuple[Tensor, Tensor]:
         if t == 0:
@@ -103,7 +84,7 @@ class WisdomHolman(Rollout):
         try:
             q, v = kepler_step(self.q[..., :-1, :], self.v[..., :-1, :], t, self.mu)
         except SolveError as error:
-            raise SolveError(f"method {WISDOM_HOLMAN}, t = {self.t:.6g}: {error}") from error
+            raise SolveError(f"method {WISDOM_HOLMAN}, t = {self.times[self.n]:.6g}: {error}") from error
         centre = self.q[..., -1:, :] + t * self.v[..., -1:, :]
         return torch.cat([q, centre], -2), torch.cat([v, self.v[..., -1:, :]], -2)
 

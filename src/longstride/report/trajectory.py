@@ -1,26 +1,22 @@
-"""Pictures of solutions: curves in a plane, components against time with their steps, space against time."""
+"""Pictures of solutions: curves in a plane, components against time with their steps, fields."""
 
 from __future__ import annotations
 
-import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..systems import Plane, Series, SpaceTime, System
-from .pictures import DPI, FAINT, INK, PAPER
+from ..systems import Plane, Series, System
+from .fields import field_picture
+from .pictures import FAINT, INK, PAPER
 from .plots import COLOURS
+from .sheet import Sheet
 
 SAMPLES = 8  # drawn at most
-WARNING = "#b3261e"
 
 
 @dataclass(frozen=True)
@@ -45,76 +41,21 @@ def trajectory_picture(
     t, x: [T], [T, B, *shape] along the solutions, NaN where they did not come.  steps: of the first sample.
     warning: what went wrong, written below.
     """
+    view = system.view
+    if not isinstance(view, Series | Plane):
+        field_picture(system, t, x, path, subtitle, warning)
+        return
     if x.shape[1] > SAMPLES:
         subtitle += f"; {SAMPLES} of {x.shape[1]} samples"
-    x, view = x.detach().cpu()[:, :SAMPLES], system.view
-    sheet = _Sheet(system.name, subtitle, warning)
+    x, sheet = x.detach().cpu()[:, :SAMPLES], Sheet(system.name, subtitle, warning)
     if isinstance(view, Series):
         _series(sheet, system, view, t, x.flatten(2).numpy(), steps)
-    elif isinstance(view, Plane):
-        _plane(sheet, view, t, view.points(x).numpy())
     else:
-        _space_time(sheet, view, t, view.row(x[:, 0]).numpy())
-    sheet.save(path, lines=not isinstance(view, SpaceTime))
+        _plane(sheet, view, t, view.points(x).numpy())
+    sheet.save(path)
 
 
-class _Sheet:
-    """A figure with a title above and a warning below; what is between takes margins in inches."""
-
-    def __init__(self, title: str, subtitle: str, warning: str) -> None:
-        self.title, self.subtitle = title, subtitle
-        self.warning = textwrap.wrap(warning, 105)
-        self.top = 0.55 + 0.15 * len(subtitle.split("\n"))
-        self.bottom = 0.5 + 0.15 * len(self.warning)
-
-    def begin(self, width: float, height: float) -> Figure:
-        """Of this height between title and warning."""
-        self.width, self.height = width, height + self.top + self.bottom
-        self.figure = Figure(figsize=(width, self.height), dpi=DPI, facecolor=PAPER)
-        left = 0.15 / width
-        for y, text, size, weight in ((0.15, self.title, 13, "bold"), (0.42, self.subtitle, 8.5, "normal")):
-            colour = INK if weight == "bold" else FAINT
-            self.figure.text(
-                left, 1 - y / self.height, text, size=size, weight=weight, color=colour, va="top"
-            )
-        text = "\n".join(self.warning)
-        self.figure.text(left, 0.06 / self.height, text, size=8, color=WARNING, va="bottom")
-        return self.figure
-
-    def axes(self, left: float, bottom: float, right: float, top: float) -> Axes:
-        """Axes with these margins."""
-        across, up = self.width - left - right, self.height - bottom - top
-        box = (left / self.width, bottom / self.height, across / self.width, up / self.height)
-        return _plain(self.figure.add_axes(box))
-
-    def bar(self, drawn: Any, label: str) -> None:
-        """A scale of colours on the right."""
-        axes = self.axes(self.width - 0.85, self.bottom, 0.73, self.top)
-        bar = self.figure.colorbar(drawn, cax=axes)
-        bar.set_label(label, size=9, color=INK)
-        bar.outline.set_visible(False)
-
-    def save(self, path: Path, lines: bool) -> None:
-        """Lines in 256 colours: a third of the bytes."""
-        from PIL import Image
-
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, dpi=DPI)
-        sheet = Image.open(buffer).convert("RGB")
-        if lines:
-            sheet = sheet.quantize(256, kmeans=1, dither=Image.Dither.NONE)
-        sheet.save(path, format="png", optimize=True)
-
-
-def _plain(axes: Axes) -> Axes:
-    axes.tick_params(labelsize=8, colors=FAINT, which="both", length=0)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#b0b0b0")
-    return axes
-
-
-def _plane(sheet: _Sheet, view: Plane, t: Sequence[float], points: np.ndarray) -> None:
+def _plane(sheet: Sheet, view: Plane, t: Sequence[float], points: np.ndarray) -> None:
     """Curves [T, B, C, 2]: one alone is coloured by time, several each in a colour of their own."""
     sheet.begin(6.6, 4.4)
     curves = points.reshape(len(points), -1, 2).swapaxes(0, 1)
@@ -141,7 +82,7 @@ def _plane(sheet: _Sheet, view: Plane, t: Sequence[float], points: np.ndarray) -
 
 
 def _series(
-    sheet: _Sheet, system: System, view: Series, t: Sequence[float], x: np.ndarray, steps: Steps
+    sheet: Sheet, system: System, view: Series, t: Sequence[float], x: np.ndarray, steps: Steps
 ) -> None:
     """A panel for each component of x [T, B, D], dots where the first sample's steps end; sizes below."""
     shown = view.shown or tuple(range(x.shape[2]))
@@ -169,15 +110,3 @@ def _series(
             axes.set_xscale("log")
         axes.set_xlim(view.log_from or t[0], t[-1])
         axes.grid(True, which="major", color="#e8e8e8", lw=0.7)
-
-
-def _space_time(sheet: _Sheet, view: SpaceTime, t: Sequence[float], rows: np.ndarray) -> None:
-    """An image of rows [T, N] over time."""
-    sheet.begin(7.2, 2.6)
-    axes = sheet.axes(0.65, sheet.bottom, 1.05, sheet.top)
-    half = (view.last - view.first) / (rows.shape[1] - 1) / 2
-    extent = (t[0], t[-1], view.first - half, view.last + half)
-    image = axes.imshow(rows.T, aspect="auto", origin="lower", cmap="viridis", extent=extent)
-    axes.set_xlabel("t", size=9, color=INK)
-    axes.set_ylabel(view.axis, size=9, color=INK)
-    sheet.bar(image, view.colour)

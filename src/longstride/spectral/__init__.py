@@ -1,6 +1,25 @@
 """Spectral spaces, and what equations on them are made of."""
 
+from .box import Box
+from .channel import Channel
+from .chebyshev import Chebyshev
 from .fourier import Fourier
+from .held import Held
 from .pointwise import Pointwise, nothing
+from .random import RandomField, band, matern, power_law
+from .symbols import Symbols
 
-__all__ = ["Fourier", "Pointwise", "nothing"]
+__all__ = [
+    "Box",
+    "Channel",
+    "Chebyshev",
+    "Fourier",
+    "Held",
+    "Pointwise",
+    "RandomField",
+    "Symbols",
+    "band",
+    "matern",
+    "nothing",
+    "power_law",
+]

@@ -31,6 +31,8 @@ class Fourier:
         ArgumentError: a length or share that is not positive, fewer than 4 points, no axis.
     """
 
+    buffered = True  # whether `Transforms` are those of this space
+
     def __init__(
         self,
         length: float | Sequence[float],
@@ -93,6 +95,10 @@ class Fourier:
         k = self.k[axis] ** order
         return k * (-1.0) ** (order // 2) if order % 2 == 0 else 1j * k * (-1.0) ** (order // 2)
 
+    def turned(self, *axes: int) -> Fourier:
+        """The space of derivatives of odd order along these axes: itself, but for a `Box`."""
+        return self
+
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of the coefficients."""
@@ -108,22 +114,23 @@ class Fourier:
         ]
         return math.prod(damped[1:], start=damped[0])  # type: ignore[arg-type]
 
-    def enter(self, x: Tensor) -> Tensor:
+    def enter(self, x: Tensor, *, kept: bool = True) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n].
+
+        kept: whether modes that are not kept are cut off along the first axis too.
 
         Raises:
             ArgumentError: another number of points, or a complex field where it should be real.
         """
-        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
-            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
-        if self.real and x.is_complex():
-            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
-        if self.real:
-            c = torch.fft.rfft(x, norm="forward")[..., : self.highest[-1] + 1]
-        else:
-            c = self._kept(torch.fft.fft(x, norm="forward"), -1)
-        for axis in self.axes[-2::-1]:
-            c = self._kept(torch.fft.fft(c, dim=axis, norm="forward"), axis)
+        self._fits(x)
+        c = x
+        for axis in self.axes[::-1]:
+            if self._half(axis):
+                c = torch.fft.rfft(c, norm="forward")[..., : self.highest[-1] + 1]
+                continue
+            c = torch.fft.fft(c, dim=axis, norm="forward")
+            if kept or axis > -self.dim:
+                c = self._kept(c, axis)
         return c
 
     def leave(self, c: Tensor) -> Tensor:
@@ -131,6 +138,23 @@ class Fourier:
         for axis in self.axes[: -1 if self.real else None]:
             c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
         return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """Mean square of the mode of each coefficient, with its conjugate where that is not kept."""
+        return torch.where(self.modes[-1] > 0, 2.0, 1.0) if self.real else torch.ones_like(self.modes[-1])
+
+    def norm(self, c: Tensor) -> Tensor:
+        """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
+        each = c.abs().square()
+        fields = c[0].numel() / math.prod(self.shape)
+        return ((each * self.squares.to(each)).flatten(1).sum(1) / fields).sqrt()
+
+    def _fits(self, x: Tensor) -> None:
+        if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:
+            raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
+        if self.real and x.is_complex():
+            raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
 
     def _half(self, axis: int) -> bool:
         return self.real and axis % self.dim == self.dim - 1

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .bound import BoundPointwise
 from .fourier import Fourier
 
 Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, or maps them; None leaves them
@@ -16,7 +18,7 @@ Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], T^-1[reads_2 c], ...)_j ], T the transform of `space`.
+    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], ...)_j ] + source, T the transform of `space`.
 
     What every semilinear equation's nonlinear part is made of: fields are read, as they are or
     differentiated, something is done at each point, and the result is written, as it is or differentiated. u
@@ -25,30 +27,57 @@ class Pointwise:
     g: of as many fields [..., *n] as are read; returns one, or a tuple of as many as are written.
     reads, writes: a symbol, float64 or complex128, that multiplies coefficients; a function of coefficients,
     for what mixes several fields; None for neither.
+    source: coefficients that are added, such as those of a force.
     """
 
     space: Fourier
     g: Callable[..., Any]
     reads: tuple[Symbol, ...] = (None,)
     writes: tuple[Symbol, ...] = (None,)
+    source: Tensor | None = None
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
-        found = self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
+        found = self.at_points(c)
         fields = found if isinstance(found, tuple) else (found,)
-        terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.writes, fields, strict=True)]
+        terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.damped, fields, strict=True)]
         total = sum(terms[1:], start=terms[0])
-        return total if self.space.filter is None else self._by(self.space.filter, total)
+        return total if self.source is None else total + self.beside(self.source, c)
+
+    @property
+    def bind(self) -> Callable[[Tensor, bool], BoundPointwise] | None:
+        """The same for coefficients like these, into buffers, if the space has such transforms: see
+        `longstride.bound`.
+        """
+        return partial(BoundPointwise, self) if self.space.buffered else None
+
+    def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What g returns."""
+        return self.g(*(self.space.leave(self._by(symbol, c)) for symbol in self.reads))
+
+    @cached_property
+    def damped(self) -> tuple[Symbol, ...]:
+        """`writes` with the filter of the space, if it has one."""
+        by = self.space.filter
+        return self.writes if by is None else tuple(_damped(symbol, by) for symbol in self.writes)
+
+    def beside(self, symbol: Tensor, c: Tensor) -> Tensor:
+        """As precise as c and where c is; made once."""
+        key = (id(symbol), c.dtype, c.device)
+        if key not in self.made:  # a symbol lives as long as self does, and so does its id
+            self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
+        return self.made[key]
 
     def _by(self, symbol: Symbol, c: Tensor) -> Tensor:
         if symbol is None:
             return c
-        if not isinstance(symbol, Tensor):
-            return symbol(c)
-        key = (id(symbol), c.dtype, c.device)
-        if key not in self.made:  # a symbol lives as long as self does, and so does its id
-            self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
-        return c * self.made[key]
+        return c * self.beside(symbol, c) if isinstance(symbol, Tensor) else symbol(c)
+
+
+def _damped(symbol: Symbol, by: Tensor) -> Symbol:
+    if symbol is None or isinstance(symbol, Tensor):
+        return by if symbol is None else symbol * by
+    return lambda c: symbol(c) * by.to(c.device, c.dtype.to_real())
 
 
 def nothing(t: Tensor, c: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Ready problems: equations as data. Each function builds a `System`, an ODE that `ls.solve` takes."""
 
-from .base import SYSTEMS, Plane, Series, SpaceTime, System, get, list_systems
+from .base import SYSTEMS, Frames, Plane, Series, SpaceTime, System, get, list_systems
 from .chaos import lorenz63, lorenz96, roessler
 from .classic import (
     double_pendulum,
@@ -10,39 +10,73 @@ from .classic import (
     pendulum,
     rigid_body,
 )
-from .dispersive import korteweg_de_vries
+from .dispersive import korteweg_de_vries, nonlinear_schroedinger
+from .electromagnetism import maxwell
+from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
+from .fluids_3d import navier_stokes_3d
 from .gravity import burrau, outer_solar_system, plummer, three_stars
 from .orbits import arenstorf, kepler, pleiades, three_body
-from .patterns import kuramoto_sivashinsky
+from .patterns import (
+    allen_cahn,
+    cahn_hilliard,
+    dispersive_kuramoto_sivashinsky,
+    ginzburg_landau,
+    kuramoto_sivashinsky,
+    kuramoto_sivashinsky_2d,
+    swift_hohenberg,
+)
 from .pde import PDE
+from .reaction_diffusion import fisher_kpp, fitzhugh_nagumo_waves, gray_scott
 from .reactions import brusselator, brusselator_1d, hires, oregonator, robertson
 from .relaxation import fitzhugh_nagumo, lotka_volterra, van_der_pol
+from .transport import advection, burgers, diffusion, dispersion, hyper_diffusion
+from .waves import klein_gordon, shallow_water, sine_gordon, wave
 
 __all__ = [
     "PDE",
     "SYSTEMS",
+    "Frames",
     "Plane",
     "Series",
     "SpaceTime",
     "System",
+    "advection",
+    "allen_cahn",
     "arenstorf",
     "brusselator",
     "brusselator_1d",
+    "burgers",
     "burrau",
+    "cahn_hilliard",
+    "diffusion",
+    "dispersion",
+    "dispersive_kuramoto_sivashinsky",
     "double_pendulum",
     "exponential_decay",
+    "fisher_kpp",
     "fitzhugh_nagumo",
+    "fitzhugh_nagumo_waves",
     "get",
+    "ginzburg_landau",
+    "gray_scott",
     "harmonic_oscillator",
     "henon_heiles",
     "hires",
+    "hyper_diffusion",
     "kepler",
+    "klein_gordon",
+    "kolmogorov_flow",
     "korteweg_de_vries",
     "kuramoto_sivashinsky",
+    "kuramoto_sivashinsky_2d",
     "list_systems",
     "lorenz63",
     "lorenz96",
     "lotka_volterra",
+    "maxwell",
+    "navier_stokes_2d",
+    "navier_stokes_3d",
+    "nonlinear_schroedinger",
     "oregonator",
     "outer_solar_system",
     "pendulum",
@@ -51,7 +85,12 @@ __all__ = [
     "rigid_body",
     "robertson",
     "roessler",
+    "shallow_water",
+    "sine_gordon",
+    "swift_hohenberg",
+    "taylor_green",
     "three_body",
     "three_stars",
     "van_der_pol",
+    "wave",
 ]

@@ -54,6 +54,17 @@ class SpaceTime:
     last: float
 
 
+@dataclass(frozen=True)
+class Frames:
+    """Drawn as an image for each time: image takes x [..., *shape] to [..., n1, n2], on a box of these
+    lengths.
+    """
+
+    image: Callable[[Tensor], Tensor]
+    colour: str
+    length: tuple[float, float]
+
+
 @dataclass(frozen=True, kw_only=True)
 class System(ODE):
     """An ODE with what belongs to it: `ls.solve(system, system.x0, t=system.t)`.
@@ -77,7 +88,7 @@ class System(ODE):
     rtol: float = 1e-6
     atol: float = 1e-9
     jacobian: Any = None
-    view: Series | Plane | SpaceTime = Series()
+    view: Series | Plane | SpaceTime | Frames = Series()
     name: str = ""
     reference: str = ""
 
@@ -88,6 +99,27 @@ class System(ODE):
 
         known = {name for table, _ in KINDS for name in table}
         return next(name for name in self.methods if name in known)
+
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """What tells `solve` how to step: dt, or tolerances, those of the system where none are given.
+
+        Raises:
+            ArgumentError: both, or a dt that is not positive.
+        """
+        if dt is not None:
+            if rtol is not None or atol is not None:
+                raise ArgumentError("dt takes equal steps: leave out rtol and atol")
+            return {"dt": positive("dt", dt)}
+        return {
+            "rtol": self.rtol if rtol is None else rtol,
+            "atol": self.atol if atol is None else atol,
+        }
 
     def drift(self, x: Tensor, start: Tensor) -> dict[str, Tensor]:
         """By how much each invariant differs at x from its value I at the start, over max(|I|, 1)."""
@@ -106,8 +138,9 @@ def system(
 ) -> Callable[[Callable[P, System]], Callable[P, System]]:
     """Registers a function that builds a System under its own name, and checks what it is called with.
 
-    A parameter whose default is an int must be a whole number above 0. All others are finite numbers or
-    tensors [B] of them, those of `above_zero` above 0. A tensor decides the precision and the device of x0.
+    A parameter whose default is an int must be a whole number above 0, one whose default is a name is passed
+    on as it is. All others are finite numbers or tensors [B] of them, those of `above_zero` above 0. A tensor
+    decides the precision and the device of x0.
     """
 
     def register(build: Callable[P, System]) -> Callable[P, System]:
@@ -156,6 +189,8 @@ def list_systems() -> tuple[System, ...]:
 def _checked(name: str, value: Any, default: Any, above_zero: bool) -> Any:
     if isinstance(default, int):
         return whole(name, value, 1)
+    if isinstance(default, str):
+        return value
     if not isinstance(value, Tensor):
         return positive(name, value) if above_zero else finite(name, value)
     if value.ndim > 1 or not value.is_floating_point():
@@ -172,7 +207,8 @@ def _beside(x0: Tensor, given: Mapping[str, Any]) -> Tensor:
     if len(sizes) > 1:
         raise ArgumentError(f"parameters for {' and '.join(map(str, sorted(sizes)))} samples: give one batch")
     if tensors:
-        x0 = x0.to(tensors[0])
+        like = tensors[0]
+        x0 = x0.to(like.device, like.dtype.to_complex() if x0.is_complex() else like.dtype)
     return x0.expand(sizes.pop(), *x0.shape[1:]) if sizes and len(x0) == 1 else x0
 
 
@@ -188,6 +224,6 @@ def stacked(*components: Tensor) -> Tensor:
     return torch.stack(components, -1)
 
 
-def wide(value: Number) -> Number:
-    """A parameter beside the cells of a grid: [B] becomes [B, 1]."""
-    return value[..., None] if isinstance(value, Tensor) else value
+def wide(value: Number, axes: int = 1) -> Number:
+    """A parameter beside the cells of a grid: [B] becomes [B, 1], with a 1 for each axis."""
+    return value[(..., *[None] * axes)] if isinstance(value, Tensor) else value

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ..spectral import Fourier
-from .base import System
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError
+from ..methods import REGISTRY
+from ..problem import Space
+from ..spectral import Box, Fourier, Held, band, nothing
+from ..spectral.random import held
+from .base import Frames, Number, SpaceTime, System, wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,19 +22,129 @@ class PDE(System):
     """u_t = L u + f(t, u) on a `space`: L is the linear symbol, f the rest, both of coefficients.
 
     `ls.solve(pde, pde.x0, t=pde.t, method="etdrk4", dt=pde.dt)`; states are fields [B, *n], or [B, C, *n] of
-    C fields.
+    C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
-    L: float64 or complex128, one number for each coefficient, broadcasting with a state's.  dt: a good step
-    of `method` at the default parameters.
+    L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
+    where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
+    of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
+    `random_starts`.
+
+    Raises:
+        ArgumentError: an L that does not fit the coefficients.
     """
 
-    space: Fourier
-    dt: float
-    t: tuple[float, float]
+    space: Space | None
+    f: Callable[[Tensor, Any], Any] = nothing
+    x0: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
+    t: tuple[float, float] = (0.0, 1.0)
+    dt: float = 0.01
     labels: tuple[str, ...] = ("u",)
     methods: tuple[str, ...] = ("etdrk4",)
+    starts: Callable[[int | Sequence[int], int], Tensor] | None = None
+
+    @property
+    def random_starts(self) -> Callable[[int | Sequence[int], int], Tensor]:
+        """`starts`, or truncated Fourier series of five waves.
+
+        Raises:
+            ArgumentError: neither, on another space.
+        """
+        if self.starts is not None:
+            return self.starts
+        if not isinstance(self.space, Fourier):
+            raise ArgumentError(f"no random fields on {type(self.space).__name__}: give the equation starts=")
+        return band(self.space, components=tuple(self.x0.shape[1 : -self.space.dim]))
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.space, Fourier):
+            return
+        shape, dim = self.space.shape, self.space.dim
+        if isinstance(self.L, Tensor) and self.L.shape[-dim:] != shape:
+            raise ArgumentError(
+                f"L {tuple(self.L.shape)} on coefficients {tuple(shape)}: make it of space.k2, space.d(axis)"
+            )
+        if not self.x0.numel():
+            object.__setattr__(self, "x0", waves(self.space))
+        if self.view == System.view:
+            view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
+            object.__setattr__(self, "view", view)
 
     @property
     def method(self) -> str:
         """The first of `methods`."""
         return self.methods[0]
+
+    def entered(self) -> PDE:
+        """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
+        inner, space, L = super().entered(), self.space, self.L
+        assert isinstance(inner, PDE)
+        if not isinstance(space, Fourier) or not isinstance(L, Tensor) or not Held.needed(space):
+            return inner
+        growth = float(L.detach().real.amax())
+        return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
+
+    def steps(
+        self,
+        method: str | None = None,
+        dt: float | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> dict[str, float]:
+        """As of any system; equal steps of `dt` where nothing is said and the method takes such."""
+        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
+            dt = self.dt
+        return super().steps(method, dt, rtol, atol)
+
+
+def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
+    """The same length and number of points along 1 to 3 axes.
+
+    walls: "periodic", or what a `Box` has: "neumann", "dirichlet", or one for each axis, "periodic,neumann".
+
+    Raises:
+        ArgumentError: more axes, or what `Fourier` and `Box` refuse.
+    """
+    if dim > 3:
+        raise ArgumentError(f"dim = {dim}: 1, 2 or 3")
+    if walls == "periodic":
+        return Fourier(length, [n] * dim, **options)
+    return Box(length, [n] * dim, walls.split(",") if "," in walls else walls, **options)
+
+
+def symbol(value: Number, space: Fourier) -> Number:
+    """A parameter beside the symbols of a space, as precise as they are: [B] becomes [B, 1, ...]."""
+    return wide(value.to("cpu", torch.float64) if isinstance(value, Tensor) else value, space.dim)
+
+
+def several(*symbols: Tensor, space: Fourier) -> Tensor:
+    """Symbols of several fields as one, [..., C, *space.shape]."""
+    return torch.stack(torch.broadcast_tensors(*symbols), -space.dim - 1)
+
+
+def waves(space: Fourier, highest: int = 4) -> Tensor:
+    """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
+    return band(space, 1, min(highest, held(space)))(1)
+
+
+def seen(
+    space: Fourier, colour: str = "u", shown: Callable[[Tensor], Tensor] = lambda u: u
+) -> SpaceTime | Frames:
+    """How fields on a space are drawn; shown takes a state to one real field [..., *n].
+
+    In one dimension space against time, in two an image for each time, in three that of the first plane.
+    """
+    if space.dim == 1:
+        return SpaceTime(shown, "x", colour, 0.0, space.length[0])
+    image = shown if space.dim == 2 else lambda u: shown(u)[..., 0]
+    return Frames(image, colour, (space.length[0], space.length[1]))
+
+
+def gradient(space: Fourier, u: Tensor) -> Tensor:
+    """The derivatives of a field [..., *n] along all axes, [dim, ..., *n]."""
+    c = space.enter(u)
+    return torch.stack([space.turned(axis).leave(space.d(axis).to(c) * c) for axis in range(space.dim)])
+
+
+def mean(u: Tensor, dim: int = 1) -> Tensor:
+    """Over the points of a field [..., *n]."""
+    return u.mean(tuple(range(-dim, 0)))

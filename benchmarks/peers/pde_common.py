@@ -1,0 +1,70 @@
+"""The equations of benchmarks/pde.py as numbers, and how a solver in any environment is asked for runs.
+
+A line in is JSON: case, dtype, batch, setting (dt, or a tolerance), steps, out. A line out: the processor time
+of the steps in seconds, their number and, of a run that is to be kept, where its end was saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+CASES = {
+    "ks": {"length": 64 * math.pi, "n": 512, "dim": 1, "t": 10.0, "dt": (0.1, 0.05, 0.025, 0.0125)},
+    "kdv": {"length": 40.0, "n": 512, "dim": 1, "t": 0.5, "dt": (4e-3, 2e-3, 1e-3, 5e-4)},
+    "ac": {"length": 2 * math.pi, "n": 256, "dim": 2, "t": 2.0, "dt": (0.2, 0.1, 0.05), "nu": 5e-3},
+    "gs": {"length": 2.0, "n": 256, "dim": 2, "t": 32.0, "dt": (4.0, 2.0, 1.0), "nu": (2e-5, 1e-5)}
+    | {"feed": 0.04, "kill": 0.06},
+    "ns": {"length": 2 * math.pi, "n": 256, "dim": 2, "t": 0.4, "dt": (0.04, 0.02, 0.01), "nu": 1e-3},
+}
+Run = Callable[[int], np.ndarray]  # of a number of steps: the end
+
+
+def start(case: str) -> np.ndarray:
+    """[C, *n], float64."""
+    length, n, dim = (CASES[case][key] for key in ("length", "n", "dim"))
+    x = np.arange(n) * length / n
+    q = 2 * math.pi / length
+    if case == "ks":
+        return (np.cos(q * x) * (1 + np.sin(q * x)))[None]
+    if case == "kdv":
+        return (2 / np.cosh(x - length / 4) ** 2 + 0.5 / np.cosh(0.5 * (x - length / 2)) ** 2)[None]
+    y, x = x[None], x[:, None]
+    if case == "ac":
+        return (0.3 * np.cos(2 * x) * np.sin(3 * y) + 0.2 * np.sin(x + y))[None]
+    if case == "gs":
+        spot = np.exp(-((x - 1) ** 2 + (y - 1.1) ** 2) / 0.02)
+        return np.stack([1 - spot / 2, spot / 4])
+    rng, w = np.random.default_rng(0), np.zeros((n, n))
+    for i in range(-4, 5):
+        for j in range(-4, 5):
+            w += rng.normal() * np.cos(i * x + j * y + rng.uniform(0, 2 * math.pi))
+    return ((w - w.mean()) / 4)[None]
+
+
+def serve(make: Callable[[str, str, int, float], Run | None]) -> None:
+    """Answers; make(case, dtype, batch, setting) gives a run, or None for what a solver does not have."""
+    known: dict[tuple, Run | None] = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        key = tuple(asked[name] for name in ("case", "dtype", "batch", "setting"))
+        if key not in known:
+            known.clear()  # one at a time: memory
+            known[key] = run = make(*key)
+            if run is not None:
+                run(2)  # compiles
+        run = known[key]
+        if run is None:
+            print("{}", flush=True)
+            continue
+        began = time.process_time()
+        end = run(asked["steps"])
+        seconds = time.process_time() - began
+        if asked["out"]:
+            np.save(asked["out"], np.asarray(end, dtype=np.float64))
+        print(json.dumps({"seconds": seconds}), flush=True)

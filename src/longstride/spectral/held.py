@@ -1,0 +1,77 @@
+"""What coefficients of a real field have that the field does not show, held down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..bound import BoundField, Call
+from .fourier import Fourier
+
+
+class Held:
+    """f(t, c) - growth * `unseen(c)`.
+
+    Of a real field, where m = 0 on the axis that is halved, the coefficients of m and -m on the other
+    periodic axes are both kept, and are conjugates but for round-off. The field does not show by how much
+    they are not. So nothing but L acts on that, and where waves grow as e^(growth t) it does too: it would
+    be all that is left after t = 40/growth, whatever the step.
+    """
+
+    def __init__(self, space: Fourier, f: Callable[[Tensor, Tensor], Tensor], growth: float) -> None:
+        self.f, self.growth = f, growth
+        *others, self.halved = _periodic(space)
+        self.mirrors = [(axis + 1, -torch.arange(space.shape[axis]) % space.shape[axis]) for axis in others]
+
+    @staticmethod
+    def needed(space: Fourier) -> bool:
+        """Whether there is anything that a field does not show."""
+        return space.real and len(_periodic(space)) > 1
+
+    def unseen(self, c: Tensor) -> Tensor:
+        """Half of what c(m) differs by from the conjugate of c(-m), where m = 0 on the halved axis."""
+        mirrored = plane = c.select(self.halved, 0)
+        for axis, index in self.mirrors:  # m = 0, 1, 2, -2, -1
+            mirrored = mirrored.index_select(axis, index.to(c.device))
+        return (plane - mirrored.conj()) / 2
+
+    def __call__(self, t: Tensor, c: Tensor) -> Tensor:
+        rate = self.f(t, c).clone()
+        rate.select(self.halved, 0).sub_(self.unseen(c), alpha=self.growth)
+        return rate
+
+    @property
+    def bind(self) -> Callable[[Tensor, bool], BoundField] | None:
+        """As that of f, if it has one: see `longstride.bound`."""
+        bind = getattr(self.f, "bind", None)
+        return None if bind is None else lambda c, folded: BoundHeld(self, bind(c, False))
+
+
+class BoundHeld:
+    """`Held` on coefficients like those that f is bound to."""
+
+    scale = None
+
+    def __init__(self, held: Held, inner: Any) -> None:
+        self.held, self.inner = held, inner
+        self.buffer, self.argument = inner.buffer, inner.argument
+
+    def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
+        out, call = self.inner.evaluation(x)
+        held, plane = self.held, out.select(self.held.halved, 0)
+
+        def both() -> None:
+            unseen = held.unseen(x)  # before f, which may write where x stands
+            call()
+            plane.sub_(unseen, alpha=held.growth)
+
+        return out, both
+
+
+def _periodic(space: Fourier) -> list[int]:
+    """Its periodic axes, from behind; the last is the one that is halved."""
+    walls = getattr(space, "walls", ("periodic",) * space.dim)
+    return [axis for axis, kind in zip(space.axes, walls, strict=True) if kind == "periodic"]
