@@ -153,7 +153,7 @@ def _batch_last(x: Tensor) -> Tensor:
 
 @cache
 def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Callable[..., Any]:
-    """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. The weights are its constants."""
+    """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
 
     def block(
         t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
