@@ -408,6 +408,23 @@ def test_what_no_field_shows_does_not_grow(dim: int, n: int) -> None:
     assert torch.allclose(whole, parts, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["cahn_hilliard", "fitzhugh_nagumo_waves"])
+def test_what_is_held_down_is_so_in_buffers_too(name: str) -> None:
+    """On coefficients that are not those of a real field."""
+    pde = ls.systems.get(name, n=16)
+    f, c = pde.entered().nonlinear, pde.space.enter(pde.x0)
+    c = c + 0.01 * torch.randn(c.shape, dtype=c.dtype, generator=torch.Generator().manual_seed(0))
+    assert isinstance(f, ls.spectral.Held)
+    bound = f.bind(c, True)
+    x = bound.buffer().copy_(c)
+    out, call = bound.evaluation(x)
+    call()
+    assert bound.scale is None
+    t = torch.zeros((), dtype=F64)
+    assert torch.allclose(out, f(t, c), rtol=1e-12, atol=1e-14)
+    assert float((f(t, c) - pde.f(t, c))[..., 0].abs().max()) > 1e-3
+
+
 def _steps_by_scipy(f: Callable, x0: np.ndarray, end: float) -> np.ndarray:
     integrate = pytest.importorskip("scipy.integrate")
     flat = lambda t, x: f(x.reshape(x0.shape)).ravel()  # noqa: E731

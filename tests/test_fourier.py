@@ -14,10 +14,10 @@ import longstride as ls
 from longstride.bound import Bound, fits
 from longstride.core import Step, advance
 from longstride.methods import get
-from longstride.pace import pace
-from longstride.rollout import Rollout
+from longstride.pace import Pace
 from longstride.spectral import Fourier, Pointwise
 from longstride.spectral.threads import best
+from longstride.stretches import Stretches
 
 F64 = torch.float64
 BOXES = [
@@ -182,16 +182,17 @@ def test_a_bound_step_is_the_step_of_the_core(make, lead, method) -> None:
     """To round-off, from the start or with a history."""
     problem = make()
     x = problem.space.enter(drawn(problem.space, *lead))
-    equal = pace(problem.entered(), method, 0.01, x)
+    equal, times = Pace(problem.entered(), get(method), x), Stretches.repeated(0.0, 0.01, 40)
+    steady = equal.step(times, 20)
     (field,) = problem.fields(True)
     xs, fs = [x], []
-    for n in range(len(equal.starting)):
-        xs, fs = advance([field], equal.step(n), xs, fs)
-    bound = Bound(equal.steady, problem.f.bind, xs, fs)
+    for n in range(equal.depth):
+        xs, fs = advance([field], equal.step(times, n), xs, fs)
+    bound = Bound(steady, problem.f.bind, xs, fs)
     found, evaluations = bound.go(xs, fs, 5)
     begun = [v.clone() for v in (*found, *evaluations)]
     for _ in range(5):
-        xs, fs = advance([field], equal.steady, xs, fs)
+        xs, fs = advance([field], steady, xs, fs)
     for one, other in zip((*found, *evaluations), (*xs, *fs), strict=True):
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-13 * float(other.abs().max()))
     bound.go(xs, fs, 2)
@@ -205,9 +206,9 @@ def test_a_bound_step_takes_matrices_and_numbers_as_weights() -> None:
     (field,) = problem.fields(True)
     for L in (matrix, -0.3):
         other = ls.ODE(problem.f, L=L)
-        equal = pace(other, "etdrk4", 0.01, x)
-        (found,), _ = Bound(equal.steady, problem.f.bind, [x], []).go([x], [], 1)
-        (core,), _ = advance([field], equal.steady, [x], [])
+        step = Pace(other, get("etdrk4"), x).step(Stretches.repeated(0.0, 0.01, 4), 0)
+        (found,), _ = Bound(step, problem.f.bind, [x], []).go([x], [], 1)
+        (core,), _ = advance([field], step, [x], [])
         assert torch.allclose(found, core, rtol=1e-12, atol=1e-14)
 
 
@@ -242,11 +243,10 @@ def test_a_rollout_binds_when_no_gradient_is_asked_for() -> None:
 def test_saved_states_are_not_written_over() -> None:
     problem = burgers()
     u0 = drawn(problem.space, 1)
-    c0 = problem.space.enter(u0)
-    run = Rollout(problem.entered(), pace(problem.entered(), "etdrk4", 0.01, c0), c0, 0.0)
-    first = run.go(20)
+    step = ls.stepper(problem, "etdrk4", dt=0.01)
+    first = step.repeat(u0, 20)
     copy = first.clone()
-    run.go(20)
+    step.repeat(first, 20)
     assert torch.equal(first, copy)
 
 

@@ -25,7 +25,9 @@ def stepper(case: str, dt: float):
         one, other = about["nu"]
         rates = {"feed_rate": about["feed"], "kill_rate": about["kill"]}
         return ex.stepper.reaction.GrayScott(*size, diffusivity_1=one, diffusivity_2=other, **rates, **how)
-    return ex.stepper.NavierStokesVorticity(*size, diffusivity=about["nu"], vorticity_convection_scale=-1.0, **how)
+    return ex.stepper.NavierStokesVorticity(
+        *size, diffusivity=about["nu"], vorticity_convection_scale=-1.0, **how
+    )
 
 
 def make(case: str, dtype: str, batch: int, dt: float) -> Run:

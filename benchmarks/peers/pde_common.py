@@ -1,7 +1,7 @@
 """The equations of benchmarks/pde.py as numbers, and how a solver in any environment is asked for runs.
 
-A line in is JSON: case, dtype, batch, setting (dt, or a tolerance), steps, out. A line out: the processor time
-of the steps in seconds, their number and, of a run that is to be kept, where its end was saved.
+A line in is JSON: case, dtype, batch, setting (dt, or a tolerance), steps, out (where the end is to be saved).
+A line out: the processor time of the steps in seconds; nothing where a solver has no such run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Run = Callable[[int], np.ndarray]  # of a number of steps: the end
 
 def start(case: str) -> np.ndarray:
     """[C, *n], float64."""
-    length, n, dim = (CASES[case][key] for key in ("length", "n", "dim"))
+    length, n = CASES[case]["length"], CASES[case]["n"]
     x = np.arange(n) * length / n
     q = 2 * math.pi / length
     if case == "ks":

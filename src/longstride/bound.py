@@ -59,6 +59,7 @@ class Bound:
         self.step, self.field, self.calls = step, bind(xs[-1], folded), list[Call]()
         self.xs, self.fs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
         self.inputs, self.argument = (self.xs[:], self.fs[:]), self.field.buffer()
+        self.laid: Laid = {}
         self.products: dict[tuple[int, int, int], Tensor] = {}
         self.rows = self._rows()
         first = Counter((kind, i, id(w)) for (kind, i, w), *_ in self.rows)
@@ -111,10 +112,10 @@ class Bound:
             if (kind, i, id(w)) in self.common:
                 base = self._product(kind, i, w)
             elif not _is_one(w):
-                calls.append(multiply(base, w, x))
+                calls.append(multiply(base, w, x, self.laid))
                 base = x
             for kind, i, w in rest:
-                calls.append(accumulate(base, known[kind][i], w, x))
+                calls.append(accumulate(base, known[kind][i], w, x, self.laid))
                 base = x
         self.xs.append(base)
         if stage.at is not None:
@@ -126,7 +127,7 @@ class Bound:
         key = (kind, i, id(w))
         if key not in self.products and not _is_one(w):
             self.products[key] = made = self.field.buffer()
-            self.calls.append(multiply((self.xs, self.fs)[kind][i], w, made))
+            self.calls.append(multiply((self.xs, self.fs)[kind][i], w, made, self.laid))
         return self.products.get(key, (self.xs, self.fs)[kind][i])
 
     def _target(self, n: int) -> Tensor:
@@ -150,21 +151,24 @@ def fits(step: Step) -> bool:
     return step.brownian is None and rising and same
 
 
-def multiply(v: Tensor, w: Weight, out: Tensor) -> Call:
+Laid = dict[tuple[int, tuple[int, ...], bool], tuple[Tensor, Tensor]]  # weights, and as they are laid out
+
+
+def multiply(v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:
     """The call for out = w v."""
     if isinstance(w, Matrix):
         return lambda: out.copy_(v * w)
-    v, out, w = _paired(v, out, w)
+    v, out, w = _paired(laid, v, out, w)
     return partial(torch.mul, v, w, out=out)
 
 
-def accumulate(base: Tensor, v: Tensor, w: Weight, out: Tensor) -> Call:
+def accumulate(base: Tensor, v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:
     """The call for out = base + w v; out may be base."""
     if isinstance(w, Matrix):
         return lambda: torch.add(base, v * w, out=out)
     if not isinstance(w, Tensor):
         return partial(torch.add, base, v, alpha=w, out=out)
-    base, v, out, w = _paired(base, v, out, w)
+    base, v, out, w = _paired(laid, base, v, out, w)
     return partial(torch.addcmul, base, v, w, out=out)
 
 
@@ -172,7 +176,7 @@ def _is_one(w: Weight) -> bool:
     return isinstance(w, float) and w == 1.0
 
 
-def _paired(*tensors: Any) -> list[Any]:
+def _paired(laid: Laid, *tensors: Any) -> list[Any]:
     """Tensors and a weight that may be multiplied element by element with nothing converted on the way.
 
     A weight lies as what it multiplies, so that all are walked through in one loop.
@@ -180,10 +184,14 @@ def _paired(*tensors: Any) -> list[Any]:
     *states, w = tensors
     if not isinstance(w, Tensor):
         return [*states, w]
-    out = states[-1]
-    if out.is_complex() and not w.is_complex():
+    out, pairs = states[-1], states[-1].is_complex() and not w.is_complex()
+    if pairs:
         states = [torch.view_as_real(v) for v in states]
-        w, out = w[..., None].expand(*w.shape, 2 if w.numel() > 1 else 1), states[-1]
-    order = sorted(range(-w.ndim, 0), key=lambda axis: -out.stride(axis))
-    back = [order.index(axis) - w.ndim for axis in range(-w.ndim, 0)]
-    return [*states, w.permute(order).contiguous().permute(back)]
+        out, width = states[-1], 2 if w.numel() > 1 else 1
+    order = tuple(sorted(range(-w.ndim - pairs, 0), key=lambda axis: -out.stride(axis)))
+    key = (id(w), order, pairs)
+    if key not in laid:
+        wide = w[..., None].expand(*w.shape, width) if pairs else w
+        back = [order.index(axis) - wide.ndim for axis in range(-wide.ndim, 0)]
+        laid[key] = w, wide.permute(order).contiguous().permute(back)
+    return [*states, laid[key][1]]

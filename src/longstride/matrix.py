@@ -108,6 +108,10 @@ class Matrix:
             self.made[key] = sum(self._term(k, c, graph) * w for k, c, w in self.terms)
         return self.made[key]
 
+    def anew(self) -> Matrix:
+        """The same, with nothing made yet where it is differentiated by: a graph is for one run."""
+        return replace(self, made={}) if self.A.requires_grad else self
+
     def beside(self, x: Tensor) -> Matrix:
         """Multiplied out, where x is and as precise: what is applied again and again."""
         M = self.value

@@ -11,6 +11,7 @@ from .differentiable import WAYS, planned
 from .errors import ArgumentError, finite, whole
 from .gradients import way_of
 from .integrate import check_state, chosen, said_of, seen
+from .matrix import Matrix
 from .pace import Pace, one_step
 from .problem import ODE
 from .rollout import Rollout, Stand
@@ -73,7 +74,8 @@ class Stepper:
             return end
 
     def _pace(self, problem: ODE, x: Tensor, layout: str) -> Pace:
-        if isinstance(L := problem.L, Tensor) and L.requires_grad and torch.is_grad_enabled():
+        L = problem.L.A if isinstance(problem.L, Matrix) else problem.L
+        if isinstance(L, Tensor) and L.requires_grad and torch.is_grad_enabled():
             return Pace(problem, self.method, x)
         key = (x.dtype, x.device, layout)
         if key not in self._paces:

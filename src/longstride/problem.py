@@ -101,7 +101,8 @@ class ODE:
 
     def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
-        return Linear(self.L if splits else 0.0)
+        L = self.L.anew() if isinstance(self.L, Matrix) else self.L
+        return Linear(L if splits else 0.0)
 
     def fields(self, splits: bool) -> tuple[Field]:
         """The field that belongs to `operator`."""

@@ -47,9 +47,9 @@ def differentiated(x: Tensor) -> bool:
 class Rollout:
     """The steps of a problem along times, from one stand to the next; it remembers none of them.
 
-    Where f can be bound to buffers (`bound.py`), and nothing is differentiated, steps are taken there; but not
-    the first one where it might be, for that shows whether f is. Which ones are does not hang on where a run
-    is cut: a stand leads to the same bits always.
+    Where f can be bound to buffers (`bound.py`) and nothing is differentiated, steps are taken there; not the
+    first one where gradients are on, for that shows whether f has any. Which ones are does not hang on where
+    a run is cut: a stand leads to the same bits always.
 
     compile: steps that share their weights are one compiled graph, to which the time is a tensor.
     """
@@ -128,7 +128,9 @@ class Rollout:
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
         key = id(step), stand.x.shape
         if key not in made:
-            made[key] = Bound(step, self.bind, stand.xs, stand.fs) if fits(step) else None
+            known = stand.xs, stand.fs
+            grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
+            made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
         return made[key]
 
     def _failed(self, n: int, error: Exception) -> SolveError:

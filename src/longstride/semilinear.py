@@ -157,8 +157,8 @@ class Semilinear(Stepper):
     def _written(self, h: Weight) -> tuple[Stage, ...]:
         by = self.sign * h
         z = by * self.L
-        rows = [Stage((w,), tuple(by * e for e in row)) for w, row in self.pair.tableau.rows(z)]
         phi = Phis(z)
+        rows = [Stage((w,), tuple(by * e for e in row)) for w, row in self.pair.tableau.rows(z, phi)]
         rows.append(Stage((0.0,), tuple(by * entry(e, phi) for e in self.pair.error)))
         return tuple(map(self._moved, rows[1:]))
 

@@ -44,7 +44,9 @@ Starts = Callable[[Sequence[int], int], Tensor]
 
 @dataclass(frozen=True)
 class Made:
-    """Samples that were there before, that this call made, and all of those asked for, by their state."""
+    """Of the samples asked for: how many were there before, were made now by all processes, are missing, and
+    have diverged, whenever they were made; seconds.
+    """
 
     before: int
     made: int
@@ -202,7 +204,7 @@ def checked(pde: PDE, vary: Mapping[str, tuple[float, float]]) -> dict[str, tupl
             f"{pde.name} has parameters of several samples: give one value, or a range to vary"
         )
     bounds = {}
-    for name, (low, high) in vary.items():
+    for name, (low, high) in sorted(vary.items()):
         if not isinstance(pde.parameters.get(name), float):
             real = [k for k, v in pde.parameters.items() if isinstance(v, float)]
             raise ArgumentError(

@@ -135,7 +135,7 @@ def _multistep(
             here = Stage((0.0,) * (held - 1) + (1.0,), at=s, field=op.field)
             return Step(
                 (here, Stage(x, f)),
-                keep_x=(*range(max(0, held + 1 - states), held), -1),
+                keep_x=(*range(max(0, held + 1 - states), held), held + 1),
                 keep_f=tuple(range(-min(order - 1, n + 1), 0)),
             )
 

@@ -50,9 +50,9 @@ class Tableau:
         terms = (term for row in (*self.a, self.b) for e in row if isinstance(e, tuple) for term in e)
         return any(k > 0 for k, _, _ in terms)
 
-    def rows(self, z: Weight) -> Iterator[tuple[Weight, list[Weight]]]:
-        """Of each stage and the end: the weight of x, and those of h F_j, at z = h L."""
-        phi = Phis(z)
+    def rows(self, z: Weight, phi: Phis | None = None) -> Iterator[tuple[Weight, list[Weight]]]:
+        """Of each stage and the end: the weight of x, and those of h F_j, at z = h L.  phi: those of z."""
+        phi = phi or Phis(z)
         made = cache(lambda e: entry(e, phi))  # rows have entries in common
         for c, row in zip((*self.c, 1.0), (*self.a, self.b), strict=True):
             yield (phi(0, c) if c else 1.0), [made(e) for e in row]

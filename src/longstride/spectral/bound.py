@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..bound import Call, accumulate, multiply
+from ..bound import Call, Laid, accumulate, multiply
 from .threads import chosen, using
 from .transforms import Transforms
 
@@ -26,6 +26,8 @@ class BoundPointwise:
     def __init__(self, f: Pointwise, like: Tensor, folded: bool) -> None:
         self.f, self.space, self.like = f, f.space, like
         self.transforms: dict[tuple[int, ...], Transforms] = {}
+        self.laid: Laid = {}
+        self.products: dict[tuple[int, ...], Tensor] = {}
         self.entering: dict[tuple[int, ...], tuple[Tensor, Callable[[Tensor], Any]]] = {}
         with torch.no_grad():
             found = f.at_points(like)
@@ -84,8 +86,10 @@ class BoundPointwise:
             return read_mapped
         w = self.f.beside(symbol, x)
         transforms = self._of(x * w)
-        product = transforms.coefficients()
-        multiplied, transformed = multiply(x, w, product), transforms.leaving(product)
+        if transforms.lead not in self.products:
+            self.products[transforms.lead] = transforms.coefficients()
+        product = self.products[transforms.lead]  # for all reads, since each is used at once
+        multiplied, transformed = multiply(x, w, product, self.laid), transforms.leaving(product)
 
         def read() -> Tensor:
             multiplied()
@@ -113,7 +117,7 @@ class BoundPointwise:
             apply = symbol
             return lambda: out.copy_(apply(c)) if base is None else torch.add(base, apply(c), out=out)
         w = 1.0 if symbol is None else self.f.beside(symbol, c)
-        return multiply(c, w, out) if base is None else accumulate(base, c, w, out)
+        return multiply(c, w, out, self.laid) if base is None else accumulate(base, c, w, out, self.laid)
 
 
 def _then(enter: Callable[[Tensor], Any], add: Call) -> Callable[[Tensor], Any]:

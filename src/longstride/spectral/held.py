@@ -53,11 +53,11 @@ class Held:
 class BoundHeld:
     """`Held` on coefficients like those that f is bound to."""
 
-    scale = None
+    scale: Tensor | None = None
 
-    def __init__(self, held: Held, inner: Any) -> None:
+    def __init__(self, held: Held, inner: BoundField) -> None:
         self.held, self.inner = held, inner
-        self.buffer, self.argument = inner.buffer, inner.argument
+        self.buffer, self.calm = inner.buffer, inner.calm
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         out, call = self.inner.evaluation(x)

@@ -123,7 +123,8 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
 
 def waves(space: Fourier, highest: int = 4) -> Tensor:
     """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
-    return band(space, 1, min(highest, held(space)))(1)
+    most = min(highest, held(space))
+    return band(space, min(1, most), most)(1)
 
 
 def seen(
