@@ -20,13 +20,13 @@ from .models import load
 from .output import Fold, Integral, Record
 from .parallel import Parallel
 from .plan import Plan
-from .problem import CDE, ODE, SDE, SecondOrder
+from .problem import CDE, ODE, SDE, Newton, SecondOrder
 from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
 
 if TYPE_CHECKING:
-    from . import data, learn, samplers, spectral, systems
+    from . import data, learn, nbody, samplers, spectral, systems
     from .learn import tune
     from .onestep import stepper
     from .precision import mixed
@@ -52,6 +52,7 @@ __all__ = [
     "Guidance",
     "Integral",
     "Matrix",
+    "Newton",
     "Parallel",
     "Plan",
     "PlanError",
@@ -83,6 +84,7 @@ __all__ = [
     "metrics",
     "mixed",
     "models",
+    "nbody",
     "plan_sampling",
     "prior",
     "process",
@@ -100,7 +102,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("data", "learn", "samplers", "spectral", "systems"):
+    if name in ("data", "learn", "nbody", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune

@@ -129,6 +129,8 @@ def adaptive(
 
     saved = [] if given is None else [sign * s for s in times]
     marks, rate = [sign * s for s in jumps], _checked(problem.rate, method, x0)
+    a = problem.acceleration
+    kick = None if a is None else _checked(a, method, x0.chunk(2, 1)[0])
     parts = [_checked(part, method, x0) for part in problem.parts]
     rest = _checked(problem.nonlinear, method, x0)
     weigh = norm or (Whole(problem.magnitude) if problem.magnitude else None)
@@ -140,6 +142,7 @@ def adaptive(
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
             steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, weigh)
             steps.suit(problem.jacobian, parts, linear)
+            steps.kicked(kick, problem.acceleration)
             steps.apart(problem.L, rest)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []

@@ -117,6 +117,29 @@ class Predictive(_Filter):
         return factor, accept, (factor * torch.where(accept, 1 / floored, trend),)
 
 
+@dataclass(frozen=True)
+class Hindsight:
+    """For methods whose estimate is of the step they should have taken: h' = h r^(-1/k), with no safety.
+
+    A step is kept unless that is shorter than `least` of it, and grows by 1/least at most (Everhart 1985).
+    """
+
+    least: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.least < 1:
+            raise ArgumentError(f"least = {self.least}: it is between 0 and 1")
+
+    def start(self, ones: Tensor) -> History:
+        return ()
+
+    def control(
+        self, ratio: Tensor, history: History, power: float | Tensor
+    ) -> tuple[Tensor, Tensor, History]:
+        factor = ratio.pow(-1 / power).clamp(1e-3, 1 / self.least)
+        return factor.nan_to_num(0.1), factor >= self.least, history
+
+
 def first_step(
     ahead: Callable[[Tensor], Tensor],
     size: Callable[[Tensor], Tensor],

@@ -18,6 +18,7 @@ from .events import Crossings
 from .interpolant import Interpolant
 from .methods import REGISTRY, get
 from .methods.base import Method
+from .methods.symplectic import IN_TURN
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
@@ -320,6 +321,10 @@ def solve(
         return at_once(x0, marks)
     saved = _numbers(times, marks, every, save_every, save_at)
     marks = [times[n] for n in saved]
+    if method in IN_TURN:
+        from .turns import turned  # it builds on Solution, above
+
+        return turned(problem, x0, times, saved, method, callback, grad, options)
     from .differentiable import Flow
 
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):

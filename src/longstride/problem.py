@@ -63,6 +63,8 @@ class ODE:
     space: what lies between x and the variable u that f, L, g and the run are about, such as coefficients of
     a `spectral.Fourier` series: u = space.enter(x), x = space.leave(u). All else that a user gives or gets
     is x.
+    acceleration: a(t, x) of x'' = a(t, x), where the state is (x, v): the halves of dimension 1 of a tensor,
+    or a pair of trees. Methods for such equations take it, the others f.
     """
 
     f: Callable[[Tensor, Any], Any]
@@ -72,16 +74,18 @@ class ODE:
     jump_times: tuple[float, ...] = ()
     magnitude: Callable[[Tensor], Tensor] | None = None
     space: Space | None = None
+    acceleration: Callable[[Tensor, Any], Any] | None = None
 
     def flattened(self, tree: Tree) -> ODE:
         """The same on states that are laid out flat; L may be a tree as well."""
-        g, known = self.stiff, self.jacobian
+        g, known, a = self.stiff, self.jacobian, self.acceleration
         return replace(
             self,
             f=tree.rate(self.f),
             L=tree.weight(self.L, tree.dtype),
             stiff=None if g is None else tree.rate(g),
             jacobian=tree.reader(known) if callable(known) else known,
+            acceleration=None if a is None else tree.half().rate(a),
         )
 
     def entered(self) -> ODE:
@@ -147,6 +151,11 @@ class ODE:
 def SecondOrder(a: Callable[[Tensor, Any, Any], Any]) -> ODE:
     """x'' = a(t, x, v) with v = x', as x' = v, v' = a. The state is the pair (x, v), [B, ...] or trees."""
     return ODE(lambda t, state: (state[1], a(t, *state)))
+
+
+def Newton(a: Callable[[Tensor, Any], Any]) -> ODE:
+    """x'' = a(t, x), as `SecondOrder` without v: for splittings, and other methods for such equations."""
+    return ODE(lambda t, state: (state[1], a(t, state[0])), acceleration=a)
 
 
 def CDE(f: Callable[[Tensor, Any], Any], path: Path) -> ODE:

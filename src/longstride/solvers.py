@@ -12,12 +12,16 @@ from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
+from .methods.extrapolation import BULIRSCH_STOER, LEAST, MOST, gragg
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.sde import SCHEMES
+from .methods.second_order import HERMITE, RADAU
+from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN
 from .reversible import REVERSIBLE
 from .switching import AUTO
 
+SECOND = "x'' = a(t, x)"
 SWITCHED = {"auto": ("5", "6 or 9"), "adams_bdf": ("1-12; 1-5", "2 or 1 stage")}  # orders, evaluations
 
 
@@ -37,7 +41,10 @@ class Solver:
 
 
 def list_solvers() -> Table[Solver]:
-    """Every method that chooses its steps, and those of SDEs: name, kind, order, evaluations, reference."""
+    """Every method that chooses its steps, and those of x'' = a(t, x) and of SDEs.
+
+    With name, kind, order, evaluations and reference of each.
+    """
     return Table(_solvers())
 
 
@@ -67,6 +74,18 @@ def _solvers() -> Iterator[Solver]:
     for name, pair in REVERSIBLE.items():
         both = str(2 * (pair.evaluations - 1))
         yield Solver(name, "reversible pair", str(pair.order), both, "McCallum and Foster 2024")
+    for name, reference in BULIRSCH_STOER.items():
+        stages = " to ".join(str(gragg(k).evaluations - 1) for k in (LEAST, MOST))
+        yield Solver(name, "extrapolation", f"{2 * LEAST}-{2 * MOST}", stages, reference)
+    for name, hermite in HERMITE.items():
+        yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
+    for name, nodes in RADAU.items():
+        yield Solver(name, SECOND, str(nodes.order), "7 a round", nodes.reference)
+    for name, splitting in SYMPLECTIC.items():
+        yield Solver(
+            name, f"symplectic, {SECOND}", str(splitting.order), str(splitting.nfe), splitting.reference
+        )
+    yield Solver(WISDOM_HOLMAN, "symplectic, planets", "2", "1", "Wisdom and Holman 1991")
     for name, scheme in SCHEMES.items():
         orders = "-".join(dict.fromkeys(f"{p:g}" for p in sorted(scheme.orders.values())))
         senses = " or ".join(s.capitalize() for s in scheme.interpretations)

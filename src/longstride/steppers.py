@@ -11,7 +11,10 @@ from .bdf import BDF
 from .diagonally import DiagonallyImplicit
 from .errors import ArgumentError, unknown
 from .exponentially import Exponential
+from .extrapolated import Extrapolated
 from .fully import FullyImplicit
+from .gauss_radau import GaussRadau
+from .hermite import HermiteStepper
 from .linearly import LinearlyImplicit
 from .methods import REGISTRY
 from .methods.collocation import COLLOCATION
@@ -19,8 +22,11 @@ from .methods.embedded import PAIRS
 from .methods.esdirk import ESDIRK
 from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
+from .methods.extrapolation import BULIRSCH_STOER
 from .methods.multistep import ADAMS, BDFS
 from .methods.rosenbrock import ROSENBROCK
+from .methods.second_order import HERMITE, RADAU
+from .methods.symplectic import IN_TURN
 from .reversible import REVERSIBLE, Reversible
 from .semilinear import Semilinear
 from .switching import AUTO, Switching
@@ -37,6 +43,9 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (ADAMS, Adams),
     (BDFS, BDF),
     (AUTO, Switching),
+    (BULIRSCH_STOER, Extrapolated),
+    (HERMITE, HermiteStepper),
+    (RADAU, GaussRadau),
 )
 
 
@@ -52,7 +61,7 @@ def stepper(name: Any) -> Callable[..., Stepper]:
     for table, kind in KINDS:
         if name in table:
             return partial(kind, table[name])
-    if name in REGISTRY:
+    if name in REGISTRY or name in IN_TURN:
         raise ArgumentError(
             f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
             "tsit5; `ls.list_solvers()` has them all"

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from .carry import Carry, Ended, Limits, Observer, Reading
 from .control import Controller
-from .control import first_step as hairer
 from .events import Event, locate
 from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
 from .output import Output
@@ -62,7 +61,7 @@ class Loop:
         eps = torch.finfo(stepper.real).eps
         self.least = max(4 * eps * max(map(abs, span)) + 1e-26 * (self.end - self.start), limits.min_step)
         # What a run costs: before its first step, for each, and at most besides after one.
-        self.base = 1 if limits.first_step else 2
+        self.base = 1 if limits.first_step else 1 + stepper.opening_costs
         between = save or events or any(output.between for output in self.outputs)
         self.reading = stepper.between_costs * bool(between)
         self.reserve = self.reading + bool(jumps)
@@ -103,16 +102,7 @@ class Loop:
             c.h = torch.fmin(s * 0 + limits.first_step, span)
         else:
             with torch.no_grad():
-                c.h = hairer(
-                    lambda h: stepper.rate(
-                        stepper.time(s + h), x + stepper.spread(stepper.sign * h) * c.first
-                    ),
-                    lambda f: stepper.size(x, f),
-                    x,
-                    c.first,
-                    stepper.order,
-                    span,
-                )
+                c.h = stepper.opening(s, x, c.first, span)
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
         c.first = stepper.entered(x, c.first)
         c.code = torch.where(bad, NON_FINITE, c.code)

@@ -88,6 +88,12 @@ class Tree(View):
         whole = zip(leaves, self.shapes, strict=True)
         return self.spec.unflatten([leaf if shape else leaf[..., 0] for leaf, shape in whole])
 
+    def half(self) -> Tree:
+        """Of the first of a pair alone."""
+        return Tree(
+            self.nest(torch.empty(*self.batch, sum(self.sizes), dtype=self.dtype, device=self.device))[0]
+        )
+
     def weight(self, value: Any, dtype: torch.dtype) -> Any:
         """A number or tensor for all leaves as it is, or a tree of such, each broadcast along its leaf."""
         if isinstance(value, Tensor | Matrix | int | float | complex):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .control import Controller, I
+from .control import Controller, I, first_step
 from .errors import ArgumentError
 from .methods.embedded import Pair
 
@@ -53,7 +53,8 @@ class Stepper:
     """A method bound to a problem, for the loop: the clocks, the norms, and what a kind of method fills in.
 
     graph: whether backpropagation may be wanted; if it is, nothing is written in place.
-    most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step.
+    most: evaluations that a trial takes at most.  between_costs: those to read the solution along a step;
+    opening_costs: those to choose the first.
     repeatable: whether a trial is a function of its arguments alone, and can be made again.
     own: leaves that the last trial made to differentiate by, and that its graph may lead to.
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
@@ -64,6 +65,7 @@ class Stepper:
 
     most: int
     between_costs: int
+    opening_costs = 1
     two_at_end = False
     repeatable = False
     own: Sequence[Tensor] = ()
@@ -102,6 +104,9 @@ class Stepper:
         if linear is not None:
             raise ArgumentError("linear= is for implicit methods")
 
+    def kicked(self, a: Rate | None, own: Any) -> None:
+        """What methods of x'' = a(t, x) need: a, checked, and as the user gave it, which may know more."""
+
     def apart(self, L: Any, f: Rate) -> None:
         """What exponential pairs need: L, and the rest of dx/dt."""
 
@@ -109,6 +114,17 @@ class Stepper:
         """What `between` reads a step by: x + sum_j K_j sum_m dense[j][m] theta^(m+1)."""
         self.dense = dense
         self.powers = torch.arange(1, dense.shape[1] + 1, dtype=torch.float64, device=dense.device)
+
+    def opening(self, s: Tensor, x: Tensor, first: Tensor, span: Tensor) -> Tensor:
+        """The first step to try [G], at most span; `opening_costs` evaluations."""
+        return first_step(
+            lambda h: self.rate(self.time(s + h), x + self.spread(self.sign * h) * first),
+            lambda f: self.size(x, f),
+            x,
+            first,
+            self.order,
+            span,
+        )
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
         """Before the first step: first is f at x."""

@@ -21,25 +21,17 @@ import torch
 from torch import Tensor
 
 from ..core import Stage, Step, Weight
+from ..methods.symplectic import DRIFT, KICK, SYMPLECTIC
 
 Share = float | np.ndarray  # one for all samples, or one of each, [B]
 Word = tuple[tuple[str, Share], ...]
 Row = dict[tuple[str, int], Share]  # weights of states, evaluations and noises: ("x", 0) is x, ("x", 1) is v
 
-_W1 = 1 / (2 - 2 ** (1 / 3))  # Yoshida's triple jump
-_W0 = 1 - 2 * _W1
-_KICK, _DRIFT = 0.11888010966548, 0.29619504261126
+LETTERS = {DRIFT: "A", KICK: "B"}
 NEWTON: dict[str, Word] = {
-    "leapfrog": (("B", 0.5), ("A", 1.0), ("B", 0.5)),
-    "yoshida_4": (
-        ("B", _W1 / 2), ("A", _W1), ("B", (_W0 + _W1) / 2), ("A", _W0), ("B", (_W0 + _W1) / 2), ("A", _W1),
-        ("B", _W1 / 2),
-    ),
-    "three_stage": (
-        ("B", _KICK), ("A", _DRIFT), ("B", 0.5 - _KICK), ("A", 1 - 2 * _DRIFT), ("B", 0.5 - _KICK),
-        ("A", _DRIFT), ("B", _KICK),
-    ),
-}  # fmt: skip
+    name: tuple((LETTERS[part], share) for part, share in SYMPLECTIC[name].word)
+    for name in ("leapfrog", "yoshida_4", "three_stage")
+}
 LANGEVIN: dict[str, Word] = {
     "baoab": (("B", 0.5), ("A", 0.5), ("O", 1.0), ("A", 0.5), ("B", 0.5)),
     "ubu": (("U", 0.5), ("B", 1.0), ("U", 0.5)),

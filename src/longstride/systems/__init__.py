@@ -14,6 +14,7 @@ from .dispersive import korteweg_de_vries, nonlinear_schroedinger
 from .electromagnetism import maxwell
 from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
 from .fluids_3d import navier_stokes_3d
+from .gravity import burrau, outer_solar_system, plummer, three_stars
 from .orbits import arenstorf, kepler, pleiades, three_body
 from .patterns import (
     allen_cahn,
@@ -45,6 +46,7 @@ __all__ = [
     "brusselator",
     "brusselator_1d",
     "burgers",
+    "burrau",
     "cahn_hilliard",
     "diffusion",
     "dispersion",
@@ -76,8 +78,10 @@ __all__ = [
     "navier_stokes_3d",
     "nonlinear_schroedinger",
     "oregonator",
+    "outer_solar_system",
     "pendulum",
     "pleiades",
+    "plummer",
     "rigid_body",
     "robertson",
     "roessler",
@@ -86,6 +90,7 @@ __all__ = [
     "swift_hohenberg",
     "taylor_green",
     "three_body",
+    "three_stars",
     "van_der_pol",
     "wave",
 ]

@@ -28,9 +28,11 @@ def kepler(e: Number = 0.6) -> System:
     if bool((torch.as_tensor(e) < 0).any()) or bool((torch.as_tensor(e) >= 1).any()):
         raise ArgumentError(f"e = {e}: it is in [0, 1)")
 
+    def attraction(t: Tensor, q: Tensor) -> Tensor:
+        return -q / q.square().sum(-1, keepdim=True) ** 1.5
+
     def rate(t: Tensor, x: Tensor) -> Tensor:
-        q, p = x[..., :2], x[..., 2:]
-        return torch.cat([p, -q / q.square().sum(-1, keepdim=True) ** 1.5], -1)
+        return torch.cat([x[..., 2:], attraction(t, x[..., :2])], -1)
 
     def energy(x: Tensor) -> Tensor:
         return x[..., 2:].square().sum(-1) / 2 - 1 / x[..., :2].norm(dim=-1)
@@ -38,6 +40,7 @@ def kepler(e: Number = 0.6) -> System:
     fast = ((1 + e) / (1 - e)) ** 0.5
     return System(
         rate,
+        acceleration=attraction,
         x0=state(1 - e, 0.0, 0.0, fast),
         t=(0.0, 20 * math.pi),
         labels=("x", "y", "x'", "y'"),
@@ -166,11 +169,15 @@ def _bodies(masses: Sequence[float], start: Sequence[float], end: float) -> Syst
         q, p = x.unflatten(-1, (2, 2, n)).unbind(-3)
         return q, p, torch.tensor(masses, dtype=x.dtype, device=x.device)
 
-    def rate(t: Tensor, x: Tensor) -> Tensor:
-        q, p, m = parts(x)
+    def attraction(t: Tensor, q: Tensor) -> Tensor:
+        q, m = q.unflatten(-1, (2, n)), torch.tensor(masses, dtype=q.dtype, device=q.device)
         between = q[..., None, :] - q[..., :, None]  # [..., 2, n, n]: from i to j
-        far = between.square().sum(-3, keepdim=True) + torch.eye(n, dtype=x.dtype, device=x.device)
-        return torch.cat([p.flatten(-2), (between / far**1.5 @ m).flatten(-2)], -1)
+        far = between.square().sum(-3, keepdim=True) + torch.eye(n, dtype=q.dtype, device=q.device)
+        return (between / far**1.5 @ m).flatten(-2)
+
+    def rate(t: Tensor, x: Tensor) -> Tensor:
+        q, v = x.chunk(2, -1)
+        return torch.cat([v, attraction(t, q)], -1)
 
     def energy(x: Tensor) -> Tensor:
         q, p, m = parts(x)
@@ -188,6 +195,7 @@ def _bodies(masses: Sequence[float], start: Sequence[float], end: float) -> Syst
     kept: dict[str, Any] = {"energy": energy, "angular momentum": turning}
     return System(
         rate,
+        acceleration=attraction,
         x0=state(*start),
         t=(0.0, end),
         labels=tuple(f"{name[0]}_{i + 1}{name[1:]}" for name in ("x", "y", "x'", "y'") for i in range(n)),

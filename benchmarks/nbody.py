@@ -1,0 +1,199 @@
+"""Bodies beside REBOUND: the same methods at the same steps, 1,000 orbits, a batch's throughput.
+
+    python benchmarks/nbody.py [PART ...]
+
+REBOUND_PYTHON names an interpreter that has REBOUND (5.2.2 here). Parts: steps, radau, batch, drift. Results
+of each are kept as soon as it is done, in results/nbody.json, and the page is written anew.
+
+- steps: the outer Solar System for 200,000 days. The largest relative energy error after each tenth, of the
+  same method with the same steps, and for those that choose, at their usual parameter.
+- radau: Sun, Jupiter and Saturn from 20 random phases, 1,000 orbits of Jupiter; root mean square of the
+  relative energy error at the end. IAS15 as it is, Gauss-Radau 15 with rtol = 1e-9.
+- batch: 4,096 systems of three stars, leapfrog with the same steps of 1e-3, compiled, against a loop over
+  REBOUND, which is timed on 64 of them; one thread, in turn, the least processor time of five.
+- drift: Kepler's problem with e = 0.5 over 10,000 periods, 120 forces in each: the energy error at the end
+  of each tenth of them, its trend in that against its size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import longstride as ls
+from longstride.methods.symplectic import SYMPLECTIC
+from longstride.nbody import Gravity, kepler_step, three_stars_at
+
+RESULTS, F64 = Path(__file__).parent / "results", torch.float64
+PEER = os.environ.get("REBOUND_PYTHON", "")
+
+
+def rebound(*runs: dict[str, Any]) -> list[dict[str, Any]]:
+    script = Path(__file__).parent / "peers" / "rebound_.py"
+    done = subprocess.run(
+        [PEER, str(script)], input=json.dumps(runs), capture_output=True, text=True, check=True
+    )
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def run_of(bodies: Gravity, x0: Tensor, method: str, **how: Any) -> dict[str, Any]:
+    return {"G": bodies.G, "masses": bodies.masses.tolist(), "method": method, "starts": x0.tolist(), **how}
+
+
+def equal(end: float, dt: float) -> dict[str, Any]:
+    return {"dt": dt, "steps": round(end / dt)}
+
+
+def steps() -> list[dict[str, Any]]:
+    system, end = ls.systems.outer_solar_system(), 200_000.0
+    bodies, marks = system.acceleration.gravity, [end * k / 10 for k in range(1, 11)]
+    rows = []
+    for ours, theirs, how in [
+        ("leapfrog_dkd", "leapfrog", {"dt": 50.0}), ("wisdom_holman", "whfast", {"dt": 200.0}),
+        ("gauss_radau_15", "ias15", {"rtol": 1e-9}), ("bulirsch_stoer", "bs", {"rtol": 1e-8, "atol": 1e-11}),
+    ]:  # fmt: skip
+        found = ls.solve(system, system.x0, t=(0.0, end), method=ours, save_at=marks, **how)
+        mine = (bodies.energy(found.x) / bodies.energy(system.x0) - 1).abs()
+        runs = [
+            run_of(bodies, system.x0, theirs, **(equal(m, how["dt"]) if "dt" in how else {"end": m}))
+            for m in marks
+        ]  # fmt: skip
+        peer = rebound(*runs)
+        apart = torch.tensor(peer[-1]["ends"], dtype=F64) - found.x_end[:, 0]
+        rows.append({
+            "ours": ours, "theirs": theirs, **how, "error": float(mine.max()),
+            "peer_error": max(abs(p["errors"][0]) for p in peer), "steps": found.stats.steps,
+            "nfe": found.stats.nfe, "peer_steps": peer[-1]["steps"], "apart_au": float(apart.abs().max()),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+def phases(n: int) -> tuple[Gravity, Tensor]:
+    """Sun, Jupiter and Saturn, each planet moved along its orbit by a random time."""
+    system = ls.systems.outer_solar_system()
+    whole, x = system.acceleration.gravity, system.x0[0]
+    bodies = Gravity(whole.masses[:3], G=whole.G)
+    u = torch.rand(n, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    q, v = [torch.zeros(n, 3, dtype=F64)], [torch.zeros(n, 3, dtype=F64)]
+    for i in (1, 2):
+        mu = float(whole.G * (whole.masses[0] + whole.masses[i]))
+        place, speed = (part.expand(n, 3) for part in (x[:, i] - x[:, 0]))
+        moved = kepler_step(place, speed, 11_000.0 * u[:, i - 1], mu)
+        q.append(moved[0])
+        v.append(moved[1])
+    return bodies, bodies.start(torch.stack(q, 1), torch.stack(v, 1))
+
+
+def radau(orbits: int = 1000) -> dict[str, Any]:
+    bodies, x0 = phases(20)
+    end = 4332.6 * orbits
+    (peer,) = rebound(run_of(bodies, x0, "ias15", end=end))
+    found = ls.solve(
+        bodies.problem(), x0, t=(0.0, end), method="gauss_radau_15", rtol=1e-9, max_steps=10_000_000
+    )
+    error = bodies.energy(found.x_end) / bodies.energy(x0) - 1
+    assert found.stats.accepted is not None
+    assert found.stats.nfe_each is not None
+    return {
+        "orbits": orbits, "starts": len(x0), "rms": float(error.square().mean().sqrt()),
+        "peer_rms": float(torch.tensor(peer["errors"], dtype=F64).square().mean().sqrt()),
+        "steps": float(found.stats.accepted.double().mean()), "peer_steps": peer["steps"] / len(x0),
+        "nfe": float(found.stats.nfe_each.double().mean()), "version": peer["version"],
+    }  # fmt: skip
+
+
+def batch(size: int = 4096, few: int = 64, n: int = 1008, h: float = 1e-3) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    bodies = Gravity(torch.ones(3, dtype=F64))
+    x0 = bodies.start(*three_stars_at(size, seed=0))
+    problem, ours, theirs = bodies.problem(), [], []
+
+    def solved() -> ls.Solution:
+        return ls.solve(problem, x0, t=(0.0, n * h), method="leapfrog_dkd", steps=n, compile=True, grad=False)
+
+    solved()
+    for _ in range(5):
+        began = time.process_time()
+        found = solved()
+        ours.append((time.process_time() - began) / n / size)
+        (peer,) = rebound(run_of(bodies, x0[:few], "leapfrog", dt=h, steps=n))
+        theirs.append(peer["seconds"] / n / few)
+    error = (bodies.energy(found.x_end) / bodies.energy(x0) - 1)[:few]
+    peer_error = torch.tensor(peer["errors"], dtype=F64)
+    return {
+        "size": size, "steps": n, "ns": 1e9 * min(ours), "peer_ns": 1e9 * min(theirs),
+        "times": min(theirs) / min(ours), "error": float(error.abs().median()),
+        "peer_error": float(peer_error.abs().median()),
+        "apart": float((error - peer_error).abs().max()),
+    }  # fmt: skip
+
+
+def drift(periods: int = 10_000, forces: int = 120) -> list[dict[str, Any]]:
+    e, rows = 0.5, []
+
+    def attraction(t: Tensor, q: Tensor) -> Tensor:
+        return -q / q.square().sum(-1, keepdim=True) ** 1.5
+
+    x0 = (
+        torch.tensor([[1 - e, 0.0]], dtype=F64),
+        torch.tensor([[0.0, math.sqrt((1 + e) / (1 - e))]], dtype=F64),
+    )
+    marks = [2 * math.pi * periods * k / 10 for k in range(1, 11)]
+    problem = ls.ODE(lambda t, x: x, acceleration=attraction)
+    for name in ("leapfrog", "yoshida_4"):
+        per = forces // SYMPLECTIC[name].nfe
+        found = ls.solve(
+            problem, torch.cat(x0, 1), t=(0.0, marks[-1]), method=name, steps=per * periods // 10,
+            save_at=marks, compile=True, grad=False,
+        ).x  # fmt: skip
+        x, v = found.chunk(2, -1)
+        error = 1 - (v.square().sum(-1) / 2 - 1 / x.norm(dim=-1))[:, 0] / -0.5
+        rows.append({"method": name, "steps": per, "first": float(error[0]), "last": float(error[-1]),
+                     "largest": float(error.abs().max())})  # fmt: skip
+        print(rows[-1], flush=True)
+    return rows
+
+
+PARTS = {"steps": steps, "radau": radau, "batch": batch, "drift": drift}
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    heads = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [
+        [f"{v:.3g}" if isinstance(v := row.get(h, ""), float) else str(v) for h in heads] for row in rows
+    ]
+    return ["| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *cells)]
+
+
+def page(found: dict[str, Any]) -> str:
+    lines = ["# Bodies beside REBOUND", "", *(__doc__ or "").splitlines()[6:]]
+    for name in PARTS:
+        if name in found:
+            rows = found[name] if isinstance(found[name], list) else [found[name]]
+            lines += ["", f"## {name}", "", *table(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    store = RESULTS / "nbody.json"
+    found: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    for name in sys.argv[1:] or [part for part in PARTS if part not in found]:
+        found[name] = PARTS[name]()
+        print(name, found[name], flush=True)
+        store.write_text(json.dumps(found, indent=1) + "\n")
+        (RESULTS / "nbody.md").write_text(page(found))
+
+
+if __name__ == "__main__":
+    main()
