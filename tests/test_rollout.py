@@ -163,6 +163,15 @@ def test_a_learned_linear_part_is_differentiated_in_every_call() -> None:
         same(slope, (X0 * L.exp()).sum(0).detach(), 1e-12)
 
 
+def test_a_linear_part_that_was_trained_since_is_seen_without_gradients_too() -> None:
+    L = torch.tensor([-0.5, -1.0, -2.0], dtype=F64, requires_grad=True)
+    step = ls.stepper(ls.ODE(lambda t, x: 0 * x, L=L), dt=0.1)
+    with torch.no_grad():
+        for _ in range(2):
+            same(step(X0), X0 * (0.1 * L).exp())
+            L.mul_(2.0)
+
+
 def test_multistep_methods_are_no_steppers() -> None:
     with pytest.raises(ls.ArgumentError, match=r"'ab_3' goes on from steps before.*one-step.*save_every"):
         ls.stepper(KS, "ab_3", dt=0.1)

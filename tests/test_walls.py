@@ -49,6 +49,12 @@ def test_waves_are_exact_in_a_step_of_any_length(method: str, t: float) -> None:
     assert close(pde.exact(t, x0)[0], found, 1e-13 * (10 + t))
 
 
+def test_equal_steps_are_exponential_where_L_is_a_matrix() -> None:
+    pde = get("wave", n=32)
+    found = ls.solve(pde, pde.x0, t=(0.0, 4.0), dt=2.0).x[-1]
+    assert close(found, pde.exact(4.0, pde.x0), 1e-12)
+
+
 @pytest.mark.parametrize("C", [2, 3, 6])
 @pytest.mark.parametrize("apart", [False, True])
 def test_blocks_are_matrices_of_each_mode(C: int, apart: bool) -> None:
