@@ -337,6 +337,27 @@ def test_a_field_that_diverges_is_handed_back_as_a_field() -> None:
     assert sol.x_end.abs().max() < 10  # the attractor's size is 3
 
 
+def test_a_step_much_too_long_is_told_one_that_would_do() -> None:
+    """In 2 dimensions too, where steps a hundred times as short are wanted."""
+    flow = ls.systems.navier_stokes_2d(n=16)
+    for pde, x0, dt in ((KS, 100 * KS.x0, 1.0), (flow, 20 * flow.x0, 0.5)):
+        with pytest.raises(Diverged, match="stays bounded with dt") as raised:
+            ls.solve(pde, x0, t=(0, 20), dt=dt, method="etdrk4")
+        error = raised.value
+        assert error.dt is not None
+        ls.solve(pde, error.x, t=(error.t, error.t + dt), dt=error.dt, method="etdrk4")
+
+
+@pytest.mark.parametrize(
+    ("x0", "words"),
+    [(KS.x0.numpy(), "tensor"), (KS.x0.long(), "tensor"), (KS.x0.bfloat16(), "float32"), (KS.x0[0], "batch")],
+)
+def test_states_that_no_space_takes(x0: Any, words: str) -> None:
+    for run in (lambda: ls.solve(KS, x0, t=(0, 1), dt=0.1), lambda: ls.stepper(KS, dt=0.1)(x0)):
+        with pytest.raises(ls.ArgumentError, match=words):
+            run()
+
+
 def test_a_solution_that_goes_to_infinity_has_no_step_that_helps() -> None:
     with pytest.raises(Diverged, match="goes to infinity") as raised:
         ls.solve(ls.ODE(lambda t, x: x * x), torch.ones(1, 1, dtype=F64), t=(0, 3), dt=0.01)

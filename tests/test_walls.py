@@ -123,6 +123,18 @@ def test_weights_of_equal_steps_are_made_once_and_other_methods_see_a_field() ->
     assert close(single.double(), fixed, 1e-5)
 
 
+def test_matrices_are_not_compiled() -> None:
+    pde = get("wave", n=16)
+    with pytest.raises(ls.ArgumentError, match="compile=True"):
+        ls.solve(pde, pde.x0, t=(0.0, 1.0), dt=0.5, compile=True)
+
+
+def test_mass_is_kept_where_nothing_leaves() -> None:
+    for name in ("diffusion", "hyper_diffusion", "cahn_hilliard"):
+        kept = [list(get(name, n=16, dim=1, walls=w).invariants) for w in ("neumann", "dirichlet")]
+        assert kept == [["mass"], []]
+
+
 def test_bad_blocks() -> None:
     for A in (torch.ones(2, 3, 4), [[1.0]], torch.full((2, 2, 3), math.nan)):
         with pytest.raises(ls.ArgumentError, match="matrix"):
