@@ -44,20 +44,17 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
     whose = (~torch.isfinite(stand.x).flatten(1).all(1)).nonzero()[:, 0].tolist()
     t, h = run.times[last.n], run.times.sizes[run.times.stretch(last.n)]
     tried, helps = _suggested(run, last, 2 * (stand.n - last.n), h, max(TRIALS, n))
-    dt, advice = tried, f"from there it stays bounded with dt = {tried:.3g}"
-    if not helps:
-        dt, advice = (
-            None,
-            (
-                f"steps down to {tried:.3g} did not help there: take smaller ones, or look at f, and whether the "
-                "solution itself goes to infinity"
-            ),
-        )
+    advice = (
+        f"from there it stays bounded with dt = {tried:.3g}"
+        if helps
+        else f"steps down to {tried:.3g} did not help there: take smaller ones, or look at f, and whether the "
+        "solution itself goes to infinity"
+    )
     few = ", ".join(map(str, whose[:8])) + (", ..." if len(whose) > 8 else "")
     return Diverged(
         f"{run.where(stand.n - 1)}: NaN or infinity in {len(whose)} of {len(stand.x)} samples ({few}) with "
         f"dt = {abs(h):.3g}; the last good state is that of t = {t:.6g}, step {last.n}: {advice}",
-        x=last.x, t=t, step=last.n, samples=tuple(whose), dt=dt,
+        x=last.x, t=t, step=last.n, samples=tuple(whose), dt=tried if helps else None,
     )  # fmt: skip
 
 
