@@ -47,8 +47,8 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
     advice = (
         f"from there it stays bounded with dt = {tried:.3g}"
         if helps
-        else f"steps down to {tried:.3g} did not help there: take smaller ones, or look at f, and whether the "
-        "solution itself goes to infinity"
+        else f"steps down to {tried:.3g} did not help there: take smaller ones, or look at f, and whether "
+        "the solution itself goes to infinity"
     )
     few = ", ".join(map(str, whose[:8])) + (", ..." if len(whose) > 8 else "")
     return Diverged(
@@ -70,9 +70,8 @@ def _suggested(run: Rollout, last: Stand, steps: int, h: float, most: int) -> tu
             break
         part, n = part / 2, 2 * n
         pace = Pace(run.problem, run.pace.method, last.x)
-        taken, bounded = _bounded(
-            Rollout(run.problem, pace, Stretches.repeated(start, part, n)), last.x, bound
-        )
+        trial = Rollout(run.problem, pace, Stretches.repeated(start, part, n))
+        taken, bounded = _bounded(trial, last.x, bound)
         if bounded:
             return abs(part), True
         most -= taken
