@@ -29,7 +29,9 @@ STILL = -(1 << 30)  # the rung of what has stopped, whose steps are 0
 
 @dataclass(frozen=True)
 class Rung:
-    """Who takes a step of one size, and its rows: the stages after the first, the end, the estimate, the bend."""
+    """Who takes a step of one size, and its rows: those of the stages after the first, the end, the
+    estimate, the bend.
+    """
 
     who: Tensor | None  # None: all
     rows: tuple[Stage, ...]
