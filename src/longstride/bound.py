@@ -16,7 +16,9 @@ from .core import Step, Weight
 from .matrix import Matrix
 
 Call = Callable[[], Any]
-Bind = Callable[[Tensor, bool], "BoundField"]  # for states like this one, told whether a step takes over a scale
+Bind = Callable[
+    [Tensor, bool], "BoundField"
+]  # for states like this one, told whether a step takes over a scale
 
 CACHE = 3 * 2**16  # bytes of a state with which all that a step works on stays in a core's cache of 1 or 2 MB
 
