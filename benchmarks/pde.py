@@ -110,8 +110,8 @@ def measure_errors(found: dict[str, Any], known: dict[str, Solver], case: str, f
             seconds = known[name].run(case, setting, round(end / setting), out=out)
             if seconds is None:
                 break
-            end = kept(case, np.load(out).reshape(exact.shape))
-            error = float(np.abs(end - exact).max() / np.abs(exact).max())
+            last = kept(case, np.load(out).reshape(exact.shape))
+            error = float(np.abs(last - exact).max() / np.abs(exact).max())
             rows.setdefault(name, {})[str(setting)] = {"error": error, "seconds": seconds}
 
 
