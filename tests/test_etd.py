@@ -270,6 +270,23 @@ def test_gradients_through_an_adaptive_run() -> None:
     assert torch.allclose(found, again, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("grad", [True, "checkpoint"])
+def test_an_adaptive_run_is_differentiated_by_what_l_is_made_of(grad: bool | str, dense: bool) -> None:
+    """F does not know of it."""
+
+    def end(rate: Tensor, **options) -> Tensor:
+        symbol = -rate * torch.arange(1.0, 4.0, dtype=F64)
+        ode = ls.ODE(lambda t, x: -(x**2), L=ls.Matrix(torch.diag(symbol)) if dense else symbol)
+        return ls.solve(ode, torch.ones(2, 3, dtype=F64), t=(0, 1), rtol=1e-9, **options).x.sum()
+
+    rate = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    (found,) = torch.autograd.grad(end(rate, grad=grad), rate)
+    with torch.no_grad():
+        difference = (end(rate + 1e-4) - end(rate - 1e-4)) / 2e-4
+    assert math.isclose(float(found), float(difference), rel_tol=1e-6)
+
+
 # What errors are weighed by
 
 

@@ -33,6 +33,8 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
     is `GROWN` times as large as at `good`. From there trials with halved steps go twice as far as the run
     came; the first that stays as small says which dt would have done, for all that is known there.
     """
+    if not finite(good.x):
+        return SolveError(f"method {run.pace.method.name}: x0 has NaN or infinity before the first step")
     first, stand, last = good.x, good, good
     while stand.n < n and finite(stand.x):
         if bool((size(stand.x) <= GROWN * size(first)).all()):

@@ -362,6 +362,8 @@ def _equally(
     """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
     from .running import OPTIONS, rolled
 
+    if "rtol" in options or "atol" in options:
+        raise ArgumentError("dt= and steps= take equal steps: leave them out, or rtol= and atol=")
     asked = {key: value for key, value in options.items() if key in OPTIONS}
     others = {key: value for key, value in options.items() if key not in OPTIONS}
     if grad in (True, False) or not torch.is_grad_enabled():

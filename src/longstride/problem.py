@@ -36,6 +36,12 @@ class Within(View):
         self.space = space
 
     def flat(self, state: Tensor) -> Tensor:
+        if not isinstance(state, Tensor) or not (state.is_floating_point() or state.is_complex()):
+            raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
+        if state.ndim <= getattr(self.space, "dim", 0):
+            raise ArgumentError(
+                f"a field {tuple(state.shape)} without samples: it is [B, ...], one alone x0[None]"
+            )
         return self.space.enter(state)
 
     def nest(self, x: Tensor) -> Tensor:

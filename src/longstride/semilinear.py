@@ -55,7 +55,7 @@ class Semilinear(Stepper):
         self.order, self.shrinks, self.most = pair.tableau.order, pair.shrinks, len(pair.tableau.c)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*pair.tableau.c[1:], 1.0], **clock)[:, None]
-        self.made: OrderedDict[int, tuple[Stage, ...]] = OrderedDict()
+        self.made: OrderedDict[tuple[int, bool], tuple[Stage, ...]] = OrderedDict()  # with a graph or not
 
     def apart(self, L: Any, f: Rate) -> None:
         if not isinstance(L, MULTIPLIERS):
@@ -63,6 +63,16 @@ class Semilinear(Stepper):
         self.L, self.rate = L, f
         # Whether samples have an L each.
         self.each = L.each if isinstance(L, Matrix) else L.ndim == len(self.shape) and len(L) > 1
+
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        wanted = self.graph
+        super().prepare(x, first)  # it knows F alone
+        self.graph = self.graph or (wanted and self.differentiated)
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether something is differentiated by L."""
+        return bool((self.L.A if isinstance(self.L, Matrix) else self.L).requires_grad)
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))
@@ -147,12 +157,13 @@ class Semilinear(Stepper):
     def _rows(self, key: int | float, h: float) -> tuple[Stage, ...]:
         if isinstance(key, float):
             return self._written(h)
-        if key not in self.made:
-            self.made[key] = self._written(h)
+        rung = key, self.differentiated and torch.is_grad_enabled()
+        if rung not in self.made:
+            self.made[rung] = self._written(h)
             if len(self.made) > KEPT:
                 self.made.popitem(last=False)
-        self.made.move_to_end(key)
-        return self.made[key]
+        self.made.move_to_end(rung)
+        return self.made[rung]
 
     def _written(self, h: Weight) -> tuple[Stage, ...]:
         by = self.sign * h
