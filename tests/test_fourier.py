@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride import bound as bound_module
 from longstride.bound import Bound, fits
 from longstride.core import Step, advance
 from longstride.methods import get
@@ -198,6 +199,31 @@ def test_a_bound_step_is_the_step_of_the_core(make, lead, method) -> None:
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-13 * float(other.abs().max()))
     bound.go(xs, fs, 2)
     assert all(torch.equal(a, b) for a, b in zip(begun, (*found, *evaluations), strict=True))  # the caller's
+
+
+def parametrized(*of: str) -> ls.ODE:
+    """Burgers' equation of five samples, each with a number of its own in L, in g, or in neither."""
+    problem, own = burgers(), torch.linspace(0.5, 1.5, 5, dtype=F64)[:, None]
+    strength = own if "g" in of else 1.0
+    f = Pointwise(problem.space, lambda u: strength * u * u, writes=problem.f.writes)
+    return ls.ODE(f, L=own * problem.L if "L" in of else problem.L, space=problem.space)
+
+
+@pytest.mark.parametrize(("of", "size"), [((), 2), (("L",), 5), (("g",), 5)])
+@pytest.mark.parametrize("method", ["etdrk4", "exp_adams_2"])
+def test_samples_that_the_cache_does_not_hold_take_their_steps_in_groups(
+    monkeypatch, method, of, size
+) -> None:
+    """Unless one has a number of its own: five by two, where the last group has one of the one before."""
+    problem = parametrized(*of)
+    u0 = drawn(problem.space, 5)
+    how = {"t": (0.0, 0.4), "method": method, "dt": 0.01, "grad": False}
+    whole = ls.solve(problem, u0, **how).x
+    x = problem.space.enter(u0)
+    monkeypatch.setattr(bound_module, "CACHE", 2 * x[0].nbytes)
+    assert torch.allclose(ls.solve(problem, u0, **how).x, whole, rtol=1e-13, atol=1e-14)
+    step = Pace(problem.entered(), get("etdrk4"), x).step(Stretches.repeated(0.0, 0.01, 40), 20)
+    assert Bound(step, problem.f.bind, [x], []).size == size
 
 
 def test_a_bound_step_takes_matrices_and_numbers_as_weights() -> None:

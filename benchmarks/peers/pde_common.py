@@ -17,11 +17,13 @@ import numpy as np
 CASES = {
     "ks": {"length": 64 * math.pi, "n": 512, "dim": 1, "t": 10.0, "dt": (0.1, 0.05, 0.025, 0.0125)},
     "kdv": {"length": 40.0, "n": 512, "dim": 1, "t": 0.5, "dt": (4e-3, 2e-3, 1e-3, 5e-4)},
-    "ac": {"length": 2 * math.pi, "n": 256, "dim": 2, "t": 2.0, "dt": (0.2, 0.1, 0.05), "nu": 5e-3},
+    "ac": {"length": 2 * math.pi, "n": 256, "dim": 2, "t": 2.0, "dt": (0.2, 0.1, 0.05), "nu": 5e-3}
+    | {"kept": 1 / 2},
     "gs": {"length": 2.0, "n": 256, "dim": 2, "t": 32.0, "dt": (4.0, 2.0, 1.0), "nu": (2e-5, 1e-5)}
-    | {"feed": 0.04, "kill": 0.06},
+    | {"feed": 0.04, "kill": 0.06, "kept": 1 / 2},
     "ns": {"length": 2 * math.pi, "n": 256, "dim": 2, "t": 0.4, "dt": (0.04, 0.02, 0.01), "nu": 1e-3},
 }
+CASES["disturbed"] = CASES["ns"] | {"noise": 1e-15}  # of the largest value, at each point of the start
 Run = Callable[[int], np.ndarray]  # of a number of steps: the end
 
 
@@ -44,7 +46,18 @@ def start(case: str) -> np.ndarray:
     for i in range(-4, 5):
         for j in range(-4, 5):
             w += rng.normal() * np.cos(i * x + j * y + rng.uniform(0, 2 * math.pi))
-    return ((w - w.mean()) / 4)[None]
+    w = ((w - w.mean()) / 4)[None]
+    return w + CASES[case].get("noise", 0.0) * np.abs(w).max() * rng.normal(size=w.shape)
+
+
+def kept(case: str, u: np.ndarray) -> np.ndarray:
+    """u of the modes that every solver's products are made of and exact in, 2/3 or half of each axis."""
+    about = CASES[case]
+    axes, top = tuple(range(-about["dim"], 0)), about.get("kept", 2 / 3) * about["n"] / 2
+    c, low = np.fft.fftn(u, axes=axes), np.abs(np.fft.fftfreq(about["n"], 1 / about["n"])) < top
+    for axis in axes:
+        c = c * low.reshape(-1, *(1,) * (-1 - axis))
+    return np.fft.ifftn(c, axes=axes).real
 
 
 def serve(make: Callable[[str, str, int, float], Run | None]) -> None:

@@ -62,8 +62,12 @@ def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
     """Weights and symbols, as they were written and as they are used."""
     steps, bound = pace.steady.values(), next(iter(pace.bound.values()))
     weights = [w for s in steps for g in s.stages for *_, w in g.terms]
-    laid = [v for pair in (*bound.laid.values(), *bound.field.laid.values()) for v in pair]
-    f, space = problem.f, problem.space
+    laid = [
+        v
+        for pair in (*bound.laid.values(), *getattr(bound.field, "inner", bound.field).laid.values())
+        for v in pair
+    ]
+    f, space = getattr(problem.f, "f", problem.f), problem.space
     symbols = [*f.reads, *f.writes, *f.made.values(), problem.L, space.k2]
     return [v for v in (*weights, *laid, *symbols) if isinstance(v, torch.Tensor)]
 

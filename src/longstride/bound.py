@@ -16,6 +16,11 @@ from .core import Step, Weight
 from .matrix import Matrix
 
 Call = Callable[[], Any]
+Bind = Callable[
+    [Tensor, bool], "BoundField"
+]  # for states like this one, told whether a step takes over a scale
+
+CACHE = 3 * 2**16  # bytes of a state with which all that a step works on stays in a core's cache of 1 or 2 MB
 
 
 class BoundField(Protocol):
@@ -41,22 +46,18 @@ class Bound:
 
     A row w_1 v_1 + w_2 v_2 + ... is one product and a fused addition for each further term, where the result
     is to stand. A product with which several rows begin, such as e^(hL/2) x, is made once. Real weights of
-    complex states multiply pairs of real numbers. No gradients.
+    complex states multiply pairs of real numbers. So many samples as the cache holds take all steps before
+    the next ones do. No gradients.
 
     step: one that `fits`.  xs, fs: states and evaluations like those that it begins with.
-    bind: makes a `BoundField` for states like x; told whether the step takes over a scale.
+    bind: makes a `BoundField`.
     """
 
-    def __init__(
-        self,
-        step: Step,
-        bind: Callable[[Tensor, bool], BoundField],
-        xs: Sequence[Tensor],
-        fs: Sequence[Tensor],
-    ) -> None:
+    def __init__(self, step: Step, bind: Bind, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> None:
+        self.size = _together(step, bind, xs[-1])
         weights = [w for stage in step.stages for kind, _, w in stage.terms if kind == 1]
         folded = not step.keep_f and not any(isinstance(w, Matrix) for w in weights)
-        self.step, self.field, self.calls = step, bind(xs[-1], folded), list[Call]()
+        self.step, self.field, self.calls = step, bind(xs[-1][: self.size], folded), list[Call]()
         self.xs, self.fs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
         self.inputs, self.argument = (self.xs[:], self.fs[:]), self.field.buffer()
         self.laid: Laid = {}
@@ -72,16 +73,21 @@ class Bound:
 
     def go(self, xs: Sequence[Tensor], fs: Sequence[Tensor], steps: int) -> tuple[list[Tensor], list[Tensor]]:
         """So many steps from these; returns what the last one keeps."""
+        kept, samples = [[torch.empty_like(v) for v in known] for known in (xs, fs)], len(xs[-1])
         with torch.no_grad(), self.field.calm():
-            for buffers, given in zip(self.inputs, (xs, fs), strict=True):
-                for buffer, v in zip(buffers, given, strict=True):
-                    buffer.copy_(v)
-            calls = self.calls
-            for _ in range(steps):
-                for call in calls:
-                    call()
-            xs, fs = self.inputs
-            return [x.clone() for x in xs], [f.clone() for f in fs]
+            for first in range(0, samples, self.size):
+                some = partial(torch.narrow, dim=0, start=min(first, samples - self.size), length=self.size)
+                for buffers, given in zip(self.inputs, (xs, fs), strict=True):
+                    for buffer, v in zip(buffers, given, strict=True):
+                        buffer.copy_(some(v))
+                calls = self.calls
+                for _ in range(steps):
+                    for call in calls:
+                        call()
+                for buffers, ends in zip(self.inputs, kept, strict=True):
+                    for buffer, v in zip(buffers, ends, strict=True):
+                        some(v).copy_(buffer)
+        return kept[0], kept[1]
 
     def _rows(self) -> list[list[tuple[int, int, Weight]]]:
         """The terms of each row, evaluations with their scale; weights that are equal are the same object."""
@@ -141,6 +147,36 @@ class Bound:
         read = [term[:2] for term in self.rows[n][1:]] + later
         free = step.keep_x in ((-1,), (here,)) and here == count - 1 and (0, 0) not in read
         return self.xs[0] if free else self.field.buffer()
+
+
+def _together(step: Step, bind: Bind, x: Tensor) -> int:
+    """How many samples take their steps together: all, where one has weights or parameters of its own."""
+    parts = min(-(-x.nbytes // CACHE), len(x)) if x.device.type == "cpu" else 1
+    size = -(-len(x) // max(parts, 1))
+    if size == len(x):
+        return size
+    weights = [w for stage in step.stages for *_, w in stage.terms]
+    matrices = any(isinstance(w, Matrix) for w in weights)
+    own = any(isinstance(w, Tensor) and w.ndim == x.ndim and len(w) > 1 for w in weights)
+    return len(x) if matrices or own or not _alike(bind, x, size) else size
+
+
+def _alike(bind: Bind, x: Tensor, size: int) -> bool:
+    """Whether f of the first samples is the same alone and among all."""
+
+    def f(x: Tensor) -> Tensor:
+        field = bind(x, False)
+        value, call = field.evaluation(field.buffer().copy_(x))
+        call()
+        return value
+
+    with torch.no_grad():
+        among = f(x)
+        try:
+            alone = f(x[:size])
+        except RuntimeError:  # a parameter of all samples does not broadcast with some
+            return False
+    return alone.shape == among[:size].shape and torch.allclose(alone, among[:size])
 
 
 def fits(step: Step) -> bool:

@@ -12,7 +12,7 @@ from .fourier import Fourier
 
 
 class Held:
-    """f(t, c) - growth * `unseen(c)`.
+    """f(t, c) - growth/2 * `unseen(c)`.
 
     Of a real field, where m = 0 on the axis that is halved, the coefficients of m and -m on the other
     periodic axes are both kept, and are conjugates but for round-off. The field does not show by how much
@@ -31,15 +31,15 @@ class Held:
         return space.real and len(_periodic(space)) > 1
 
     def unseen(self, c: Tensor) -> Tensor:
-        """Half of what c(m) differs by from the conjugate of c(-m), where m = 0 on the halved axis."""
+        """Twice what no field shows: c(m) less the conjugate of c(-m), where m = 0 on the halved axis."""
         mirrored = plane = c.select(self.halved, 0)
         for axis, index in self.mirrors:  # m = 0, 1, 2, -2, -1
             mirrored = mirrored.index_select(axis, index.to(c.device))
-        return (plane - mirrored.conj()) / 2
+        return plane - mirrored.conj()
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
         rate = self.f(t, c).clone()
-        rate.select(self.halved, 0).sub_(self.unseen(c), alpha=self.growth)
+        rate.select(self.halved, 0).sub_(self.unseen(c), alpha=self.growth / 2)
         return rate
 
     @property
@@ -60,12 +60,12 @@ class BoundHeld:
 
     def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
         out, call = self.inner.evaluation(x)
-        held, plane = self.held, out.select(self.held.halved, 0)
+        held, plane, rate = self.held, out.select(self.held.halved, 0), self.held.growth / 2
 
         def both() -> None:
             unseen = held.unseen(x)  # before f, which may write where x stands
             call()
-            plane.sub_(unseen, alpha=held.growth)
+            plane.sub_(unseen, alpha=rate)
 
         return out, both
 

@@ -36,7 +36,7 @@ def _flow(
     along, across = space.k
     advection = Pointwise(
         space,
-        lambda u, v: (u * v, u * u - v * v),
+        lambda u, v: (u * v, (u * u).addcmul_(v, v, value=-1)),
         reads=(space.d(1) * inverse, -space.d(0) * inverse),
         writes=(along**2 - across**2, -along * across),
         source=source,

@@ -140,7 +140,7 @@ def allen_cahn(
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
-        f=Pointwise(space, lambda u: -u * u * u),
+        f=Pointwise(space, lambda u: -(u**3)),
         L=1 - symbol(epsilon, space) ** 2 * space.k2,
         space=space,
         x0=0.1 * waves(space, 6),
@@ -163,7 +163,7 @@ def cahn_hilliard(
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
-        f=Pointwise(space, lambda u: u * u * u, writes=(-space.k2,)),
+        f=Pointwise(space, lambda u: u**3, writes=(-space.k2,)),
         L=space.k2 * (1 - symbol(epsilon, space) ** 2 * space.k2),
         space=space,
         x0=0.1 * waves(space, 12),

@@ -63,7 +63,7 @@ def gray_scott(
         """Whole: in L, its linear terms would make steps of one size ten times less accurate."""
         u, v = x.unbind(-dim - 1)
         eaten = u * v * v
-        return torch.stack([fed * (1 - u) - eaten, eaten - lost * v], -dim - 1)
+        return torch.stack([(fed * (1 - u)).sub_(eaten), eaten.sub_(lost * v)], -dim - 1)
 
     return PDE(
         f=Pointwise(space, reaction),
