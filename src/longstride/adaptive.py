@@ -113,8 +113,8 @@ def adaptive(
     usable(controller, norm=norm, watch=watch)
     if isinstance(controller, Telling) and (compile or bounds.on_budget == "reach" or way is not None):
         raise ArgumentError(
-            "a controller that tells steps goes without compile= and on_budget='reach', and with grad=True or "
-            "False"
+            "a controller that tells steps goes without compile=, on_budget='reach', and ways of grad= but "
+            "True and False"
         )
     penalty = Regularize.of(regularize)
     start, end = span_of(t)

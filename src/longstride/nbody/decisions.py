@@ -59,7 +59,8 @@ class Decisions:
         if x0.ndim != 4:
             raise ArgumentError(f"x0 {tuple(x0.shape)}: states [B, 2, N, d] of `Gravity.start`")
         self.gravity, self.decisions, self.reward = gravity, decisions, reward
-        self.x = gravity.start(*x0.unbind(1), centred=False)
+        q, v = x0.unbind(1)
+        self.x = gravity.start(q, v, centred=False)
         self.energy = gravity.energy(self.x)
         self.made, self.over = 0, torch.zeros(len(x0), dtype=torch.bool, device=x0.device)
 
