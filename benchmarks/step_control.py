@@ -10,7 +10,6 @@ of 0.1). Error: |E/E_0 - 1| at the end. Cost: evaluations of the force, of a sys
 - table: Hermite's method at steps by 30 constant parameters of the collision time, by Aarseth's criterion at
   14 values of eta, and by the policy at 10 paces; Gauss-Radau 15. 100 starts of seed 1000, which training
   never saw.
-- masses: the same policy on stars of masses 3, 4 and 5 from 100 starts of seed 3000, not trained again.
 
 Results of each part are kept as soon as it is done, in results/step_control.json.
 """
@@ -43,15 +42,15 @@ RULES: dict[str, tuple[Rule, list[float]]] = {
 }
 
 
-def starts(n: int, seed: int, bodies: Gravity = STARS) -> Tensor:
-    return bodies.start(*three_stars_at(n, seed))
+def starts(n: int, seed: int) -> Tensor:
+    return STARS.start(*three_stars_at(n, seed))
 
 
-def runs(x0: Tensor, rule: Rule, numbers: Tensor, most: int = MOST, bodies: Gravity = STARS) -> Rollout:
+def runs(x0: Tensor, rule: Rule, numbers: Tensor, most: int = MOST) -> Rollout:
     """Of every start with every column of numbers [P, C]; results [C, B]."""
     columns, batch = numbers.shape[1], len(x0)
     many = numbers.repeat_interleave(batch, 1)
-    found = rollout(bodies, x0.repeat(columns, 1, 1, 1), END, rule, many, most, compile=True)
+    found = rollout(STARS, x0.repeat(columns, 1, 1, 1), END, rule, many, most, compile=True)
     return Rollout(
         found.x, found.steps.view(columns, batch), found.error.view(columns, batch).nan_to_num(10.0)
     )
@@ -94,9 +93,9 @@ def train(generations: int = 19, people: int = 10, batch: int = 128, cost: float
     return {"seconds": time.perf_counter() - began, "generations": generations, "course": course}
 
 
-def told(rule: str, thin: int = 1) -> Tensor:
-    """numbers [P, C] of values of a rule, every so many of them."""
-    values = torch.tensor(RULES[rule][1][::thin], dtype=F64)[None]
+def told(rule: str) -> Tensor:
+    """numbers [P, C] of all values of a rule."""
+    values = torch.tensor(RULES[rule][1], dtype=F64)[None]
     if rule != "learned":
         return values
     return torch.cat([values, ls.control.load(SHIPPED).numbers[:, None].expand(-1, values.shape[1])])
@@ -111,12 +110,12 @@ def row(name: str, value: float, cost: Tensor, error: Tensor) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def front(n: int, seed: int, bodies: Gravity = STARS, thin: int = 1) -> list[dict[str, Any]]:
+def front(n: int, seed: int) -> list[dict[str, Any]]:
     """A row of each value of each rule."""
-    x0, rows = starts(n, seed, bodies), []
+    x0, rows = starts(n, seed), []
     for name, (rule, values) in RULES.items():
-        found = runs(x0, rule, told(name, thin), bodies=bodies)
-        rows += [row(name, *each) for each in zip(values[::thin], found.steps, found.error, strict=True)]
+        found = runs(x0, rule, told(name))
+        rows += [row(name, *each) for each in zip(values, found.steps, found.error, strict=True)]
         print(rows[-1], flush=True)
     return rows
 
@@ -149,10 +148,6 @@ def radau() -> dict[str, Any]:
 def table() -> dict[str, Any]:
     rows = front(100, 1000)
     return {"rows": [*rows, radau()], "at_cost": compared(rows)}
-
-
-def masses() -> list[dict[str, Any]]:
-    return compared(front(100, 3000, Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), thin=3))
 
 
 def page(found: dict[str, Any]) -> str:
@@ -194,7 +189,7 @@ def main() -> None:
     torch.set_num_threads(1)
     path = RESULTS / "step_control.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    for part in sys.argv[1:] or ["train", "table", "masses"]:
+    for part in sys.argv[1:] or ["train", "table"]:
         found[part] = globals()[part]()
         path.write_text(json.dumps(found, indent=1) + "\n")
         path.with_suffix(".md").write_text(page(found))
