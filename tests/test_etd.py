@@ -219,6 +219,20 @@ def test_an_adaptive_run_keeps_to_its_tolerance_wherever_it_is_read(problem: str
         assert off(back.x[-1], runs[1].x[0]) < 1e-5
 
 
+@pytest.mark.parametrize("w", [1.0, 5.0, 30.0])
+@pytest.mark.parametrize("method", PAIRS)
+def test_a_force_that_depends_on_time_alone_is_seen(method: str, w: float) -> None:
+    """x' = -x + cos w t from 0, at a start where cos has its largest slope and at one where it has none."""
+    problem = ls.ODE(lambda t, x: torch.cos(w * t).view(-1, 1), L=-torch.ones(1, dtype=F64))
+    turn = complex(1, w)
+    for a in (0.0, -math.pi / 2 / w):
+        found = ls.solve(
+            problem, torch.zeros(1, 1, dtype=F64), t=(a, 10), method=method, rtol=1e-6, atol=1e-8
+        )
+        exact = (cmath.exp(10j * w) / turn - cmath.exp(1j * w * a - (10 - a)) / turn).real
+        assert abs(float(found.x[-1]) - exact) < 1e-5
+
+
 def test_samples_step_on_their_own_on_a_ladder_they_share() -> None:
     """The weights of a rung serve all samples and steps, and nobody's result hangs on the others."""
     ode, start = equation("KS")
@@ -268,6 +282,23 @@ def test_gradients_through_an_adaptive_run() -> None:
         difference = (end(x + 1e-4 * along) - end(x - 1e-4 * along)) / 2e-4
     assert math.isclose(float((found * along).sum()), float(difference), rel_tol=1e-6)
     assert torch.allclose(found, again, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("grad", [True, "checkpoint"])
+def test_an_adaptive_run_is_differentiated_by_what_l_is_made_of(grad: bool | str, dense: bool) -> None:
+    """F does not know of it."""
+
+    def end(rate: Tensor, **options) -> Tensor:
+        symbol = -rate * torch.arange(1.0, 4.0, dtype=F64)
+        ode = ls.ODE(lambda t, x: -(x**2), L=ls.Matrix(torch.diag(symbol)) if dense else symbol)
+        return ls.solve(ode, torch.ones(2, 3, dtype=F64), t=(0, 1), rtol=1e-9, **options).x.sum()
+
+    rate = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    (found,) = torch.autograd.grad(end(rate, grad=grad), rate)
+    with torch.no_grad():
+        difference = (end(rate + 1e-4) - end(rate - 1e-4)) / 2e-4
+    assert math.isclose(float(found), float(difference), rel_tol=1e-6)
 
 
 # What errors are weighed by

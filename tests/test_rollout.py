@@ -163,6 +163,15 @@ def test_a_learned_linear_part_is_differentiated_in_every_call() -> None:
         same(slope, (X0 * L.exp()).sum(0).detach(), 1e-12)
 
 
+def test_a_linear_part_that_was_trained_since_is_seen_without_gradients_too() -> None:
+    L = torch.tensor([-0.5, -1.0, -2.0], dtype=F64, requires_grad=True)
+    step = ls.stepper(ls.ODE(lambda t, x: 0 * x, L=L), dt=0.1)
+    with torch.no_grad():
+        for _ in range(2):
+            same(step(X0), X0 * (0.1 * L).exp())
+            L.mul_(2.0)
+
+
 def test_multistep_methods_are_no_steppers() -> None:
     with pytest.raises(ls.ArgumentError, match=r"'ab_3' goes on from steps before.*one-step.*save_every"):
         ls.stepper(KS, "ab_3", dt=0.1)
@@ -326,6 +335,27 @@ def test_a_field_that_diverges_is_handed_back_as_a_field() -> None:
     assert not error.x.is_complex()
     sol = ls.solve(burgers, error.x, t=(error.t, 50.0), dt=error.dt, method="etdrk4")
     assert sol.x_end.abs().max() < 10  # the attractor's size is 3
+
+
+def test_a_step_much_too_long_is_told_one_that_would_do() -> None:
+    """In 2 dimensions too, where steps a hundred times as short are wanted."""
+    flow = ls.systems.navier_stokes_2d(n=16)
+    for pde, x0, dt in ((KS, 100 * KS.x0, 1.0), (flow, 20 * flow.x0, 0.5)):
+        with pytest.raises(Diverged, match="stays bounded with dt") as raised:
+            ls.solve(pde, x0, t=(0, 20), dt=dt, method="etdrk4")
+        error = raised.value
+        assert error.dt is not None
+        ls.solve(pde, error.x, t=(error.t, error.t + dt), dt=error.dt, method="etdrk4")
+
+
+@pytest.mark.parametrize(
+    ("x0", "words"),
+    [(KS.x0.numpy(), "tensor"), (KS.x0.long(), "tensor"), (KS.x0.bfloat16(), "float32"), (KS.x0[0], "batch")],
+)
+def test_states_that_no_space_takes(x0: Any, words: str) -> None:
+    for run in (lambda: ls.solve(KS, x0, t=(0, 1), dt=0.1), lambda: ls.stepper(KS, dt=0.1)(x0)):
+        with pytest.raises(ls.ArgumentError, match=words):
+            run()
 
 
 def test_a_solution_that_goes_to_infinity_has_no_step_that_helps() -> None:

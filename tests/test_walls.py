@@ -49,6 +49,12 @@ def test_waves_are_exact_in_a_step_of_any_length(method: str, t: float) -> None:
     assert close(pde.exact(t, x0)[0], found, 1e-13 * (10 + t))
 
 
+def test_equal_steps_are_exponential_where_L_is_a_matrix() -> None:
+    pde = get("wave", n=32)
+    found = ls.solve(pde, pde.x0, t=(0.0, 4.0), dt=2.0).x[-1]
+    assert close(found, pde.exact(4.0, pde.x0), 1e-12)
+
+
 @pytest.mark.parametrize("C", [2, 3, 6])
 @pytest.mark.parametrize("apart", [False, True])
 def test_blocks_are_matrices_of_each_mode(C: int, apart: bool) -> None:
@@ -115,6 +121,18 @@ def test_weights_of_equal_steps_are_made_once_and_other_methods_see_a_field() ->
     single = end(pde, pde.x0.float(), 2.0, "krogstad", 100)
     assert single.dtype == torch.float32
     assert close(single.double(), fixed, 1e-5)
+
+
+def test_matrices_are_not_compiled() -> None:
+    pde = get("wave", n=16)
+    with pytest.raises(ls.ArgumentError, match="compile=True"):
+        ls.solve(pde, pde.x0, t=(0.0, 1.0), dt=0.5, compile=True)
+
+
+def test_mass_is_kept_where_nothing_leaves() -> None:
+    for name in ("diffusion", "hyper_diffusion", "cahn_hilliard"):
+        kept = [list(get(name, n=16, dim=1, walls=w).invariants) for w in ("neumann", "dirichlet")]
+        assert kept == [["mass"], []]
 
 
 def test_bad_blocks() -> None:

@@ -26,6 +26,7 @@ from .events import Crossings, Event, implicit
 from .failure import REACHED
 from .gradients import Checkpoint, Reverse, discrete
 from .integrate import Callback, Time, plan_fields, run
+from .matrix import Matrix
 from .methods.embedded import PAIRS
 from .plan import Plan
 from .problem import ODE
@@ -33,7 +34,7 @@ from .recorded import Looked, recorded
 from .regularize import Total
 from .reversible import reversed_run
 from .stepping import Loop
-from .transpose import Chain, attached
+from .transpose import Chain, attached, leaves
 from .trial import Explicit, Rate
 
 Way = Checkpoint | Reverse | Backsolve
@@ -82,7 +83,10 @@ def planned(
 
 
 def _parameters(problem: ODE) -> Iterable[Tensor]:
-    return problem.f.parameters() if isinstance(problem.f, torch.nn.Module) else ()
+    """Leaves known before f is asked: those of a module, and those that L is made of."""
+    L = problem.L.A if isinstance(problem.L, Matrix) else problem.L
+    made_of = leaves([L]).values() if isinstance(L, Tensor) else ()
+    return *(problem.f.parameters() if isinstance(problem.f, torch.nn.Module) else ()), *made_of
 
 
 def moves(t: object) -> bool:

@@ -11,8 +11,8 @@ from .rollout import Rollout, Stand
 from .stretches import Stretches
 
 GROWN = 10.0  # times as large as it was, a state is no longer good
-HALVINGS = 6  # of a step size that are tried
-TRIALS = 512  # steps that trials may take in any case; as many as the run had where that is more
+HALVINGS = 10  # of a step size that are tried
+TRIALS = 2048  # steps that trials may take in any case; as many as the run had where that is more
 
 
 def finite(x: Tensor) -> bool:
@@ -33,6 +33,8 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
     is `GROWN` times as large as at `good`. From there trials with halved steps go twice as far as the run
     came; the first that stays as small says which dt would have done, for all that is known there.
     """
+    if not finite(good.x):
+        return SolveError(f"method {run.pace.method.name}: x0 has NaN or infinity before the first step")
     first, stand, last = good.x, good, good
     while stand.n < n and finite(stand.x):
         if bool((size(stand.x) <= GROWN * size(first)).all()):
@@ -43,39 +45,47 @@ def diverged(run: Rollout, good: Stand, n: int) -> SolveError:
         return SolveError(f"method {name}: the result is not finite, but a repetition's is")
     whose = (~torch.isfinite(stand.x).flatten(1).all(1)).nonzero()[:, 0].tolist()
     t, h = run.times[last.n], run.times.sizes[run.times.stretch(last.n)]
-    dt = _suggested(run, last, 2 * (stand.n - last.n), h, max(TRIALS, n))
+    tried, helps = _suggested(run, last, 2 * (stand.n - last.n), h, max(TRIALS, n))
     advice = (
-        f"from there it stays bounded with dt = {dt:.3g}"
-        if dt is not None
-        else "smaller steps did not help there: look at f, and whether the solution itself goes to infinity"
+        f"from there it stays bounded with dt = {tried:.3g}"
+        if helps
+        else f"steps down to {tried:.3g} did not help there: take smaller ones, or look at f, and whether "
+        "the solution itself goes to infinity"
     )
     few = ", ".join(map(str, whose[:8])) + (", ..." if len(whose) > 8 else "")
     return Diverged(
         f"{run.where(stand.n - 1)}: NaN or infinity in {len(whose)} of {len(stand.x)} samples ({few}) with "
         f"dt = {abs(h):.3g}; the last good state is that of t = {t:.6g}, step {last.n}: {advice}",
-        x=last.x, t=t, step=last.n, samples=tuple(whose), dt=dt,
+        x=last.x, t=t, step=last.n, samples=tuple(whose), dt=tried if helps else None,
     )  # fmt: skip
 
 
-def _suggested(run: Rollout, last: Stand, steps: int, h: float, most: int) -> float | None:
-    """The largest of h/2, h/4, ... with which the run stays bounded over so many steps of h, if any does."""
-    start, spent = run.times[last.n], 0
+def _suggested(run: Rollout, last: Stand, steps: int, h: float, most: int) -> tuple[float, bool]:
+    """The first of |h|/2, |h|/4, ... with which the run stays bounded over so many steps of h, True.
+
+    The last that was tried, False, if none does before `most` steps are taken or the next would need more.
+    """
+    start, part, n = run.times[last.n], h, steps
     bound = GROWN * size(last.x)
-    for k in range(1, HALVINGS + 1):
-        part, n = h / 2**k, steps * 2**k
-        if (spent := spent + n) > most:
-            return None
+    for _ in range(HALVINGS):
+        if 2 * n > most:
+            break
+        part, n = part / 2, 2 * n
         pace = Pace(run.problem, run.pace.method, last.x)
-        if _bounded(Rollout(run.problem, pace, Stretches.repeated(start, part, n)), last.x, bound):
-            return abs(part)
-    return None
+        trial = Rollout(run.problem, pace, Stretches.repeated(start, part, n))
+        taken, bounded = _bounded(trial, last.x, bound)
+        if bounded:
+            return abs(part), True
+        most -= taken
+    return abs(part), False
 
 
-def _bounded(run: Rollout, x: Tensor, bound: Tensor) -> bool:
+def _bounded(run: Rollout, x: Tensor, bound: Tensor) -> tuple[int, bool]:
+    """How many steps were taken, and whether all that there are stayed within the bound."""
     stand = Stand(0, 0, (x,))
     try:
         while stand.n < run.times.steps and bool((size(stand.x) <= bound).all()):
             stand = run.step(stand)
     except SolveError:  # f refuses a state
-        return False
-    return bool((size(stand.x) <= bound).all())
+        return stand.n, False
+    return stand.n, bool((size(stand.x) <= bound).all())

@@ -330,7 +330,7 @@ def solve(
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(problem.rate, shared=True)
         x0 = flow.moved(x0, t[0], ahead=-1.0)
-        name = method or ("etdrk4" if isinstance(problem.L, Tensor) else "rk4")
+        name = method or ("etdrk4" if isinstance(problem.L, MULTIPLIERS) else "rk4")
         found, end, reduced, stats = _equally(problem, x0, times, saved, name, callback, grad, options)
         ends = t[1:] if given is None else given
         x = flow.saved(torch.stack(found), marks if every or save_every else ends, x0)
@@ -346,7 +346,8 @@ def _numbers(
         if save_every is not None and save_at is not None:
             raise ArgumentError("give either save_at= or save_every=, not both")
         return range(0, len(times), 1 if save_every is None else whole("save_every", save_every, 1))
-    return [n for n in times.ends if times[n] in set(marks)]
+    wanted = set(marks)
+    return [n for n, turn in zip(times.ends, times.turns, strict=True) if turn in wanted]
 
 
 def _equally(
@@ -362,6 +363,8 @@ def _equally(
     """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
     from .running import OPTIONS, rolled
 
+    if "rtol" in options or "atol" in options:
+        raise ArgumentError("dt= and steps= take equal steps: leave them out, or rtol= and atol=")
     asked = {key: value for key, value in options.items() if key in OPTIONS}
     others = {key: value for key, value in options.items() if key not in OPTIONS}
     if grad in (True, False) or not torch.is_grad_enabled():

@@ -75,7 +75,7 @@ class Stepper:
 
     def _pace(self, problem: ODE, x: Tensor, layout: str) -> Pace:
         L = problem.L.A if isinstance(problem.L, Matrix) else problem.L
-        if isinstance(L, Tensor) and L.requires_grad and torch.is_grad_enabled():
+        if isinstance(L, Tensor) and L.requires_grad:  # it may have been trained since
             return Pace(problem, self.method, x)
         key = (x.dtype, x.device, layout)
         if key not in self._paces:

@@ -17,7 +17,7 @@ from .interpolation import Path
 from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
-from .tree import Tree
+from .tree import Tree, is_state
 from .view import View
 
 
@@ -36,6 +36,14 @@ class Within(View):
         self.space = space
 
     def flat(self, state: Tensor) -> Tensor:
+        """
+        Raises:
+            ArgumentError: no tensor of numbers that a space transforms, or no batch.
+        """
+        if not is_state(state) or state.dtype.itemsize < 4:
+            raise ArgumentError("x0 must be a tensor of float32, float64, or complex ones of these")
+        if state.ndim <= getattr(self.space, "dim", 0):
+            raise ArgumentError(f"x0 {tuple(state.shape)} has no batch: give x0[None], [1, ...]")
         return self.space.enter(state)
 
     def nest(self, x: Tensor) -> Tensor:

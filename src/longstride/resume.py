@@ -103,8 +103,3 @@ def digest(tensors: Iterable[Tensor]) -> str:
     for x in tensors:
         total.update(x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]
-
-
-def said(values: Sequence[float]) -> str:
-    """A digest of numbers."""
-    return hashlib.sha256(repr(list(values)).encode()).hexdigest()[:16]

@@ -12,8 +12,9 @@ from torch.autograd import forward_ad
 
 from .bound import Bound, fits
 from .core import Step, advance
-from .errors import SolveError
+from .errors import ArgumentError, SolveError
 from .integrate import said
+from .matrix import Matrix
 from .pace import Pace
 from .problem import ODE
 from .stretches import Stretches
@@ -52,9 +53,14 @@ class Rollout:
     a run is cut: a stand leads to the same bits always.
 
     compile: steps that share their weights are one compiled graph, to which the time is a tensor.
+
+    Raises:
+        ArgumentError: weights to be compiled that are matrices.
     """
 
     def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
+        if compile and isinstance(problem.L, Matrix):
+            raise ArgumentError("compile=True takes an L that is a number or a tensor: leave it out")
         self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
         self.field: Callable[[Any, Tensor], Tensor]
         (self.field,) = problem.fields(pace.method.splits)

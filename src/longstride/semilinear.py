@@ -23,12 +23,15 @@ from .trial import Rate, Stepper, Trial
 
 RUNGS = 4  # steps of the ladder in one octave: a rung is at most a sixth shorter than what was wanted
 KEPT = 16  # rungs whose weights are kept
+BEND = ((3, 1.0, 4.0), (2, 1.0, -2.0))
 STILL = -(1 << 30)  # the rung of what has stopped, whose steps are 0
 
 
 @dataclass(frozen=True)
 class Rung:
-    """Who takes a step of one size, and its rows: the stages after the first, the end, the estimate."""
+    """Who takes a step of one size, and its rows: those of the stages after the first, the end, the
+    estimate, the bend.
+    """
 
     who: Tensor | None  # None: all
     rows: tuple[Stage, ...]
@@ -43,6 +46,12 @@ class Semilinear(Stepper):
 
     `first` and `last` of a trial are F, and K holds all F_j. Between its ends a step is the polynomial
     through the F_j, integrated exactly beside L: b_j is sum_k w_jk theta^k phi_k(theta h L). Order 3.
+
+    The pair's estimate compares two states at the end of a step, and says nothing of an F that depends on
+    t alone. So a second one stands beside it. With F_m the mean of the F_j at the middle, the parabola that
+    is integrated differs from the line by D = h 2 (2 phi_3 - phi_2) (F_0 - 2 F_m + F(x1)); S is the same with
+    pluses. Of F = e^(i w t) and small L, D is a share (w h)^2/16 of S, and the parabola's own error, that of
+    Simpson's rule, is about D^2/(15 S). It falls with h^5, below the other one, where both see F.
     """
 
     repeatable = True
@@ -55,7 +64,8 @@ class Semilinear(Stepper):
         self.order, self.shrinks, self.most = pair.tableau.order, pair.shrinks, len(pair.tableau.c)
         clock: dict[str, Any] = {"dtype": torch.float64, "device": x0.device}
         self.c = torch.tensor([*pair.tableau.c[1:], 1.0], **clock)[:, None]
-        self.made: OrderedDict[int, tuple[Stage, ...]] = OrderedDict()
+        self.made: OrderedDict[tuple[int, bool], tuple[Stage, ...]] = OrderedDict()  # with a graph or not
+        self.middle = [j for j, c in enumerate(pair.tableau.c) if c == 0.5]
 
     def apart(self, L: Any, f: Rate) -> None:
         if not isinstance(L, MULTIPLIERS):
@@ -64,19 +74,37 @@ class Semilinear(Stepper):
         # Whether samples have an L each.
         self.each = L.each if isinstance(L, Matrix) else L.ndim == len(self.shape) and len(L) > 1
 
+    def prepare(self, x: Tensor, first: Tensor) -> None:
+        wanted = self.graph
+        super().prepare(x, first)  # it knows F alone
+        self.graph = self.graph or (wanted and self.differentiated)
+
+    @property
+    def differentiated(self) -> bool:
+        """Whether something is differentiated by L."""
+        return bool((self.L.A if isinstance(self.L, Matrix) else self.L).requires_grad)
+
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))
         fs, times = [first], self.times(s, h, self.c)
         for i, t in enumerate(times):
             x1 = self._combined(i, rungs, x, fs)
             fs.append(self.rate(t, x1))
-        error = self._combined(len(times), rungs, x, fs)
-        return Judged(s, h, x, x1, fs[-1], torch.stack(fs[:-1]), self.most, error=error)
+        with torch.no_grad():
+            error = self._combined(len(times), rungs, x, fs)
+            ends, middle = fs[0] + fs[-1], sum(fs[j] for j in self.middle) * (2 / len(self.middle))
+            bend, whole = (self._combined(-1, rungs, x, [v]) for v in (ends - middle, ends + middle))
+        K = torch.stack(fs[:-1])
+        return Judged(s, h, x, x1, fs[-1], K, self.most, error=error, bend=bend, whole=whole)
 
     def ratio(self, trial: Trial) -> Tensor:
         assert isinstance(trial, Judged)
         with torch.no_grad():
-            return self._norm(trial.error / self.allowed(trial.x, trial.x1)) / self.root
+            allowed = self.allowed(trial.x, trial.x1)
+            error, bend, whole = (
+                self._norm(v / allowed) / self.root for v in (trial.error, trial.bend, trial.whole)
+            )
+            return torch.maximum(error, bend.square() / (15 * whole + 20 * bend).clamp_min(1e-300))
 
     def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
         return torch.exp2(torch.floor(RUNGS * torch.log2(h) + 1e-9) / RUNGS)
@@ -147,12 +175,13 @@ class Semilinear(Stepper):
     def _rows(self, key: int | float, h: float) -> tuple[Stage, ...]:
         if isinstance(key, float):
             return self._written(h)
-        if key not in self.made:
-            self.made[key] = self._written(h)
+        rung = key, self.differentiated and torch.is_grad_enabled()
+        if rung not in self.made:
+            self.made[rung] = self._written(h)
             if len(self.made) > KEPT:
                 self.made.popitem(last=False)
-        self.made.move_to_end(key)
-        return self.made[key]
+        self.made.move_to_end(rung)
+        return self.made[rung]
 
     def _written(self, h: Weight) -> tuple[Stage, ...]:
         by = self.sign * h
@@ -160,6 +189,7 @@ class Semilinear(Stepper):
         phi = Phis(z)
         rows = [Stage((w,), tuple(by * e for e in row)) for w, row in self.pair.tableau.rows(z, phi)]
         rows.append(Stage((0.0,), tuple(by * entry(e, phi) for e in self.pair.error)))
+        rows.append(Stage((0.0,), (by * entry(BEND, phi),)))
         return tuple(map(self._moved, rows[1:]))
 
     def _moved(self, row: Stage) -> Stage:
@@ -170,6 +200,8 @@ class Semilinear(Stepper):
 
 @dataclass
 class Judged(Trial):
-    """error: the estimate."""
+    """error: the pair's estimate.  bend, whole: D and S of `Semilinear`."""
 
     error: Tensor = field(default_factory=lambda: torch.zeros(0))
+    bend: Tensor = field(default_factory=lambda: torch.zeros(0))
+    whole: Tensor = field(default_factory=lambda: torch.zeros(0))

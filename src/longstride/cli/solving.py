@@ -183,9 +183,9 @@ def check_picture(out: Path, system: System) -> None:
     if system.space is not None:
         from ..report import SUFFIXES
 
-        kinds = [*SUFFIXES]
+        kinds = [*SUFFIXES, ".zarr"]  # which was taken already
     if out.suffix not in kinds or out.is_dir():
-        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file, or a .zarr data set")
+        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file")
 
 
 def in_space(system: System, n: int = 1) -> PDE:

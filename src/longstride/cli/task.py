@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ArgumentError, SolveError
+from ..errors import ArgumentError, Diverged, SolveError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +65,9 @@ class Task:
             raise
         except SolveError as error:
             self.wrong = str(error)
+            if isinstance(error, Diverged):  # what came later would spoil the scale of a picture
+                good = max(1, sum(abs(t - start) <= abs(error.t - start) for t in self.ends))
+                self.ends, self.seen = self.ends[:good], self.seen[:good]
             return None
 
     @property

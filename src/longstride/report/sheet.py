@@ -29,6 +29,10 @@ class Sheet:
 
     def begin(self, width: float, height: float) -> Figure:
         """Of this height between title and warning."""
+        room = int((width - 0.2) / 0.068)  # letters on a line
+        lines = [part for line in self.subtitle.split("\n") for part in textwrap.wrap(line, room) or [""]]
+        self.top += 0.15 * (len(lines) - len(self.subtitle.split("\n")))
+        self.subtitle = "\n".join(lines)
         self.width, self.height = width, height + self.top + self.bottom
         self.figure = Figure(figsize=(width, self.height), dpi=DPI, facecolor=PAPER)
         left = 0.15 / width

@@ -71,13 +71,9 @@ class Box(Fourier):
 
     @cached_property
     def squares(self) -> Tensor:
-        found = torch.ones((), dtype=torch.float64)
-        for m, one in zip(self.modes, self.series, strict=True):
-            other = (
-                2.0 if isinstance(one, Periodic) and one.half else 1.0 if isinstance(one, Periodic) else 0.5
-            )
-            found = found * torch.where(m > 0, other, 1.0)
-        return found
+        """Mean square of the mode of each coefficient, with those that it stands for."""
+        rows = self._wide([one.square for one in self.series])
+        return math.prod(rows[1:], start=rows[0])  # type: ignore[arg-type]
 
     @cached_property
     def x(self) -> tuple[Tensor, ...]:
@@ -106,18 +102,6 @@ class Box(Fourier):
             return None
         shares = [2 * m.abs() / (one.n * one.period) for m, one in zip(self.modes, self.series, strict=True)]
         return torch.exp(-SMOOTH * sum((s**36 for s in shares), torch.zeros(self.shape, dtype=torch.float64)))
-
-    @cached_property
-    def share(self) -> Tensor:
-        """The mean square of each mode and of those that its coefficient stands for."""
-        rows = self._wide([one.share for one in self.series])
-        return math.prod(rows[1:], start=rows[0])  # type: ignore[arg-type]
-
-    def norm(self, c: Tensor) -> Tensor:
-        """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
-        share = self.share.to(c.device, c.dtype.to_real())
-        fields = c[0].numel() / math.prod(self.shape)
-        return ((c.abs().square() * share).flatten(1).sum(1) / fields).sqrt()
 
     def enter(self, x: Tensor, *, kept: bool = True) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n]: those that are kept, always.

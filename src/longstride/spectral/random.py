@@ -144,14 +144,10 @@ class RandomField:
         S = torch.where(q > 0, self.spectrum(q.clamp_min(1e-300)), 0.0)
         if self.highest is not None:
             S = torch.where(q <= self.highest + 1e-9, S, 0.0)
-        power = torch.ones_like(S)  # the mean square of a wave, over those that share its coefficient
-        if space.real and around:
-            power *= 1.0 + (modes[around[-1]] > 0)
         for axis in set(range(space.dim)) - set(around):
-            power /= 1.0 + (modes[axis] > 0)
             if isinstance(space, Box) and space.walls[axis] == "dirichlet":
                 S = torch.where(modes[axis] > 0, S, 0.0)  # sin 0 is nothing
-        return counter, S / (S * power).sum(), side
+        return counter, S / (S * space.squares).sum(), side
 
 
 def periodic(space: Fourier) -> list[int]:

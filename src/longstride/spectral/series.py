@@ -36,8 +36,8 @@ class Series:
         return torch.arange(self.top + 1, dtype=torch.float64)
 
     @property
-    def share(self) -> Tensor:
-        """The mean square of each mode and of those that its coefficient stands for."""
+    def square(self) -> Tensor:
+        """Mean square of each mode, with those that its coefficient stands for."""
         return torch.ones_like(self.modes)
 
     @property
@@ -71,7 +71,7 @@ class Periodic(Series):
         return m if self.half else torch.cat([m, -m[1:].flip(0)])
 
     @property
-    def share(self) -> Tensor:
+    def square(self) -> Tensor:
         return 1.0 + (self.modes > 0) if self.half else torch.ones_like(self.modes)
 
     def enter(self, u: Tensor, axis: int) -> Tensor:
@@ -106,7 +106,7 @@ class Cosine(Series):
         return (torch.arange(self.n, dtype=torch.float64) + 0.5) * (self.length / self.n)
 
     @property
-    def share(self) -> Tensor:
+    def square(self) -> Tensor:
         return 1 / (1.0 + (self.modes > 0))
 
     def enter(self, u: Tensor, axis: int) -> Tensor:

@@ -102,7 +102,7 @@ def taylor_green(viscosity: float = 1e-2, length: float = 2 * math.pi, n: int = 
     def exact(t: float, x0: Tensor) -> Tensor:
         return x0 * torch.exp(torch.as_tensor(-2 * k * k * t * symbol(viscosity, space), dtype=torch.float64))
 
-    return _flow(space, viscosity, 0.0, x0, 50.0, 0.5, band(space, 2**0.5, 2**0.5, std=0.2), exact=exact)
+    return _flow(space, viscosity, 0.0, x0, 50.0, 0.05, band(space, 2**0.5, 2**0.5, std=0.2), exact=exact)
 
 
 @system("Arnold and Meshalkin 1960; Kochkov and others 2021", above_zero=("length",))
