@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .backsolve import Backsolve
 from .carry import Ended, Limits
-from .control import Controller, I
+from .control import Controller, I, Telling
+from .control import bound as controller_of
 from .core import MULTIPLIERS
 from .differentiable import WAYS, Flow, Way, gone_through
 from .errors import ArgumentError, SolveError, unknown
@@ -70,7 +71,7 @@ def adaptive(
             with t [n, B] and x [n, B, ...], NaN behind the last of each sample. Default: the end alone.
         dense: give `interpolant`, the solution as a function of t.
         reduce: a `Fold` or an `Integral`, or several; `reduced` is what they come to.
-        controller: `ls.control.PI()`, or anything like it.
+        controller: `ls.control.PI()`, or anything like it; a policy, `ls.control.load`.
         shared_step: one step for the batch, the root mean square over all of it; f gets a scalar t. Else
             samples step on their own, f gets t [B], and a sample's result does not depend on its batch.
         jump_times: where f jumps; steps end there and f is asked anew behind it, one evaluation.
@@ -108,7 +109,13 @@ def adaptive(
     way = way_of(grad, WAYS)
     method = method or _default(problem, way, compile or regularize is not None)
     bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
+    controller = controller_of(controller, problem)
     usable(controller, norm=norm, watch=watch)
+    if isinstance(controller, Telling) and (compile or bounds.on_budget == "reach" or way is not None):
+        raise ArgumentError(
+            "a controller that tells steps goes without compile=, on_budget='reach', and ways of grad= but "
+            "True and False"
+        )
     penalty = Regularize.of(regularize)
     start, end = span_of(t)
     assert t is not None

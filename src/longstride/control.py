@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from .errors import ArgumentError
+
+if TYPE_CHECKING:
+    from .nbody import Policy
 
 History = tuple[Tensor, ...]
 
@@ -32,6 +36,34 @@ class Controller(Protocol):
     def control(
         self, ratio: Tensor, history: History, power: float | Tensor
     ) -> tuple[Tensor, Tensor, History]: ...
+
+
+@runtime_checkable
+class Telling(Controller, Protocol):
+    """A controller that tells each next step from where the last one ended: factors are for refused steps.
+
+    next_step(x, sign) gives [B] of states x, also of the first; sign is -1 where t falls.
+    """
+
+    def next_step(self, x: Tensor, sign: float) -> Tensor: ...
+
+
+def load(path: str | Path) -> Policy:
+    """A step policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
+
+    "three_stars" comes with the library; see `nbody.Policy`.
+
+    Raises:
+        ArgumentError: no such file, not a policy, or one that observes something else.
+    """
+    from .nbody.rules import load as found  # few runs want it
+
+    return found(path)
+
+
+def bound(controller: Any, problem: Any) -> Any:
+    """The controller of a problem's runs: a policy is asked for it."""
+    return controller.of(problem) if hasattr(controller, "of") else controller
 
 
 @dataclass(frozen=True)

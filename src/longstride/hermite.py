@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,27 @@ QUINTIC = (
     (0.0, 0.0, -4.0, 7.0, -3.0),
     (0.0, 0.0, 0.5, -1.0, 0.5),
 )
+
+
+def corrected(
+    q: Tensor,
+    v: Tensor,
+    a: Tensor,
+    j: Tensor,
+    dt: Tensor,
+    slope: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> tuple[Tensor, ...]:
+    """A step of Hermite's method, as `HermiteStepper` says: q, v, a and its three derivatives behind it.
+
+    slope: a and its rate of change along the motion, of q and v.
+    """
+    a1, j1 = slope(q + dt * (v + dt / 2 * (a + dt / 3 * j)), v + dt * (a + dt / 2 * j))
+    v1 = v + dt / 2 * (a + a1) + dt * dt / 12 * (j - j1)
+    q1 = q + dt / 2 * (v + v1) + dt * dt / 12 * (a - a1)
+    wide = torch.where(dt == 0, 1.0, dt)
+    third = (12 * (a - a1) + 6 * dt * (j + j1)) / wide**3
+    second = (-6 * (a - a1) - dt * (4 * j + 2 * j1)) / wide**2 + dt * third
+    return q1, v1, a1, j1, second, third
 
 
 class SecondOrder(Stepper):
@@ -117,15 +140,8 @@ class HermiteStepper(SecondOrder):
         (q, v), (_, a), dt = x.chunk(2, 1), first.chunk(2, 1), self.by(h)
         evaluations, j = 1 + self.refresh(s, q, v), self.jerk
         (t1,) = self.times(s, h, torch.ones(1, 1, dtype=torch.float64, device=s.device))
-        predicted_q = q + dt * (v + dt / 2 * (a + dt / 3 * j))
-        predicted_v = v + dt * (a + dt / 2 * j)
-        a1, j1 = self.slope(t1, predicted_q, predicted_v)
-        v1 = v + dt / 2 * (a + a1) + dt * dt / 12 * (j - j1)
-        q1 = q + dt / 2 * (v + v1) + dt * dt / 12 * (a - a1)
+        q1, v1, a1, j1, second, third = corrected(q, v, a, j, dt, partial(self.slope, t1))
         x1, last = torch.cat([q1, v1], 1), torch.cat([v1, a1], 1)
-        wide = torch.where(dt == 0, 1.0, dt)
-        third = (12 * (a - a1) + 6 * dt * (j + j1)) / wide**3
-        second = (-6 * (a - a1) - dt * (4 * j + 2 * j1)) / wide**2 + dt * third
         fourth = dt**4 / 24 * third
         trial = Corrected(
             s, h, x, x1, last, torch.stack([first, torch.cat([j, j1], 1)]), evaluations,

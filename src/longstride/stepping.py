@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .carry import Carry, Ended, Limits, Observer, Reading
-from .control import Controller
+from .control import Controller, Telling
 from .events import Event, locate
 from .failure import EVENT, NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STEP_LIMIT, UNDERFLOW, Standing
 from .output import Output
@@ -44,6 +44,7 @@ class Loop:
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
         self.reach = controller if isinstance(controller, Reach) else None
+        self.told = controller.next_step if isinstance(controller, Telling) else None
         self.outputs, self.observers, self.readings = tuple(outputs), observers, list[Reading]()
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span
@@ -61,7 +62,7 @@ class Loop:
         eps = torch.finfo(stepper.real).eps
         self.least = max(4 * eps * max(map(abs, span)) + 1e-26 * (self.end - self.start), limits.min_step)
         # What a run costs: before its first step, for each, and at most besides after one.
-        self.base = 1 if limits.first_step else 1 + stepper.opening_costs
+        self.base = 1 if limits.first_step or self.told else 1 + stepper.opening_costs
         between = save or events or any(output.between for output in self.outputs)
         self.reading = stepper.between_costs * bool(between)
         self.reserve = self.reading + bool(jumps)
@@ -100,6 +101,8 @@ class Loop:
         span = s * 0 + min(limits.max_step, self.end - self.start)
         if limits.first_step:
             c.h = torch.fmin(s * 0 + limits.first_step, span)
+        elif self.told:
+            c.h = torch.fmin(self._told(x), span)
         else:
             with torch.no_grad():
                 c.h = stepper.opening(s, x, c.first, span)
@@ -132,6 +135,8 @@ class Loop:
             ratio = stepper.ratio(trial)
             factor, accept, c.history = self.controller.control(ratio, c.history, stepper.shrinks)
             h, s1 = step * factor, c.s + step
+            if self.told:
+                h = torch.where(accept, self._told(trial.x1), h)
             if longest < math.inf:
                 h = h.clamp(max=longest)
             c.n, c.spent = c.n + 1, c.spent + trial.evaluations
@@ -153,6 +158,12 @@ class Loop:
             else:
                 c.h, c.rejected = torch.where(self.active, h, c.h), c.rejected + (self.active ^ ok)
                 self._keep(c, trial, ok, s1, values)
+
+    def _told(self, x: Tensor) -> Tensor:
+        """The next step [G] from states x, of a controller that tells it."""
+        assert self.told is not None
+        h = self.told(x, self.stepper.sign).to(torch.float64)
+        return h.amin(0, keepdim=True) if self.stepper.shared else h
 
     def _length(self, c: Carry) -> tuple[Tensor, Tensor | None]:
         """Of the steps to try, and what is left to the end; None where a single step, on the host, is far."""
@@ -226,7 +237,7 @@ class Loop:
             trial = self._sound(c, trial, ok)
         h = stepper.accepted(trial, ok, h)
         # A step cut short to land says little of the next one.
-        c.h = torch.where(accept & (trial.h < c.h), torch.fmax(c.h, h), h)
+        c.h = h if self.told else torch.where(accept & (trial.h < c.h), torch.fmax(c.h, h), h)
         landed, need = ok & (trial.h >= c.end - c.s), torch.zeros_like(ok)
         s1 = upto = torch.where(landed, c.end, trial.s + trial.h)
         if self.events:

@@ -1,0 +1,255 @@
+"""Rules that say how long the next step of some bodies is, and policies: rules whose numbers were learned.
+
+A rule takes a `Look` and numbers [P, B] or [P, 1], and gives steps [B]. Places and velocities are [N, d, B],
+the batch last, and pairs are gone through one by one: it is for a few bodies, and becomes one loop along the
+batch where it is compiled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..control import History
+from ..errors import ArgumentError, positive
+from ..files import whole_file
+from ..problem import ODE
+from .gravity import Attraction, Gravity
+
+OBSERVATION = (
+    "share of attraction in the rate of the closest pairs",
+    "square of d tau/dt",
+    "log of tau over the crossing time, over 5",
+    "share of all pairs but the closest",
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """masses: N of [] or [B], times G.  q, v, and a with its first three derivatives: [N, d, B].
+
+    softening2: of places, squared.
+    """
+
+    masses: tuple[Tensor, ...]
+    softening2: float
+    q: Tensor
+    v: Tensor
+    a: tuple[Tensor, ...] = ()
+
+    def pairs(self) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
+        """i, j, places and velocities from i to j [d, B], and rho^2 [B]."""
+        n = len(self.masses)
+        for i in range(n):
+            for j in range(i + 1, n):
+                s = self.q[j] - self.q[i]
+                yield i, j, s, self.v[j] - self.v[i], dot(s, s) + self.softening2
+
+
+Rule = Callable[[Look, Tensor], Tensor]
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Over the components [d, ...]; written out, for compilers."""
+    x, *more = (a * b).unbind()
+    for y in more:
+        x = x + y
+    return x
+
+
+def look(gravity: Gravity, x: Tensor) -> Look:
+    """At states [B, 2, N, d]."""
+    q, v = x.permute(1, 2, 3, 0).unbind()
+    return Look(tuple((gravity.G * gravity.masses.to(x)).unbind(-1)), gravity.softening**2, q, v)
+
+
+def collision(at: Look, numbers: Tensor) -> Tensor:
+    """numbers[0] times `Gravity.collision_time`, the rule of `hermite_collision`."""
+    fourth = []
+    for i, j, _, w, r2 in at.pairs():
+        fourth += [(r2 / dot(w, w)).square(), r2**3 / (at.masses[i] + at.masses[j]).square()]
+    least = fourth[0]
+    for other in fourth[1:]:
+        least = torch.minimum(least, other)
+    return numbers[0] * least.sqrt().sqrt()
+
+
+def aarseth(at: Look, numbers: Tensor) -> Tensor:
+    """Aarseth's criterion with eta = numbers[0], the rule of `hermite_aarseth`."""
+    least = None
+    for body in range(len(at.masses)):
+        a, j, second, third = (dot(part[body], part[body]).sqrt() for part in at.a)
+        square = (a * second + j * j) / (j * third + second * second)
+        least = square if least is None else torch.minimum(least, square)
+    assert least is not None
+    return (numbers[0] * least).sqrt()
+
+
+def observed(at: Look) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """A time tau, d tau/dt, and OBSERVATION, four numbers without dimension, each [B].
+
+    Of a pair at rho with velocity w, the rates A = |w|^2/rho^2 and F = G m/rho^3 add to W, and tau^-4 is the
+    sum of W^2 over pairs: smooth, and close to the least collision time. Along the motion of a pair alone
+    A' = -2 c W and F' = -3 c F with c = s.w/rho^2, so that
+
+        d tau/dt = tau/2 sum W c (2 A + 5 F)/sum W^2.
+
+    The crossing time is G M^(5/2)/(2 |E|)^(3/2), |E| at least a hundredth of the potential energy. Nothing
+    changes when lengths, masses or times are measured in other units, nor by turning or moving the bodies;
+    and but for the sign of d tau/dt, nothing when all velocities are reversed.
+    """
+    squares, pulled, turn, most, bound = [], [], [], None, []
+    for i, j, s, w, r2 in at.pairs():
+        r = r2.sqrt()
+        A, F, c = dot(w, w) / r2, (at.masses[i] + at.masses[j]) / (r2 * r), dot(s, w) / r2
+        W = A + F
+        squares.append(W * W)
+        pulled.append(W * F)
+        turn.append(W * c * (2 * A + 5 * F))
+        bound.append(at.masses[i] * at.masses[j] / r)
+        most = squares[-1] if most is None else torch.maximum(most, squares[-1])
+    assert most is not None
+    S, U = total(squares), total(bound)
+    tau = S.sqrt().rsqrt()
+    kinetic = total([m * dot(v, v) / 2 for m, v in zip(at.masses, at.v, strict=True)])
+    energy, mass = torch.maximum((kinetic - U).abs(), 0.01 * U), total(at.masses)
+    depth = (tau * (2 * energy / mass).pow(1.5) / mass).log() / 5
+    change = tau * total(turn) / S / 2
+    return tau, change, (total(pulled) / S, change * change, depth, 1 - most / S)
+
+
+def total(parts: Any) -> Tensor:
+    first, *more = parts
+    for part in more:
+        first = first + part
+    return first
+
+
+def learned(at: Look, numbers: Tensor) -> Tensor:
+    """h = e exp(e kappa d tau/dt) tau, with e = numbers[0] exp(w.o), kappa = k_0 + k.o of what is seen, o.
+
+    numbers[1:5] are w, numbers[5] is k_0, and numbers[6:] are k. The first factor is the same forward and
+    backward in time. The second knows the direction: a step that tells its length where it begins is, along
+    tau that changes, not the one that would lead back, by a share of e/2 d tau/dt.
+    """
+    tau, change, seen = observed(at)
+    log_e = total([w * one for w, one in zip(numbers[1:5], seen, strict=True)])
+    kappa = numbers[5] + total([k * one for k, one in zip(numbers[6:], seen, strict=True)])
+    e = numbers[0] * log_e.exp()
+    return e * (e * kappa * change).clamp(-1, 1).exp() * tau
+
+
+FORMAT = "longstride-policy"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Steps of bodies by what is `observed` of them: a controller for any method that chooses its steps.
+
+    ls.solve(bodies.problem(), x0, method=..., controller=policy): the step from a state is told by `learned`;
+    tolerances say nothing, and only a step that is not finite is refused.
+
+    numbers [9]: w, k_0 and k of `learned`.  pace: its first number, in proportion to which steps are.
+    about: how it was made.
+
+    Raises:
+        ArgumentError: numbers of another shape or not finite; a pace that is not positive.
+    """
+
+    numbers: Tensor
+    pace: float = 0.01
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        n = self.numbers
+        if n.shape != (9,) or not bool(n.isfinite().all()):
+            raise ArgumentError(f"numbers {tuple(n.shape)}: a policy has 9, finite ones")
+        positive("pace", self.pace)
+
+    def at(self, pace: float) -> Policy:
+        """The same policy, more or less exact."""
+        return replace(self, pace=pace)
+
+    def column(self) -> Tensor:
+        """[10, 1], as `learned` wants them."""
+        return torch.cat([self.numbers.new_tensor([self.pace]), self.numbers])[:, None]
+
+    def of(self, problem: ODE) -> Steps:
+        """The controller of a problem's runs."""
+        known = problem.acceleration
+        if not isinstance(known, Attraction):
+            raise ArgumentError(
+                "this policy observes bodies that attract each other: solve `nbody.Gravity(...).problem()`, "
+                "or take ls.control.PI()"
+            )
+        return Steps(known.gravity, self.column())
+
+    def save(self, path: str | Path) -> None:
+        """Write PATH.safetensors, the numbers, and PATH.json, what they observe and how they were made."""
+        path = Path(path)
+        with whole_file(path.with_suffix(".safetensors")) as part:
+            save_file({"numbers": self.numbers.contiguous()}, part)
+        told = {
+            "format": FORMAT,
+            "version": 1,
+            "observation": OBSERVATION,
+            "pace": self.pace,
+            "about": self.about,
+        }
+        with whole_file(path.with_suffix(".json")) as part:
+            part.write_text(json.dumps(told, indent=1) + "\n")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A `Controller` whose steps come from the state alone."""
+
+    gravity: Gravity
+    numbers: Tensor
+
+    def start(self, ones: Tensor) -> History:
+        return ()
+
+    def control(
+        self, ratio: Tensor, history: History, power: float | Tensor
+    ) -> tuple[Tensor, Tensor, History]:
+        """Half of a step that is not finite."""
+        accept = ratio.isfinite()
+        return torch.where(accept, 1.0, 0.5).to(ratio), accept, history
+
+    def next_step(self, x: Tensor, sign: float) -> Tensor:
+        """[B] of states [B, 2, N, d], which go on as sign says."""
+        with torch.no_grad():
+            at = look(self.gravity, x.to(torch.float64))
+            return learned(replace(at, v=sign * at.v), self.numbers.to(at.q))
+
+
+def load(path: str | Path) -> Policy:
+    """A policy as `Policy.save` wrote it; "three_stars" is the one that comes with the library.
+
+    Raises:
+        ArgumentError: a file that is missing or not a policy, or one of another observation.
+    """
+    here = Path(__file__).parent / "policies"
+    path = here / path if isinstance(path, str) and (here / f"{path}.json").exists() else Path(path)
+    try:
+        told = json.loads(path.with_suffix(".json").read_text())
+        numbers = load_file(path.with_suffix(".safetensors"))["numbers"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ArgumentError(f"{path} is not a policy: {type(error).__name__}: {error}") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != 1:
+        raise ArgumentError(f"{path}.json is not of a policy: its format is {FORMAT}, version 1")
+    if told.get("observation") != list(OBSERVATION):
+        raise ArgumentError(
+            f"{path} is a policy for another observation, {told.get('observation')}; here it is "
+            f"{list(OBSERVATION)}: train it again"
+        )
+    return Policy(numbers, told["pace"], told["about"])
