@@ -46,7 +46,7 @@ def rollout(
     Args:
         x0: [B, 2, N, d], as `Gravity.start` makes it.  numbers: [P], or [P, B] for each system.
         max_steps: where a system stops.
-        compile: a step is one graph, a loop along the systems: some 20 times faster, after half a minute.
+        compile: a step is one graph, a loop along the systems; that takes half a minute.
 
     Raises:
         ArgumentError: an end that is not positive, max_steps below 1, or masses that are not [N].
