@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import signal
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,15 @@ def reductions() -> list:
     ]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests run in the background of a shell that ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("method", ["etdrk4", "ab_3"])
 @pytest.mark.parametrize("stop", [1, 64, 777])
 def test_an_interrupted_run_goes_on_bit_for_bit(method: str, stop: int, tmp_path: Path) -> None:
