@@ -282,7 +282,7 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
         callback=lambda n, t, x: steps.append(n),
     )  # fmt: skip
     whole = ls.solve(KS, KS.x0, method="etdrk4", **LONG)
-    assert steps[0] >= 200
+    assert steps[0] > 100  # a kill between the third saved state and what goes with it falls back on the last
     assert steps[-1] == 1199
     assert torch.equal(sol.x, whole.x)
     assert torch.equal(sol.x_end, whole.x_end)
