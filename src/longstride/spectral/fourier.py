@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, finite, positive, whole
+from .series import Periodic, Series
 
 SMOOTH = 36.0  # e^-36 is round-off: the filter of Hou and Li 2007 at the last mode
 
@@ -32,6 +33,7 @@ class Fourier:
     """
 
     buffered = True  # whether `Transforms` are those of this space
+    walls: tuple[str, ...]  # of each axis
 
     def __init__(
         self,
@@ -51,39 +53,47 @@ class Fourier:
             )
         if isinstance(dealias, str) and dealias != "smooth":
             raise ArgumentError(f"dealias = {dealias!r}: a share of the modes such as 2/3, or 'smooth'")
-        share = 1.0 if isinstance(dealias, str) else finite("dealias", dealias)
-        if not 0 < share <= 1:
+        self.share = 1.0 if isinstance(dealias, str) else finite("dealias", dealias)
+        if not 0 < self.share <= 1:
             raise ArgumentError(
                 f"dealias = {dealias}: the share of modes that is kept, above 0 and at most 1"
             )
-        self.highest = tuple(math.ceil(share * m / 2 - 1e-9) - 1 for m in self.n)
+        self.walls = ("periodic",) * self.dim
+        self._lies([self._periodic(i, halved=self.dim - 1) for i in range(self.dim)])
+
+    def _periodic(self, i: int, halved: int) -> Periodic:
+        return Periodic(self.length[i], self.n[i], self.share, half=self.real and i == halved)
+
+    def _lies(self, series: Sequence[Series]) -> None:
+        """Along these. Walls come first, while a real field is real; what halves it comes next."""
+        self.series, self.highest = tuple(series), tuple(one.top for one in series)
+        last_first = reversed([*zip(self.axes, series, strict=True)])
+        self.order = sorted(last_first, key=lambda pair: pair[1].turn)
 
     @property
     def axes(self) -> range:
         """Of a field or its coefficients, from behind."""
         return range(-self.dim, 0)
 
+    @property
+    def periodic(self) -> list[int]:
+        """The axes without walls, from behind."""
+        return [axis for axis, kind in zip(self.axes, self.walls, strict=True) if kind == "periodic"]
+
     @cached_property
     def x(self) -> tuple[Tensor, ...]:
         """The points of each axis, float64, shaped to broadcast: [n1, 1], [n2]."""
-        points = [
-            torch.arange(m, dtype=torch.float64) * (a / m) for m, a in zip(self.n, self.length, strict=True)
-        ]
-        return self._wide(points)
+        return self._wide([one.x for one in self.series])
 
     @cached_property
     def modes(self) -> tuple[Tensor, ...]:
-        """m of each axis as the coefficients lie, shaped to broadcast: 0 .. highest, and -highest .. -1."""
-        rows = []
-        for axis, top in enumerate(self.highest):
-            m = torch.arange(top + 1, dtype=torch.float64)
-            rows.append(m if self._half(axis) else torch.cat([m, -m[1:].flip(0)]))
-        return self._wide(rows)
+        """m of each axis as the coefficients lie: 0 .. highest, and -highest .. -1 unless halved."""
+        return self._wide([one.modes for one in self.series])
 
     @cached_property
     def k(self) -> tuple[Tensor, ...]:
         """The wavenumbers of each axis, float64, shaped to broadcast with coefficients."""
-        return tuple(2 * math.pi / a * m for m, a in zip(self.modes, self.length, strict=True))
+        return self._wide([one.k for one in self.series])
 
     @cached_property
     def k2(self) -> Tensor:
@@ -92,8 +102,8 @@ class Fourier:
 
     def d(self, axis: int = 0, order: int = 1) -> Tensor:
         """The symbol (i k)^order of a derivative: real if the order is even."""
-        k = self.k[axis] ** order
-        return k * (-1.0) ** (order // 2) if order % 2 == 0 else 1j * k * (-1.0) ** (order // 2)
+        k = self.k[axis] ** order * (-1.0) ** (order // 2)
+        return k if order % 2 == 0 else self.series[axis].sign * k
 
     def turned(self, *axes: int) -> Fourier:
         """The space of derivatives of odd order along these axes: itself, but for a `Box`."""
@@ -109,10 +119,8 @@ class Fourier:
         """What products are damped by, if they are."""
         if self.dealias != "smooth":
             return None
-        damped = [
-            torch.exp(-SMOOTH * (2 * m.abs() / n) ** 36) for m, n in zip(self.modes, self.n, strict=True)
-        ]
-        return math.prod(damped[1:], start=damped[0])  # type: ignore[arg-type]
+        shares = [2 * m.abs() / (one.n * one.period) for m, one in zip(self.modes, self.series, strict=True)]
+        return torch.exp(-SMOOTH * sum((s**36 for s in shares), torch.zeros(self.shape, dtype=torch.float64)))
 
     def enter(self, x: Tensor) -> Tensor:
         """The coefficients [..., *shape] of a field [..., *n].
@@ -121,24 +129,21 @@ class Fourier:
             ArgumentError: another number of points, or a complex field where it should be real.
         """
         self._fits(x)
-        c = x
-        for axis in self.axes[::-1]:
-            if self._half(axis):
-                c = torch.fft.rfft(c, norm="forward")[..., : self.highest[-1] + 1]
-                continue
-            c = self._kept(torch.fft.fft(c, dim=axis, norm="forward"), axis)
-        return c
+        for axis, series in self.order:
+            x = series.enter(x, axis)
+        return x
 
     def leave(self, c: Tensor) -> Tensor:
         """The field [..., *n] of coefficients."""
-        for axis in self.axes[: -1 if self.real else None]:
-            c = torch.fft.ifft(self._padded(c, axis), dim=axis, norm="forward")
-        return torch.fft.irfft(c, self.n[-1], norm="forward") if self.real else c
+        for axis, series in reversed(self.order):
+            c = series.leave(c, axis)
+        return c
 
     @cached_property
     def squares(self) -> Tensor:
-        """Mean square of the mode of each coefficient, with its conjugate where that is not kept."""
-        return torch.where(self.modes[-1] > 0, 2.0, 1.0) if self.real else torch.ones_like(self.modes[-1])
+        """Mean square of the mode of each coefficient, with those that it stands for."""
+        rows = self._wide([one.square for one in self.series])
+        return math.prod(rows[1:], start=rows[0])  # type: ignore[arg-type]
 
     def norm(self, c: Tensor) -> Tensor:
         """Root mean square [B] of the fields of coefficients [B, ..., *shape], by Parseval's equation."""
@@ -151,19 +156,6 @@ class Fourier:
             raise ArgumentError(f"a field {tuple(x.shape)} on {self.n} points: it must end in {list(self.n)}")
         if self.real and x.is_complex():
             raise ArgumentError("a complex field where real ones are expected: Fourier(..., real=False)")
-
-    def _half(self, axis: int) -> bool:
-        return self.real and axis % self.dim == self.dim - 1
-
-    def _kept(self, c: Tensor, axis: int) -> Tensor:
-        top, n = self.highest[axis], self.n[axis]
-        return torch.cat([c.narrow(axis, 0, top + 1), c.narrow(axis, n - top, top)], axis)
-
-    def _padded(self, c: Tensor, axis: int) -> Tensor:
-        top, n = self.highest[axis], self.n[axis]
-        gap = list(c.shape)
-        gap[axis] = n - 2 * top - 1
-        return torch.cat([c.narrow(axis, 0, top + 1), c.new_zeros(gap), c.narrow(axis, top + 1, top)], axis)
 
     def _wide(self, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
         return tuple(row.view(-1, *(1,) * (self.dim - 1 - axis)) for axis, row in enumerate(rows))

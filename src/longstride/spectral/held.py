@@ -22,13 +22,13 @@ class Held:
 
     def __init__(self, space: Fourier, f: Callable[[Tensor, Tensor], Tensor], growth: float) -> None:
         self.f, self.growth = f, growth
-        *others, self.halved = _periodic(space)
+        *others, self.halved = space.periodic
         self.mirrors = [(axis + 1, -torch.arange(space.shape[axis]) % space.shape[axis]) for axis in others]
 
     @staticmethod
     def needed(space: Fourier) -> bool:
         """Whether there is anything that a field does not show."""
-        return space.real and len(_periodic(space)) > 1
+        return space.real and len(space.periodic) > 1
 
     def unseen(self, c: Tensor) -> Tensor:
         """Twice what no field shows: c(m) less the conjugate of c(-m), where m = 0 on the halved axis."""
@@ -68,9 +68,3 @@ class BoundHeld:
             plane.sub_(unseen, alpha=rate)
 
         return out, both
-
-
-def _periodic(space: Fourier) -> list[int]:
-    """Its periodic axes, from behind; the last is the one that is halved."""
-    walls = getattr(space, "walls", ("periodic",) * space.dim)
-    return [axis for axis, kind in zip(space.axes, walls, strict=True) if kind == "periodic"]

@@ -106,7 +106,7 @@ class RandomField:
         a, b = normals(key[:, None, None], counters[kept] + which)
         turn = side[kept]  # 0: its own conjugate
         z = torch.complex(a, b * turn) / torch.where(turn == 0, 1.0, math.sqrt(2))
-        z = (z if periodic(space) or not space.real else z.real) * S[kept].sqrt()
+        z = (z if space.periodic or not space.real else z.real) * S[kept].sqrt()
         c = z.new_zeros(len(key), len(which), *space.shape)
         c[..., kept] = z
         return c.reshape(len(key), *self.components, *space.shape)
@@ -125,13 +125,13 @@ class RandomField:
         """Of each mode: its counter; its variance; 1, or -1 where it is the conjugate of the one that is
         counted, or 0 where it is its own.
         """
-        if self.highest is not None and self.highest > (most := held(space)) + 1e-9:
+        if self.highest is not None and self.highest > (most := most_waves(space)) + 1e-9:
             raise ArgumentError(
                 f"waves up to {self.highest:g} to the longest side: {space.n} points keep those up to "
                 f"{most:g}; take more points, or fewer waves"
             )
         modes = torch.broadcast_tensors(*(m.to(torch.int64) for m in space.modes))
-        side, around = torch.zeros_like(modes[0]), periodic(space)
+        side, around = torch.zeros_like(modes[0]), [axis % space.dim for axis in space.periodic]
         for axis in reversed(around):  # k and -k have one counter
             side = torch.where(side == 0, modes[axis].sign(), side)
         if not space.real:
@@ -145,14 +145,9 @@ class RandomField:
         if self.highest is not None:
             S = torch.where(q <= self.highest + 1e-9, S, 0.0)
         for axis in set(range(space.dim)) - set(around):
-            if isinstance(space, Box) and space.walls[axis] == "dirichlet":
+            if space.walls[axis] == "dirichlet":
                 S = torch.where(modes[axis] > 0, S, 0.0)  # sin 0 is nothing
         return counter, S / (S * space.squares).sum(), side
-
-
-def periodic(space: Fourier) -> list[int]:
-    """The axes without walls."""
-    return [i for i in range(space.dim) if not isinstance(space, Box) or space.walls[i] == "periodic"]
 
 
 def _unit(space: Fourier) -> float:
@@ -160,7 +155,7 @@ def _unit(space: Fourier) -> float:
     return 2 * math.pi / max(space.length)
 
 
-def held(space: Fourier) -> float:
+def most_waves(space: Fourier) -> float:
     """The most waves to the longest side that a space keeps in every direction."""
     return min(float(k.max()) for k in space.k) / _unit(space)
 
@@ -171,7 +166,7 @@ def band(space: Fourier, low: float = 1.0, high: float | None = None, **how: obj
     high: default 5, or less where the space keeps less.  how: components, and std, peak or between, mean,
     through, as `RandomField` has them. Raises what it does.
     """
-    high = max(low, min(5.0, held(space))) if high is None else high
+    high = max(low, min(5.0, most_waves(space))) if high is None else high
     if not 0 <= finite("low", low) <= finite("high", high):
         raise ArgumentError(f"low = {low}, high = {high}: rising, from 0")
 

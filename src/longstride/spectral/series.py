@@ -20,6 +20,7 @@ class Series:
     period = 1
     sign: complex  # the derivative multiplies coefficients by sign k
     turn = 0  # which transforms of a field come first
+    half = False  # whether coefficients stand for their conjugates too
 
     def __init__(self, length: float, n: int, share: float) -> None:
         self.length, self.n = length, n
@@ -77,7 +78,10 @@ class Periodic(Series):
     def enter(self, u: Tensor, axis: int) -> Tensor:
         if self.half:
             return torch.fft.rfft(u, dim=axis, norm="forward").narrow(axis, 0, self.top + 1)
-        c = torch.fft.fft(u, dim=axis, norm="forward")
+        return self.kept(torch.fft.fft(u, dim=axis, norm="forward"), axis)
+
+    def kept(self, c: Tensor, axis: int) -> Tensor:
+        """Of all n modes."""
         return torch.cat([c.narrow(axis, 0, self.top + 1), c.narrow(axis, self.n - self.top, self.top)], axis)
 
     def leave(self, c: Tensor, axis: int) -> Tensor:

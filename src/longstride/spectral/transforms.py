@@ -39,7 +39,7 @@ class Transforms:
     def __init__(self, space: Fourier, lead: tuple[int, ...], like: Tensor) -> None:
         keep_freed_memory()
         self.space, self.lead, self.dtype, self.device = space, lead, like.dtype, like.device
-        self.gaps = [self._gap(axis) for axis in space.axes if not space._half(axis)]
+        self.gaps = [self._gap(axis) for axis in space.axes if not space.series[axis].half]
         self.half = self._zeros((*lead, *space.n[:-1], space.n[-1] // 2 + 1)) if space.real else None
         self.padded: dict[int, Tensor] = {}
 
@@ -89,7 +89,7 @@ class Transforms:
             if space.real:
                 made = torch.fft.rfft(made, norm="forward")[..., : space.shape[-1]]
             for axis in space.axes[-2 if space.real else -1 : 0 : -1]:
-                made = space._kept(torch.fft.fft(made, dim=axis, norm="forward"), axis)
+                made = space.series[axis].enter(made, axis)
             made = torch.fft.fft(made, dim=first, norm="forward")
             low.copy_(made.narrow(first, 0, top + 1))
             high.copy_(made.narrow(first, space.n[0] - top, top))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..spectral import Pointwise, band
-from ..spectral.random import held
+from ..spectral.random import most_waves
 from .base import Number, system, wide
 from .pde import PDE, box, mean, seen, symbol, waves
 
@@ -122,7 +122,7 @@ def swift_hohenberg(
         x0=0.1 * waves(space, 12),
         t=(0.0, 200.0),
         dt=0.2,
-        starts=band(space, 1, min(12, held(space)), std=0.1),
+        starts=band(space, 1, min(12, most_waves(space)), std=0.1),
         view=seen(space),
     )
 
@@ -169,7 +169,7 @@ def cahn_hilliard(
         x0=0.1 * waves(space, 12),
         t=(0.0, 3.0),
         dt=2.5e-3,
-        starts=band(space, 1, min(12, held(space)), std=0.1),
+        starts=band(space, 1, min(12, most_waves(space)), std=0.1),
         invariants={} if "dirichlet" in walls else {"mass": lambda u: mean(u, dim)},
         view=seen(space),
     )

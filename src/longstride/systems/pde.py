@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..methods import REGISTRY
 from ..problem import Space
 from ..spectral import Box, Fourier, Held, band, nothing
-from ..spectral.random import held
+from ..spectral.random import most_waves
 from .base import Frames, Number, SpaceTime, System, wide
 
 
@@ -123,7 +123,7 @@ def several(*symbols: Tensor, space: Fourier) -> Tensor:
 
 def waves(space: Fourier, highest: int = 4) -> Tensor:
     """A random field [1, *n] of the waves that go 1 to `highest` times into the box, rms about 1, mean 0."""
-    most = min(highest, held(space))
+    most = min(highest, most_waves(space))
     return band(space, min(1, most), most)(1)
 
 
