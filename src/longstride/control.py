@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError
+from .policy_file import read
 
 if TYPE_CHECKING:
+    from .learn.steps import ErrorPolicy
     from .nbody import Policy
 
 History = tuple[Tensor, ...]
@@ -48,17 +50,28 @@ class Telling(Controller, Protocol):
     def next_step(self, x: Tensor, sign: float) -> Tensor: ...
 
 
-def load(path: str | Path) -> Policy:
+def load(path: str | Path) -> Policy | ErrorPolicy:
     """A step policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
 
-    "three_stars" comes with the library; see `nbody.Policy`.
+    Those that come with the library: "three_stars", for bodies that attract each other (`nbody.Policy`), and
+    "oscillators", for any problem (`learn.ErrorPolicy`).
 
     Raises:
         ArgumentError: no such file, not a policy, or one that observes something else.
     """
-    from .nbody.rules import load as found  # few runs want it
+    from .learn import steps  # few runs want them
+    from .nbody import rules
 
-    return found(path)
+    path, numbers, told = read(path)
+    seen = told.get("observation")
+    if seen == list(rules.OBSERVATION):
+        return rules.Policy(numbers, told["pace"], told["about"])
+    if seen == list(steps.OBSERVATION):
+        return steps.ErrorPolicy(numbers, told["about"])
+    raise ArgumentError(
+        f"{path} is a policy for another observation, {seen}; here it is {list(rules.OBSERVATION)} "
+        f"of bodies, or {list(steps.OBSERVATION)}: train it again"
+    )
 
 
 def bound(controller: Any, problem: Any) -> Any:

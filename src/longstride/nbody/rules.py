@@ -7,20 +7,17 @@ batch where it is compiled.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..control import History
 from ..errors import ArgumentError, positive
-from ..files import whole_file
+from ..policy_file import write
 from ..problem import ODE
 from .gravity import Attraction, Gravity
 
@@ -147,9 +144,6 @@ def learned(at: Look, numbers: Tensor) -> Tensor:
     return e * (e * kappa * change).clamp(-1, 1).exp() * tau
 
 
-FORMAT = "longstride-policy"
-
-
 @dataclass(frozen=True)
 class Policy:
     """Steps of bodies by what is `observed` of them: a controller for any method that chooses its steps.
@@ -194,18 +188,7 @@ class Policy:
 
     def save(self, path: str | Path) -> None:
         """Write PATH.safetensors, the numbers, and PATH.json, what they observe and how they were made."""
-        path = Path(path)
-        with whole_file(path.with_suffix(".safetensors")) as part:
-            save_file({"numbers": self.numbers.contiguous()}, part)
-        told = {
-            "format": FORMAT,
-            "version": 1,
-            "observation": OBSERVATION,
-            "pace": self.pace,
-            "about": self.about,
-        }
-        with whole_file(path.with_suffix(".json")) as part:
-            part.write_text(json.dumps(told, indent=1) + "\n")
+        write(path, self.numbers, OBSERVATION, pace=self.pace, about=self.about)
 
 
 @dataclass(frozen=True)
@@ -230,26 +213,3 @@ class Steps:
         with torch.no_grad():
             at = look(self.gravity, x.to(torch.float64))
             return learned(replace(at, v=sign * at.v), self.numbers.to(at.q))
-
-
-def load(path: str | Path) -> Policy:
-    """A policy as `Policy.save` wrote it; "three_stars" is the one that comes with the library.
-
-    Raises:
-        ArgumentError: a file that is missing or not a policy, or one of another observation.
-    """
-    here = Path(__file__).parent / "policies"
-    path = here / path if isinstance(path, str) and (here / f"{path}.json").exists() else Path(path)
-    try:
-        told = json.loads(path.with_suffix(".json").read_text())
-        numbers = load_file(path.with_suffix(".safetensors"))["numbers"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ArgumentError(f"{path} is not a policy: {type(error).__name__}: {error}") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != 1:
-        raise ArgumentError(f"{path}.json is not of a policy: its format is {FORMAT}, version 1")
-    if told.get("observation") != list(OBSERVATION):
-        raise ArgumentError(
-            f"{path} is a policy for another observation, {told.get('observation')}; here it is "
-            f"{list(OBSERVATION)}: train it again"
-        )
-    return Policy(numbers, told["pace"], told["about"])

@@ -1,0 +1,47 @@
+"""Policies on disk: PATH.safetensors, their numbers, and PATH.json, what they observe, how they were made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .errors import ArgumentError
+from .files import whole_file
+
+FORMAT = "longstride-policy"
+HERE = Path(__file__).parent
+SHIPPED = (HERE / "nbody" / "policies", HERE / "learn" / "policies")
+
+
+def write(path: str | Path, numbers: Tensor, observation: Sequence[str], **told: Any) -> None:
+    """Write both files; `told` is what else is needed to make the policy again."""
+    path = Path(path)
+    with whole_file(path.with_suffix(".safetensors")) as part:
+        save_file({"numbers": numbers.detach().contiguous()}, part)
+    head = {"format": FORMAT, "version": 1, "observation": list(observation)}
+    with whole_file(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps({**head, **told}, indent=1) + "\n")
+
+
+def read(path: str | Path) -> tuple[Path, Tensor, dict[str, Any]]:
+    """Where it was found, numbers, and what is told of them; the name of a policy that is shipped will do.
+
+    Raises:
+        ArgumentError: a file that is missing, or not a policy.
+    """
+    shipped = [folder / path for folder in SHIPPED if isinstance(path, str)]
+    path = next((known for known in shipped if known.with_suffix(".json").exists()), Path(path))
+    try:
+        told = json.loads(path.with_suffix(".json").read_text())
+        numbers = load_file(path.with_suffix(".safetensors"))["numbers"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ArgumentError(f"{path} is not a policy: {type(error).__name__}: {error}") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != 1:
+        raise ArgumentError(f"{path}.json is not of a policy: its format is {FORMAT}, version 1")
+    return path, numbers, told
