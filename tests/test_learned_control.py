@@ -13,12 +13,20 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.learn.step_training import Course, van_der_pol, work
-from longstride.learn.steps import ACTION, BOUNDS, OBSERVATION, ErrorPolicy
+from longstride.learn.steps import BOUNDS, NUMBERS, ErrorPolicy, plain
 from longstride.nbody import Policy
 
 F64 = torch.float64
-SHAPE = (len(ACTION), len(OBSERVATION))
-SOME = ErrorPolicy(0.3 * torch.randn(SHAPE, dtype=F64, generator=torch.Generator().manual_seed(3)))
+
+
+def corrected(width: float, seed: int, *many: int) -> Tensor:
+    """Numbers of PI control with random corrections, [24, *many]."""
+    made = torch.Generator().manual_seed(seed)
+    corrections = width * torch.randn(NUMBERS - 3, *many, dtype=F64, generator=made)
+    return torch.cat([plain()[:3].view(3, *(1,) * len(many)).expand(3, *many), corrections])
+
+
+SOME = ErrorPolicy(corrected(0.3, 3))
 
 
 def relaxation(scale: float = 1.0, pace: float = 1.0) -> ls.ODE:
@@ -69,7 +77,7 @@ def test_the_power_of_h_does_not_matter() -> None:
 
 
 def test_a_batch_of_policies_is_each_of_them() -> None:
-    many = 0.3 * torch.randn(*SHAPE, 3, dtype=F64, generator=torch.Generator().manual_seed(5))
+    many = corrected(0.3, 5, 3)
     asked = {"t": (0.0, 12.0), "method": "tsit5", "rtol": 1e-4}
     found = ls.solve(relaxation(), starts(), controller=ErrorPolicy(many), **asked)
     for i in range(3):
@@ -78,10 +86,10 @@ def test_a_batch_of_policies_is_each_of_them() -> None:
         assert torch.allclose(one.x_end[0], found.x_end[i], rtol=1e-9)
 
 
-@pytest.mark.parametrize("weights", [SOME.weights, 100 * SOME.weights], ids=["some", "at the bounds"])
-def test_the_tolerance_is_kept_within_its_bound(weights: Tensor) -> None:
+@pytest.mark.parametrize("width", [0.3, 30.0])
+def test_the_tolerance_is_kept_within_its_bound(width: float) -> None:
     """u <= 0.5 at most is kept, u <= -0.5 always; a refused step becomes shorter, a failed one is refused."""
-    policy, k = ErrorPolicy(weights), 5
+    policy, k = ErrorPolicy(corrected(width, 3)), 5
     ratio = torch.cat([torch.logspace(-8, 8, 65, dtype=F64), torch.tensor([math.nan, math.inf], dtype=F64)])
     history = policy.start(torch.ones_like(ratio))
     for _ in range(6):
@@ -99,7 +107,7 @@ def test_the_end_error_falls_with_the_tolerance_at_the_rate_of_the_method() -> N
     problem, times = ls.systems.lotka_volterra(), torch.linspace(0.5, 10.0, 20).tolist()
     asked = {"t": (0.0, 10.0), "save_at": times}
     exact = ls.solve(problem, problem.x0, method="vern9", rtol=1e-13, atol=1e-13, **asked).x
-    policy, tolerances, errors = ErrorPolicy(SOME.weights / 3), np.logspace(-5, -11, 7), []
+    policy, tolerances, errors = ErrorPolicy(corrected(0.1, 3)), np.logspace(-5, -11, 7), []
     for rtol in tolerances:
         found = ls.solve(
             problem, problem.x0, method="tsit5", rtol=rtol, atol=rtol, controller=policy, **asked
@@ -126,10 +134,10 @@ def test_each_kind_of_policy_is_loaded_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(told))
     with pytest.raises(ls.ArgumentError, match="another observation"):
         ls.control.load(tmp_path / "mine")
-    with pytest.raises(ls.ArgumentError, match="weights"):
+    with pytest.raises(ls.ArgumentError, match="numbers"):
         ErrorPolicy(torch.zeros(9))
     with pytest.raises(ls.ArgumentError, match="finite"):
-        ErrorPolicy(torch.full(SHAPE, math.nan))
+        ErrorPolicy(torch.full((NUMBERS,), math.nan))
 
 
 def test_a_budget_is_reached_by_a_policy_too() -> None:
@@ -158,7 +166,7 @@ def test_copies_in_one_batch_are_runs_of_their_own() -> None:
     cases = van_der_pol(3, 0, 2.0, 4.0)
     tolerances = torch.tensor([1e-2, 1e-3], dtype=F64)
     course = Course.of("tsit5", cases, ("dopri8", 1e-10), tolerances, (-3.0,))
-    weights = torch.stack([torch.zeros(SHAPE, dtype=F64), SOME.weights], 2)
-    both, _ = course.runs(ErrorPolicy(weights.repeat_interleave(course.spread(), 2)), copies=2)
+    numbers = torch.stack([plain(), SOME.numbers], 1)
+    both, _ = course.runs(ErrorPolicy(numbers.repeat_interleave(course.spread(), 1)), copies=2)
     for i, policy in enumerate((ls.control.PI(), SOME)):
         assert torch.allclose(both[i], course.runs(policy)[0][0], rtol=1e-6)

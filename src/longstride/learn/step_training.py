@@ -170,16 +170,11 @@ class Course:
 Many = Callable[[Tensor], Controller]  # numbers [..., runs], one column for each, to a controller of a batch
 
 
-def policies(weights: Tensor) -> ErrorPolicy:
-    """weights [21, runs]."""
-    return ErrorPolicy(weights.unflatten(0, (3, 7)))
-
-
 def train(
     courses: Sequence[Sequence[Course]],
     begin: np.ndarray,
     width: float,
-    many: Many = policies,
+    many: Many = ErrorPolicy,
     generations: int = 60,
     people: int = 12,
     seed: int = 1,

@@ -24,13 +24,31 @@ OBSERVATION = (
 )
 ACTION = ("log of the factor of a kept step", "of a refused one, negative", "log of the step at which u is 0")
 BOUNDS = (math.log(2.0), math.log(8.0), 0.5)  # of what the actions may be
-BASE = PI()
 MEAN, SHARE = 1 / 32, 1 / 8  # rates of the running means
+GAINS = (*PI.betas, PI.safety)
+SHAPE = (len(ACTION), len(OBSERVATION))
+NUMBERS = len(GAINS) + len(ACTION) * len(OBSERVATION)
+
+
+class Gains:
+    """PI control by numbers [3] or [3, B]: both gains and the safety factor."""
+
+    min_factor, max_factor = PI.min_factor, PI.max_factor
+    start, control = PI.start, PI.control
+
+    def __init__(self, numbers: Tensor) -> None:
+        # Of one policy they are floats, as those of `PI` are: a float over a tensor rounds as no tensor does.
+        *self.betas, self.safety = numbers.tolist() if numbers.ndim == 1 else numbers.unbind()
+
+
+def plain() -> Tensor:
+    """The numbers of a policy that is `PI()`."""
+    return torch.tensor(GAINS + (0.0,) * (NUMBERS - len(GAINS)), dtype=torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class ErrorPolicy:
-    """PI control whose factors and tolerance are corrected by what was seen before.
+    """PI control with gains of its own, corrected by what was seen before.
 
     With error ratios r that fall as h^k, u = log(r)/k is how much longer than wanted a step was, as a
     logarithm. Observations o are `OBSERVATION`, seven numbers that do not change with the units of x and t,
@@ -38,29 +56,30 @@ class ErrorPolicy:
 
         a_i = bound_i tanh(sum_j W_ij o_j):  r <- r exp(-k a_3),  factor <- factor exp(a_1) or exp(-a_2),
 
-    the first where the step is kept. So the tolerance is met within exp(k/2), at every tolerance, and zeros
-    are PI control to the last bit. A run of thousands of samples takes thousands of policies: W may be
-    [3, 7, B].
+    the first where the step is kept. So the tolerance is met within exp(k/2), at every tolerance, and
+    `plain()` is PI control to the last bit. A run of thousands of samples takes thousands of policies.
 
-    weights: W.  about: how it was made.
+    numbers [24], or [24, B]: beta_1, beta_2 and the safety factor of PI control, then W by rows.
+    about: how it was made.
 
     Raises:
-        ArgumentError: weights of another shape, or not finite.
+        ArgumentError: numbers of another shape, or not finite.
     """
 
-    weights: Tensor = field(default_factory=lambda: torch.zeros(len(ACTION), len(OBSERVATION)))
+    numbers: Tensor = field(default_factory=plain)
     about: str = ""
+    pi: Gains = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shape = tuple(self.weights.shape)
-        if shape[:2] != (len(ACTION), len(OBSERVATION)) or len(shape) > 3:
-            raise ArgumentError(f"weights {shape}: they are [{len(ACTION)}, {len(OBSERVATION)}], or one for "
-                                "each sample, [..., B]")  # fmt: skip
-        if not bool(self.weights.isfinite().all()):
-            raise ArgumentError("the weights of a policy must be finite")
+        shape = tuple(self.numbers.shape)
+        if shape[:1] != (NUMBERS,) or len(shape) > 2:
+            raise ArgumentError(f"numbers {shape}: a policy has [{NUMBERS}], or one for each sample, [.., B]")
+        if not bool(self.numbers.isfinite().all()):
+            raise ArgumentError("the numbers of a policy must be finite")
+        object.__setattr__(self, "pi", Gains(self.numbers[: len(GAINS)]))
 
     def start(self, ones: Tensor) -> History:
-        return (*(0 * ones,) * 5, *BASE.start(ones))
+        return (*(0 * ones,) * 5, ones)
 
     def control(
         self, ratio: Tensor, history: History, power: float | Tensor
@@ -69,25 +88,24 @@ class ErrorPolicy:
         kept, change, longer, refused, share, *rest = history
         u = (ratio.log() / power).nan_to_num(3.0).clamp(-3.0, 3.0)
         seen = torch.stack([u, kept, change, longer, refused, share, torch.ones_like(u)])
-        weights = self.weights.to(seen)
-        weights = weights if weights.ndim == 3 else weights[:, :, None]
-        grow, shrink, target = (
-            bound * a.tanh() for bound, a in zip(BOUNDS, (weights * seen).sum(1).unbind(), strict=True)
-        )
-        factor, accept, inner = BASE.control(ratio * (-power * target).exp(), tuple(rest), power)
-        # What is refused must become shorter.
+        weights = self.numbers[len(GAINS) :].to(seen)
+        sums = (weights.view(*SHAPE, -1) * seen).sum(1)
+        grow, shrink, target = (bound * a.tanh() for bound, a in zip(BOUNDS, sums.unbind(), strict=True))
+        judged = ratio * (-power * target).exp()
+        factor, accept, inner = self.pi.control(judged, tuple(rest), power)
         factor = factor * torch.where(accept, grow, -shrink).exp()
+        # What is refused must become shorter.
         factor = torch.where(accept, factor, factor.clamp(max=0.95))
         moved = factor.log()
-        return factor, accept, (
+        observed = (
             torch.where(accept, u, kept).clamp(min=-2.0),
             torch.where(accept, moved, change + moved).clamp(-3.0, 3.0),
             (torch.where(accept, (1 - MEAN) * longer, longer) + moved).clamp(-8.0, 8.0),
             torch.where(accept, 0.0, (refused + 1).clamp(max=4.0)),
             share + SHARE * ((~accept).to(share) - share),
-            *inner,
-        )  # fmt: skip
+        )
+        return factor, accept, (*observed, *inner)
 
     def save(self, path: str | Path) -> None:
-        """Write PATH.safetensors, the weights, and PATH.json, what they observe and how they were made."""
-        write(path, self.weights, OBSERVATION, about=self.about)
+        """Write PATH.safetensors, the numbers, and PATH.json, what they observe and how they were made."""
+        write(path, self.numbers, OBSERVATION, about=self.about)
