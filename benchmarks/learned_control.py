@@ -8,7 +8,7 @@ precision, between tolerances by interpolation. Parts:
 
 - gains: the two gains and the safety factor of PI control, by CMA-ES on 64 oscillators of Van der Pol, mu
   from 2 to 20, by tsit5.
-- train: the 24 numbers of `learn.ErrorPolicy`, in the same way on the same oscillators, from those gains.
+- train: the 24 numbers of `error_policy.ErrorPolicy`, in the same way, from those gains.
   Writes the policy that the library ships. Minutes of a core.
 - held_out: cases that training never saw: other oscillators of the same family, stiffer ones, other methods,
   other problems. Work over that of PI, with an interval of 90 % by resampling cases.
@@ -35,8 +35,8 @@ from torch import Tensor
 
 import longstride as ls
 from longstride.control import PI, Controller, I, Predictive
+from longstride.error_policy import GAINS, ErrorPolicy, Gains, plain
 from longstride.learn.step_training import Cases, Course, Many, curve, train, van_der_pol, work
-from longstride.learn.steps import GAINS, ErrorPolicy, Gains, plain
 from longstride.metrics import endpoint_error
 from longstride.sampling import prior, reference
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride.error_policy import BOUNDS, NUMBERS, ErrorPolicy, plain
 from longstride.learn.step_training import Course, van_der_pol, work
-from longstride.learn.steps import BOUNDS, NUMBERS, ErrorPolicy, plain
 from longstride.nbody import Policy
 
 F64 = torch.float64

@@ -19,7 +19,7 @@ from .errors import ArgumentError
 from .policy_file import read
 
 if TYPE_CHECKING:
-    from .learn.steps import ErrorPolicy
+    from .error_policy import ErrorPolicy
     from .nbody import Policy
 
 History = tuple[Tensor, ...]
@@ -54,23 +54,23 @@ def load(path: str | Path) -> Policy | ErrorPolicy:
     """A step policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
 
     Those that come with the library: "three_stars", for bodies that attract each other (`nbody.Policy`), and
-    "oscillators", for any problem (`learn.ErrorPolicy`).
+    "oscillators", for any problem (`error_policy.ErrorPolicy`).
 
     Raises:
         ArgumentError: no such file, not a policy, or one that observes something else.
     """
-    from .learn import steps  # few runs want them
+    from . import error_policy as errors  # few runs want them
     from .nbody import rules
 
     path, numbers, told = read(path)
     seen = told.get("observation")
     if seen == list(rules.OBSERVATION):
         return rules.Policy(numbers, told["pace"], told["about"])
-    if seen == list(steps.OBSERVATION):
-        return steps.ErrorPolicy(numbers, told["about"])
+    if seen == list(errors.OBSERVATION):
+        return errors.ErrorPolicy(numbers, told["about"])
     raise ArgumentError(
         f"{path} is a policy for another observation, {seen}; here it is {list(rules.OBSERVATION)} "
-        f"of bodies, or {list(steps.OBSERVATION)}: train it again"
+        f"of bodies, or {list(errors.OBSERVATION)}: train it again"
     )
 
 

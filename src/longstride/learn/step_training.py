@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..control import PI, Controller
+from ..error_policy import ErrorPolicy
 from ..integrate import solve
 from ..problem import ODE
-from .steps import ErrorPolicy
 
 F64 = torch.float64
 TAIL = 0.8  # log of evaluations for a digit, as of a method of order 3

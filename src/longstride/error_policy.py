@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..control import PI, History
-from ..errors import ArgumentError
-from ..policy_file import write
+from .control import PI, History
+from .errors import ArgumentError
+from .policy_file import write
 
 OBSERVATION = (
     "u: log of the error ratio, over the power of h it falls with",
@@ -30,15 +30,14 @@ SHAPE = (len(ACTION), len(OBSERVATION))
 NUMBERS = len(GAINS) + len(ACTION) * len(OBSERVATION)
 
 
-class Gains:
+class Gains(PI):
     """PI control by numbers [3] or [3, B]: both gains and the safety factor."""
-
-    min_factor, max_factor = PI.min_factor, PI.max_factor
-    start, control = PI.start, PI.control
 
     def __init__(self, numbers: Tensor) -> None:
         # Of one policy they are floats, as those of `PI` are: a float over a tensor rounds as no tensor does.
-        *self.betas, self.safety = numbers.tolist() if numbers.ndim == 1 else numbers.unbind()
+        *betas, safety = numbers.tolist() if numbers.ndim == 1 else numbers.unbind()
+        object.__setattr__(self, "betas", tuple(betas))
+        object.__setattr__(self, "safety", safety)
 
 
 def plain() -> Tensor:
