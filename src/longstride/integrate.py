@@ -361,6 +361,8 @@ def _equally(
     options: Mapping[str, Any],
 ) -> tuple[list[Tensor], Tensor, Any, Stats]:
     """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
+    from .pace import Pace
+    from .rollout import Rollout
     from .running import OPTIONS, rolled
 
     if "rtol" in options or "atol" in options:
@@ -368,7 +370,9 @@ def _equally(
     asked = {key: value for key, value in options.items() if key in OPTIONS}
     others = {key: value for key, value in options.items() if key not in OPTIONS}
     if grad in (True, False) or not torch.is_grad_enabled():
-        run = rolled(problem, x0, times, saved, chosen(method, **others), callback=callback, **asked)
+        pace = Pace(problem, chosen(method, **others), x0)
+        steps = Rollout(problem, pace, times, asked.pop("compile", False))
+        run = rolled(steps, x0, saved, callback=callback, **asked)
         return run.x, run.end, run.reduced, run.stats
     if asked:
         raise ArgumentError(
