@@ -13,7 +13,7 @@ from torch import Tensor
 import longstride as ls
 from longstride import turns
 from longstride.core import advance
-from longstride.methods.symplectic import KICK, SYMPLECTIC, Splitting, write
+from longstride.methods.symplectic import KICK, SYMPLECTIC, Splitting
 
 F64 = torch.float64
 NAMES = tuple(SYMPLECTIC)
@@ -100,7 +100,7 @@ def test_a_run_backward_comes_back(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_are_symplectic(name: str) -> None:
     """M^T J M = J for the derivative M of a step, where J turns (x, v) into (v, -x)."""
-    step, x = write(SYMPLECTIC[name], 0.0, 0.3), torch.tensor([0.7, 0.1, 0.1, 1.2], dtype=F64)
+    step, x = SYMPLECTIC[name].write(0.0, 0.3), torch.tensor([0.7, 0.1, 0.1, 1.2], dtype=F64)
 
     def moved(x: Tensor) -> Tensor:
         states, _ = advance([lambda t, x: attraction(t, x)], step, [x[:2], x[2:]], [])

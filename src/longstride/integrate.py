@@ -18,7 +18,7 @@ from .events import Crossings
 from .interpolant import Interpolant
 from .methods import REGISTRY, get
 from .methods.base import Method
-from .methods.symplectic import IN_TURN
+from .methods.nystrom import IN_TURN
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within

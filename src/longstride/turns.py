@@ -1,4 +1,4 @@
-"""Drift and kick in turn: equal steps of x'' = a(t, x) by a symplectic splitting."""
+"""Equal steps of x'' = a(t, x): symplectic splittings, drift and kick in turn, and Nystrom's methods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from .core import Field, Step, advance
 from .errors import ArgumentError, SolveError, like
 from .integrate import Callback, Solution, ended
 from .methods.base import Method
-from .methods.symplectic import KICK, SYMPLECTIC, WISDOM_HOLMAN, write
+from .methods.nystrom import EQUAL
+from .methods.symplectic import WISDOM_HOLMAN
 from .pace import Pace
 from .problem import ODE
 from .rollout import Rollout, Stand, Steps
@@ -29,7 +30,7 @@ Taken = tuple[list[Tensor], list[Tensor]]
 
 
 class Turns(Rollout):
-    """Steps of (x, v), with a at x where the word ends with a kick, whatever the next step's length.
+    """Steps of (x, v), with a at x where the table keeps it, whatever the next step's length.
 
     compensated: what x and v lack is carried as well (`compensated`).
     compile: BLOCK steps at a time are one graph, of states with the batch last in memory. Then its loops run
@@ -42,31 +43,26 @@ class Turns(Rollout):
     def __init__(
         self, problem: ODE, name: str, times: Stretches, compensated: bool = False, compile: bool = False
     ) -> None:
-        self.table, self.compensated, self.blocks = SYMPLECTIC[name], compensated, compile
+        self.table, self.compensated, self.blocks = EQUAL[name], compensated, compile
 
         def written(times: Sequence[float], n: int, *_: Any) -> Step:
-            return write(self.table, times[n], times[n + 1], self.keeps, compensated)
+            return self.table.write(times[n], times[n + 1], self.table.keeps, compensated)
 
         method = Method(written, self.table.order, exponential=False, name=name)
         super().__init__(problem, Pace(problem, method, depth=0), times)
         if problem.acceleration is None:
             raise ArgumentError(
-                "a splitting takes drift and kick in turn: give it x'' = a(t, x), as ls.Newton(a) does"
+                f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does"
             )
         self.a, self.field, self.bind = problem.acceleration, _checked(problem.acceleration), None
         self.grain = BLOCK if compile else 1
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the last evaluation of a step is the first of the next."""
-        return self.table.first == KICK
 
     def begin(self, x0: Tensor) -> Stand:
         if x0.ndim < 2 or x0.shape[1] % 2:
             raise ArgumentError(f"x0 of {tuple(x0.shape)}: its dimension 1 holds x and v, each a half")
         x, v = x0.chunk(2, 1)
         lost = (torch.zeros_like(x), torch.zeros_like(v)) if self.compensated else ()
-        if not self.keeps:
+        if not self.table.keeps:
             return Stand(0, 0, (x, v, *lost))
         try:
             return Stand(0, 1, (x, v, *lost), (self.field(self.times[0], x),))
@@ -148,7 +144,7 @@ def turned(
     grad: Any,
     options: Mapping[str, Any],
 ) -> Solution:
-    """What `solve` gives for a splitting: the states after as many steps as `saved` says, 0 the start."""
+    """What `solve` gives for such a method: the states after as many steps as `saved` says, 0 the start."""
     own = {key: value for key, value in options.items() if key == "compile" or key not in OPTIONS}
     asked = {key: value for key, value in options.items() if key not in own}
     if grad not in (True, False):
@@ -161,7 +157,7 @@ def turned(
 
 def _steps(problem: ODE, name: str, times: Stretches, options: Mapping[str, Any]) -> Steps:
     """The steps of a method with these options."""
-    known = ("compensated", "compile") if name in SYMPLECTIC else ()
+    known = ("compensated", "compile") if name in EQUAL else ()
     if unknown := [key for key in options if key not in known]:
         takes = " or ".join(known) or "none"
         raise ArgumentError(f"method {name!r} has no option {unknown[0]!r}; its options: {takes}")

@@ -18,7 +18,7 @@ from ..systems import Plane, System
 from .moving import FRAMES, clock, filmed
 from .pictures import FAINT, INK, PAPER
 from .plots import COLOURS
-from .sheet import Sheet, plain
+from .sheet import Sheet, plain, shades
 from .trajectory import Steps, between
 
 PIECES = 2000  # of a curve
@@ -94,7 +94,7 @@ def orbit_picture(
 
     scale = [to_rgb(SIZES(v)) for v in np.linspace(0, 1, 48)]
     faded = [(1 - a) * np.array(to_rgb(PAPER)) + a * np.array(scale) for a in FADE]
-    lines = [np.array([to_rgb(c) for c in COLOURS[: len(tracks)]])] * 2
+    lines = [shades(colour, 16) for colour in COLOURS[: len(tracks)]]
     filmed(sheet, range(FRAMES), frame, path, np.concatenate([*faded, *lines]))
 
 
@@ -120,11 +120,14 @@ def _drawn(sheet: Sheet, tracks: Sequence[Track]) -> Callable[[float, bool], Non
         axes = sheet.axes(0.65, bottom, right, sheet.height - bottom - low + 0.18)
         axes.tick_params(labelbottom=row == len(rows) - 1)
         axes.set_ylabel({"error": "|E/E0 - 1|", "size": "step size"}[name], size=9, color=INK)
+        lowest = np.inf
         for i, track in enumerate(tracks):
             values = track.sizes if name == "size" else track.error
             assert values is not None
             shown.append(_line(axes, track, values, COLOURS[i]))
+            lowest = min(lowest, float(np.quantile(values, 0.02)))
         axes.set_yscale("log")
+        axes.set_ylim(bottom=lowest / 2)
         axes.set_xlim(*sorted(tracks[0].steps.t[[0, -1]]))
         axes.grid(True, which="major", color="#e8e8e8", lw=0.7)
     axes.set_xlabel("t", size=9, color=INK)
