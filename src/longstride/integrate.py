@@ -292,6 +292,8 @@ def solve(
         )
     if not isinstance(problem, ODE):
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
+    if problem.check is not None:
+        problem.check(x0)
     if not isinstance(x0, Tensor) or problem.space is not None:
         view, inner = seen(problem, x0)
         try:

@@ -97,6 +97,7 @@ def solve(
     from contextlib import nullcontext
 
     from ..files import output_folder
+    from ..nbody import Policy
 
     data_set = out is not None and out.suffix == ".zarr"
     if dt is not None and (rtol is not None or atol is not None):
@@ -128,7 +129,7 @@ def solve(
         wrong = next((line for line in solution.message if line), "") if solution else task.wrong
         beside: list[tuple[Task, Solution]] = []
         if out is not None and part is not None:
-            if task.controller is not None and solution is not None and not wrong:
+            if isinstance(task.controller, Policy) and solution is not None and not wrong:
                 with progress("solving with a constant parameter") as report:
                     beside.append(constant(task, solution, report))
             task.draw(part / out.name, solution, wrong, [other.track(found) for other, found in beside])
@@ -155,10 +156,12 @@ def steered(task: Task, controller: str, pace: float | None, method: str | None,
     if others:
         raise ArgumentError("--controller tells the steps: leave out --dt, --rtol and --atol")
     policy = control.load("three_stars" if controller == "learned" else controller)
+    if pace is not None and not hasattr(policy, "at"):
+        raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
     policy = policy if pace is None else policy.at(pace)
     control.bound(policy, task.system)  # or it is refused, before anything runs
     task.controller, task.method, task.how = policy, method or "hermite", {}
-    task.label = f"{controller} steps, pace {policy.pace:g}"
+    task.label = f"{controller} steps" + (f", pace {policy.pace:g}" if hasattr(policy, "pace") else "")
 
 
 def constant(

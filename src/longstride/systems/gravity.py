@@ -90,6 +90,7 @@ def _of(gravity: Gravity, q: Tensor, v: Tensor, end: float, more: tuple[str, ...
     return System(
         gravity.rate,
         acceleration=Attraction(gravity),
+        check=gravity.check,
         x0=x0,
         t=(0.0, end),
         labels=tuple(
