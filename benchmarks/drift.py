@@ -31,7 +31,13 @@ from longstride.report.sheet import plain
 RESULTS, F64, PERIODS, MOMENTS = Path(__file__).parent / "results", torch.float64, 10_000, 5_000
 JUPITER, E = 4332.6, 0.3
 STEPS = {  # in a period
-    "kepler": {"leapfrog": 120, "blanes_moan_rkn_4": 20, "blanes_moan_rkn_6": 15, "kahan_li_8": 12, "rk4": 60},
+    "kepler": {
+        "leapfrog": 120,
+        "blanes_moan_rkn_4": 20,
+        "blanes_moan_rkn_6": 15,
+        "kahan_li_8": 12,
+        "rk4": 60,
+    },
     "outer Solar System": {"leapfrog": 22, "blanes_moan_rkn_4": 11, "blanes_moan_rkn_6": 8, "kahan_li_8": 8},
 }
 Problem = tuple[ls.ODE, Tensor, float, Callable[[Tensor], Tensor]]  # with its start, period and energy
@@ -63,7 +69,9 @@ PROBLEMS = {"kepler": kepler, "outer Solar System": planets}
 
 def run(name: str, method: str, per: int, folder: Path, periods: int = PERIODS) -> dict[str, Any]:
     problem, x0, period, energy = PROBLEMS[name]()
-    every = round(per * (max(1, periods // MOMENTS) + 0.382))  # the golden angle further along the orbit each time
+    every = round(
+        per * (max(1, periods // MOMENTS) + 0.382)
+    )  # the golden angle further along the orbit each time
     found = ls.solve(
         problem, x0, t=(0.0, periods * period), steps=periods * per, method=method, grad=False,
         reduce=ls.Record(lambda t, x: energy(x), every=every), checkpoint=folder, progress=True,

@@ -12,8 +12,7 @@ from torch.autograd import forward_ad
 
 from .bound import Bound, fits
 from .core import Step, advance
-from .errors import ArgumentError, SolveError
-from .integrate import said
+from .errors import ArgumentError, at_step, failed
 from .matrix import Matrix
 from .pace import Pace
 from .problem import ODE
@@ -79,17 +78,9 @@ class Steps:
         """The same method on the same problem along other times."""
         raise NotImplementedError
 
-    def failed(self, n: int, error: Exception) -> SolveError:
-        """An error in step n as one that says so."""
-        kind = type(error) if isinstance(error, SolveError) else SolveError
-        return kind(f"{self.where(n)}: {said(error)}")
-
     def where(self, n: int) -> str:
         """What messages call step n."""
-        times = self.times
-        return (
-            f"method {self.name}, step {n + 1} of {times.steps}, t = {times[n]:.6g} to {times[n + 1]:.6g}"
-        )
+        return at_step(self.name, n, self.times)
 
 
 class Rollout(Steps):
@@ -123,7 +114,7 @@ class Rollout(Steps):
         try:
             xs, fs = take(step, self._clock(t, stand.xs[-1]) if self.compile else t, stand.xs, stand.fs)
         except Exception as error:
-            raise self.failed(n, error) from error
+            raise failed(self.where(n), error) from error
         return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
 
     def _advance(
@@ -159,7 +150,7 @@ class Rollout(Steps):
             try:
                 xs, fs = bound.go(stand.xs, stand.fs, end - n)
             except Exception as error:
-                raise self.failed(n, error) from error
+                raise failed(self.where(n), error) from error
             stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
         return stand
 

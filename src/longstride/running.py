@@ -14,11 +14,12 @@ from torch import Tensor
 
 from .divergence import diverged, finite
 from .errors import ArgumentError
-from .integrate import Callback, Stats
+from .integrate import Callback
 from .interrupts import between_steps
 from .output import Fold, Folding, Record, Recording
 from .resume import Book, digest
 from .rollout import Stand, Steps
+from .solution import Stats
 from .stretches import Stretches
 
 LOOK = 64  # steps between two looks at whether the state is finite
@@ -156,12 +157,12 @@ def rolled(
                 written = time.monotonic()
                 told.pass_on()
     seconds = time.perf_counter() - began
-    return Run(kept, run.state(stand), Stats(stand.nfe, stand.nfe, times.steps, seconds, stand.nfe), folds.found)
+    return Run(
+        kept, run.state(stand), Stats(stand.nfe, stand.nfe, times.steps, seconds, stand.nfe), folds.found
+    )
 
 
-def asked(
-    run: Steps, stand: Stand, x0: Tensor, saved: Sequence[int], folds: Reductions
-) -> dict[str, Any]:
+def asked(run: Steps, stand: Stand, x0: Tensor, saved: Sequence[int], folds: Reductions) -> dict[str, Any]:
     """What a checkpoint is of. The problem is what the first step makes of x0."""
     times, first = run.times, run.state(run.step(stand))
     if first.requires_grad:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .core import Field, Step, advance
-from .errors import ArgumentError, SolveError, like
-from .integrate import Callback, Solution, ended
+from .errors import ArgumentError, SolveError, failed, like
+from .integrate import Callback
 from .methods.base import Method
 from .methods.nystrom import EQUAL
 from .methods.symplectic import WISDOM_HOLMAN
@@ -21,6 +21,7 @@ from .pace import Pace
 from .problem import ODE
 from .rollout import Rollout, Stand, Steps
 from .running import OPTIONS, rolled
+from .solution import Solution, ended
 from .stretches import Stretches
 from .summation import two_sum
 
@@ -51,9 +52,7 @@ class Turns(Rollout):
         method = Method(written, self.table.order, exponential=False, name=name)
         super().__init__(problem, Pace(problem, method, depth=0), times)
         if problem.acceleration is None:
-            raise ArgumentError(
-                f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does"
-            )
+            raise ArgumentError(f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does")
         self.a, self.field, self.bind = problem.acceleration, _checked(problem.acceleration), None
         self.grain = BLOCK if compile else 1
 
@@ -67,7 +66,7 @@ class Turns(Rollout):
         try:
             return Stand(0, 1, (x, v, *lost), (self.field(self.times[0], x),))
         except Exception as error:
-            raise self.failed(0, error) from error
+            raise failed(self.where(0), error) from error
 
     def state(self, stand: Stand) -> Tensor:
         return torch.cat(stand.xs[:2], 1)  # what these lack is less than they can show
@@ -91,7 +90,7 @@ class Turns(Rollout):
         try:
             xs, fs = compiled(self.a, step, h)(self._clock(self.times[n], xs[0]), xs, fs)
         except Exception as error:
-            raise self.failed(n, error) from error
+            raise failed(self.where(n), error) from error
         return Stand(n + BLOCK, stand.nfe + BLOCK * step.nfe, tuple(xs), tuple(fs))
 
     def along(self, times: Stretches) -> Turns:

@@ -17,7 +17,7 @@ from .task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..integrate import Solution
+    from ..solution import Solution
     from ..systems import PDE, System
 
 ROWS = 20  # samples in the table; --json has all
@@ -164,9 +164,7 @@ def steered(task: Task, controller: str, pace: float | None, method: str | None,
     task.label = f"{controller} steps" + (f", pace {policy.pace:g}" if hasattr(policy, "pace") else "")
 
 
-def constant(
-    task: Task, solution: Solution, report: Callable[[int, int], None]
-) -> tuple[Task, Solution]:
+def constant(task: Task, solution: Solution, report: Callable[[int, int], None]) -> tuple[Task, Solution]:
     """The run with steps that are a constant share of the collision time, at the evaluations of another.
 
     Along the same orbit steps of a share p are int dt/tau over p in number. Where the orbits part, a second
@@ -256,7 +254,9 @@ def check_picture(out: Path, system: System, n: int, steered: bool) -> None:
     if film:
         check_film(out)
     if system.space is None and (film or steered) and max(n, len(system.x0)) > 1:
-        raise ArgumentError(f"--out {out}: it shows one start; leave out --n, give one value of each parameter")
+        raise ArgumentError(
+            f"--out {out}: it shows one start; leave out --n, give one value of each parameter"
+        )
 
 
 def in_space(system: System, n: int = 1) -> PDE:

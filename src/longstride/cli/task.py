@@ -14,8 +14,8 @@ from ..errors import ArgumentError, Diverged, SolveError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..integrate import Solution
     from ..report import Steps, Track
+    from ..solution import Solution
     from ..systems import System
 
 WIDE = 8  # components of a state that the table still shows
@@ -107,16 +107,16 @@ class Task:
             return [start, *np.geomspace(first, self.end, self.most)[:-1].tolist(), self.end]
         return [*np.linspace(start, self.end, self.most)[:-1].tolist(), self.end]
 
-    def draw(
-        self, path: Path, solution: Solution | None, wrong: str, others: Sequence[Track] = ()
-    ) -> None:
+    def draw(self, path: Path, solution: Solution | None, wrong: str, others: Sequence[Track] = ()) -> None:
         """others: runs to stand beside this one."""
         import torch
 
         from ..report import between, orbit_picture, picture, trajectory_picture
 
         t, x = self.seen_by(solution)
-        along, curve = (t, torch.stack(x)) if solution is None or "dt" in self.how else (solution.t, solution.x)
+        along, curve = (
+            (t, torch.stack(x)) if solution is None or "dt" in self.how else (solution.t, solution.x)
+        )
         if self.system.space is not None:
             picture(self.system, along, curve, path, self.title(), wrong)
         elif path.suffix != ".png" or others:

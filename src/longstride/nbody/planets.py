@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, SolveError
+from ..errors import ArgumentError, SolveError, failed
 from ..methods.symplectic import WISDOM_HOLMAN
 from ..problem import ODE
 from ..rollout import Stand, Steps
@@ -81,7 +81,7 @@ class WisdomHolman(Steps):
         try:
             v = v + h * self.kick(q)
         except Exception as error:
-            raise self.failed(stand.n, error) from error
+            raise failed(self.where(stand.n), error) from error
         return Stand(stand.n + 1, stand.nfe + 1, (q, v))
 
     def along(self, times: Stretches) -> WisdomHolman:
@@ -98,7 +98,7 @@ class WisdomHolman(Steps):
         try:
             moved, turned = kepler_step(q[..., :-1, :], v[..., :-1, :], t, self.mu)
         except SolveError as error:
-            raise self.failed(max(stand.n - 1, 0), error) from error
+            raise failed(self.where(max(stand.n - 1, 0)), error) from error
         centre = q[..., -1:, :] + t * v[..., -1:, :]
         return torch.cat([moved, centre], -2), torch.cat([turned, v[..., -1:, :]], -2)
 
