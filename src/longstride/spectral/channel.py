@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..blocks import Blocks, product
+from ..core import beside
 from ..errors import ArgumentError
 from .chebyshev import Chebyshev
 from .fourier import Fourier
@@ -144,5 +145,5 @@ class Matrices:
     def __call__(self, c: Tensor) -> Tensor:
         key = (c.dtype, c.device)
         if key not in self.made:
-            self.made[key] = self.M.to(c.device, c.dtype if self.M.is_complex() else c.dtype.to_real())
+            self.made[key] = beside(self.M, c)
         return product(self.made[key], c.movedim((0, 1), (-1, -2))).movedim((-1, -2), (0, 1))

@@ -27,10 +27,12 @@ class Chebyshev:
 
         ODE(lambda t, w: eps * space.lift(2) + g(w), L=ls.Matrix(eps * space.d(0, 2)), space=space)
 
-    is u_t = eps u_xx + g(u). Clamped, u is (x - a)(b - x) times the polynomial that is 0 at the walls and
-    has its values inside (Weideman and Reddy 2000): two degrees more. Smooth solutions converge faster than any power of 1/n, whatever g is. The
+    is u_t = eps u_xx + g(u). Smooth solutions converge faster than any power of 1/n, whatever g is. The
     eigenvalues of d(0, 2) grow as 0.05 n^4 (2/(b - a))^2, and its matrix is full: exponential methods want it
     made once, so equal steps.
+
+    Clamped, u is (x - a)(b - x) times the polynomial that is 0 at the walls and has its values inside
+    (Weideman and Reddy 2000): two degrees more.
 
     Raises:
         ArgumentError: b <= a, fewer than 4 points, an unknown condition, or conditions that do not determine

@@ -188,9 +188,7 @@ class QuarterSine(QuarterCosine):
 
 
 @lru_cache(maxsize=64)
-def quarters(
-    n: int, odd: bool, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
+def quarters(n: int, odd: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """u_j as v but for signs; e^(-i pi p/n) with these; e^(-i pi (2m + 1)/4n), times i for sines."""
     j, p = torch.arange(n), torch.arange(n, dtype=torch.float64)
     order = torch.cat([j[::2], j[1::2].flip(0)])
