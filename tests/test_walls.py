@@ -490,8 +490,8 @@ def test_kassam_and_trefethens_allen_cahn() -> None:
 def test_a_channel_is_a_block_of_each_mode() -> None:
     """Heat between a cold wall and one of temperature 1 + a wave that decays, in one step of any length."""
     space = Channel(Chebyshev((0.0, 1.0), 18, right=(1.0, 0.0, 1.0)), Fourier(2.0, 9, dealias=1.0))
-    y, x = space.x
-    L, steady = ls.Blocks(0.1 * space.laplace), lambda t, c: 0.1 * space.lift(2).expand_as(c)
+    x, y = space.x
+    L, steady = space.blocks([[0.1 * space.laplace()]]), lambda t, c: 0.1 * space.lift(2).expand_as(c)
     exact = lambda t: y + torch.sin(2 * PI * y) * torch.cos(2 * PI * x) * math.exp(-0.8 * PI**2 * t)  # noqa: E731
     found = end(ls.ODE(steady, L=L, space=space), exact(0.0)[None], 0.5)
     assert close(found[0], exact(0.5), 1e-10)

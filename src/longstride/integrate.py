@@ -288,7 +288,7 @@ def _equally(
 def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
     """How a run sees the user's state, and the problem of what it sees."""
     if problem.space is not None:
-        return Within(problem.space), problem.entered()
+        return Within(problem), problem.entered()
     tree = Tree(x0)
     return tree, problem.flattened(tree)
 

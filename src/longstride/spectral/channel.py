@@ -101,7 +101,8 @@ class Channel:
         wanted = (*fields, *self.n)
         if x.ndim <= len(wanted) or tuple(x.shape[-len(wanted) :]) != wanted:
             raise ArgumentError(f"a state {tuple(x.shape)} in a channel: it must be [B, {str(wanted)[1:-1]}]")
-        return self.inside.enter(x[..., 1:-1].movedim(-1, -self.dim).reshape(-1, *self._cut))
+        x = x[..., 1:-1].movedim(-1, -self.dim)
+        return self.inside.enter(x.unsqueeze(-1 - self.dim) if self.one else x)
 
     def leave(self, c: Tensor) -> Tensor:
         """The field, walls included."""
@@ -109,10 +110,6 @@ class Channel:
         fields = values.unbind(-self.dim - 1)
         found = [one.leave(w) for one, w in zip(self.across, fields, strict=True)]
         return found[0] if self.one else torch.stack(found, -self.dim - 1)
-
-    @property
-    def _cut(self) -> tuple[int, ...]:
-        return (len(self.across), *self.across[0].shape, *self.along.n)
 
 
 class Inside:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import unknown
 from ..spectral import Channel, Chebyshev, Fourier, Matrices, Pointwise, band
-from .base import Frames, system, wide
+from .base import Frames, Number, system, wide
 from .pde import PDE
 
 # U and U'' on [-1, 1]
@@ -49,6 +49,11 @@ def _stirred(fields: Tensor) -> Tensor:
     )
 
 
+def _number(value: Number) -> Number:
+    """A parameter beside the matrices of modes along: [B] becomes [B, 1, 1, 1]."""
+    return wide(value.to("cpu", torch.float64) if isinstance(value, Tensor) else value, 3)
+
+
 def _bent(space: Channel) -> tuple[Tensor, Tensor, Tensor]:
     """Of a stream function, Delta, d_y Delta and Delta^2: its walls are clamped, its Laplacian's are not."""
     x2, y = space.d(0, 2), space.d(1)
@@ -80,7 +85,7 @@ def rayleigh_benard(
     inverse, k = torch.linalg.inv(laplace), space.along.d(0)[:, None, None]
     x, y, theta_y = space.d(0), space.d(1), space.d(1, field=1)
     stream = [[x, 0], [y, 0], [k * laplace, 0], [laplace_y, 0]]
-    Ra, Pr = (wide(value, 3) for value in (rayleigh, prandtl))
+    Ra, Pr = (_number(value) for value in (rayleigh, prandtl))
 
     def still(theta: Tensor) -> Tensor:
         return torch.stack([torch.zeros_like(theta), theta], 1)
@@ -91,9 +96,7 @@ def rayleigh_benard(
         f=Pointwise(
             space.inside,
             _stirred,
-            reads=(
-                Matrices(space, [[x, 0], [y[0], 0], [k * laplace, 0], [laplace_y, 0], [0, x], [0, y[1]]]),
-            ),
+            reads=(Matrices(space, [*stream, [0, x], [0, theta_y]]),),
             writes=(Matrices(space, [[inverse, 0], [0, 1]]),),
         ),
         L=space.blocks([[Pr * (inverse @ bilaplace), -Pr * Ra * k * inverse], [-x, space.laplace(1)]]),
@@ -147,7 +150,7 @@ def channel_flow(
             reads=(Matrices(space, [[space.d(0)], [space.d(1)], [k * laplace], [laplace_y]]),),
             writes=(Matrices(space, [[inverse]]),),
         ),
-        L=space.blocks([[carried + inverse @ bilaplace / wide(reynolds, 3)]]),
+        L=space.blocks([[carried + inverse @ bilaplace / _number(reynolds)]]),
         space=space,
         x0=(0.05 * (1 - across**2) ** 2 * torch.cos(2 * math.pi / length * along))[None],
         t=(0.0, 50.0),
