@@ -91,7 +91,7 @@ def test_allen_cahn_in_a_channel_at_order_4() -> None:
     """u - u^3, which is 0 where u is; dealiased along, so a product of three keeps to the waves."""
     space = Channel(Chebyshev((0.0, 2.0), 16), Fourier(4.0, 16, dealias=1 / 2))
     x, y = space.x
-    f = Pointwise(space.inside, lambda u: -(u**3))
+    f = Pointwise(space.along, lambda u: -(u**3))
     L = space.blocks([[0.1 * space.laplace() + space.matrix([[1]])]])
     x0 = (torch.sin(PI * y / 2) * (1 + torch.cos(PI * x / 2)))[None]
     pde = ls.PDE(space=space, L=L, f=f, x0=x0)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..systems import PDE, System
 
+DATA_SETS = (".zarr", ".nc")
 ROWS = 20  # samples in the table; --json has all
 
 
@@ -65,7 +66,7 @@ def solve(
         typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4 or .zarr.")
+        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4, .zarr or .nc.")
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -85,7 +86,7 @@ def solve(
 
     from ..files import output_folder
 
-    data_set = out is not None and out.suffix == ".zarr"
+    data_set = out is not None and out.suffix in DATA_SETS
     if dt is not None and (rtol is not None or atol is not None):
         raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
     if not data_set and (save_every is not None or shard is not None):
@@ -183,7 +184,7 @@ def check_picture(out: Path, system: System) -> None:
     if system.space is not None:
         from ..report import SUFFIXES
 
-        kinds = [*SUFFIXES, ".zarr"]  # which was taken already
+        kinds = [*SUFFIXES, *DATA_SETS]  # these were taken already
     if out.suffix not in kinds or out.is_dir():
         raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file")
 

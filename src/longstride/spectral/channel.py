@@ -28,9 +28,9 @@ class Channel:
 
         ls.PDE(space=space, L=space.blocks([[0.1 * space.laplace()]]), ...)
 
-    and `Matrices` what a `Pointwise(space.inside, ...)` reads and writes. Products are dealiased along, as
-    `along` says, and not across. Where the conditions at the walls have right-hand sides, f has the same
-    share of `lift(2)` added.
+    and `Matrices` what a `Pointwise(space.along, ...)` reads and writes, whose function sees the values
+    inside. Products are dealiased along, as `along` says, and not across. Where the conditions at the walls
+    have right-hand sides, f has the same share of `lift(2)` added.
 
     Raises:
         ArgumentError: fields whose points across differ.
@@ -54,11 +54,6 @@ class Channel:
     def x(self) -> tuple[Tensor, ...]:
         """The points of each axis, shaped to broadcast; across is last."""
         return (*(x.unsqueeze(-1) for x in self.along.x), self.across[0].x[0])
-
-    @property
-    def inside(self) -> Inside:
-        """Where a nonlinear part is evaluated."""
-        return Inside(self.across[0].shape[0], self.along)
 
     def d(self, axis: int, order: int = 1, field: int = 0) -> Tensor:
         """Of a field, the derivative inside, [*along.shape, m - 2, m - 2]."""
@@ -101,46 +96,33 @@ class Channel:
         wanted = (*fields, *self.n)
         if x.ndim <= len(wanted) or tuple(x.shape[-len(wanted) :]) != wanted:
             raise ArgumentError(f"a state {tuple(x.shape)} in a channel: it must be [B, {str(wanted)[1:-1]}]")
-        x = x[..., 1:-1].movedim(-1, -self.dim)
-        return self.inside.enter(x.unsqueeze(-1 - self.dim) if self.one else x)
+        c = self.along.enter(x[..., 1:-1].movedim(-1, -self.dim))
+        return c if self.one else c.flatten(-1 - self.dim, -self.dim)
 
     def leave(self, c: Tensor) -> Tensor:
         """The field, walls included."""
-        values = self.inside.leave(c).movedim(-self.dim, -1)
+        values = self.along.leave(c.unflatten(-self.dim, (len(self.across), -1))).movedim(-self.dim, -1)
         fields = values.unbind(-self.dim - 1)
         found = [one.leave(w) for one, w in zip(self.across, fields, strict=True)]
         return found[0] if self.one else torch.stack(found, -self.dim - 1)
 
 
-class Inside:
-    """Coefficients [..., P (m - 2), *K] of P fields in a channel, and their values inside, [..., P, m - 2,
-    *n]: the space of a `Pointwise`.
-    """
-
-    buffered, filter = False, None
-
-    def __init__(self, inner: int, along: Fourier) -> None:
-        self.inner, self.along = inner, along
-
-    def enter(self, x: Tensor) -> Tensor:
-        at = -1 - self.along.dim
-        return self.along.enter(x).flatten(at - 1, at)
-
-    def leave(self, c: Tensor) -> Tensor:
-        return self.along.leave(c.unflatten(-1 - self.along.dim, (-1, self.inner)))
-
-
 class Matrices:
-    """c [B, C (m - 2), *K] to [B, P (m - 2), *K]: a read or a write of a `Pointwise` in a channel.
+    """A read of a `Pointwise` in a channel, c [B, C (m - 2), *K] to [B, P, m - 2, *K]; or a write, where the
+    fields that come stand apart and those that go do not.
 
     rows: P of C entries, matrices of `space` or numbers.
     """
 
     def __init__(self, space: Channel, rows: Sequence[Sequence[Tensor | float]]) -> None:
-        self.M, self.made = space.matrix(rows), dict[Any, Tensor]()
+        self.M, self.dim, self.fields = space.matrix(rows), space.dim, len(rows)
+        self.made = dict[Any, Tensor]()
 
     def __call__(self, c: Tensor) -> Tensor:
         key = (c.dtype, c.device)
         if key not in self.made:
             self.made[key] = beside(self.M, c)
-        return product(self.made[key], c.movedim((0, 1), (-1, -2))).movedim((-1, -2), (0, 1))
+        writes = c.ndim > self.dim + 1
+        columns = (c.flatten(1, 2) if writes else c).movedim((0, 1), (-1, -2))
+        found = product(self.made[key], columns).movedim((-1, -2), (0, 1))
+        return found if writes else found.unflatten(1, (self.fields, -1))

@@ -84,7 +84,7 @@ def rayleigh_benard(
     laplace, laplace_y, bilaplace = _bent(space)
     inverse, k = torch.linalg.inv(laplace), space.along.d(0)[:, None, None]
     x, y, theta_y = space.d(0), space.d(1), space.d(1, field=1)
-    stream = [[x, 0], [y, 0], [k * laplace, 0], [laplace_y, 0]]
+    stream: list[list[Tensor | float]] = [[x, 0], [y, 0], [k * laplace, 0], [laplace_y, 0]]
     Ra, Pr = (_number(value) for value in (rayleigh, prandtl))
 
     def still(theta: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ def rayleigh_benard(
     bump = 0.01 * torch.sin(math.pi * across) * torch.cos(4 * math.pi / length * along)
     return PDE(
         f=Pointwise(
-            space.inside,
+            space.along,
             _stirred,
             reads=(Matrices(space, [*stream, [0, x], [0, theta_y]]),),
             writes=(Matrices(space, [[inverse, 0], [0, 1]]),),
@@ -145,7 +145,7 @@ def channel_flow(
     carried = k * (inverse @ (bent * torch.eye(m - 2, dtype=torch.float64) - U(across[1:-1, None]) * laplace))
     return PDE(
         f=Pointwise(
-            space.inside,
+            space.along,
             _stirred,
             reads=(Matrices(space, [[space.d(0)], [space.d(1)], [k * laplace], [laplace_y]]),),
             writes=(Matrices(space, [[inverse]]),),

@@ -24,8 +24,8 @@ class PDE(System):
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
     L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
-    where it mixes fields.  x0: without one, `waves` of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
-    `random_starts`.
+    where it mixes fields.  x0: without one, `waves` of the longest lengths.
+    starts: random starts [B, ...] like x0 of (samples or their indices, seed), for `random_starts`.
 
     Raises:
         ArgumentError: no space, or an L that does not fit its coefficients.
@@ -55,7 +55,9 @@ class PDE(System):
 
     def __post_init__(self) -> None:
         if self.space is None:
-            raise ArgumentError("a PDE needs space=, such as ls.Fourier(length, n); without one it is an ls.ODE")
+            raise ArgumentError(
+                "a PDE needs space=, such as ls.Fourier(length, n); without one it is an ls.ODE"
+            )
         if not isinstance(self.space, Fourier):
             return
         shape, dim = self.space.shape, self.space.dim
@@ -87,7 +89,7 @@ class PDE(System):
                 m not in (1, n) for m, n in zip(reversed(self.L.shape), reversed(c), strict=False)
             ):
                 raise ArgumentError(
-                    f"L {tuple(self.L.shape)} on the coefficients {c} of x0: x0 wants as many fields, or samples"
+                    f"L {tuple(self.L.shape)} on coefficients {c} of x0: give x0 as many fields, or samples"
                 )
 
 
