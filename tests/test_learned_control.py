@@ -170,3 +170,12 @@ def test_copies_in_one_batch_are_runs_of_their_own() -> None:
     both, _ = course.runs(ErrorPolicy(numbers.repeat_interleave(course.spread(), 1)), copies=2)
     for i, policy in enumerate((ls.control.PI(), SOME)):
         assert torch.allclose(both[i], course.runs(policy)[0][0], rtol=1e-6)
+
+
+def test_the_policy_that_is_shipped_costs_less_than_pi_control() -> None:
+    """On oscillators that training never saw, at equal error."""
+    tolerances = torch.logspace(-1.5, -4.5, 4, dtype=F64)
+    cases = van_der_pol(12, 77, 2.0, 8.0)
+    course = Course.of("tsit5", cases, ("dopri8", 1e-9), tolerances, (-2.0, -3.0, -4.0))
+    policy = ls.control.load("oscillators")
+    assert course.work(policy).mean() < course.work(ls.control.PI()).mean()

@@ -28,7 +28,7 @@ from .solution import Solution, State, Stats
 
 if TYPE_CHECKING:
     from . import data, learn, nbody, samplers, spectral, systems
-    from .learn import tune
+    from .learn.tune import tune
     from .onestep import stepper
     from .precision import mixed
     from .samplers.chains import hmc, langevin

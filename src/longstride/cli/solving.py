@@ -157,9 +157,10 @@ def steered(task: Task, controller: str, pace: float | None, method: str | None,
     if others:
         raise ArgumentError("--controller tells the steps: leave out --dt, --rtol and --atol")
     policy = control.load("three_stars" if controller == "learned" else controller)
-    if pace is not None and not hasattr(policy, "at"):
-        raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
-    policy = policy if pace is None else policy.at(pace)
+    if pace is not None:
+        if not hasattr(policy, "at"):
+            raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
+        policy = policy.at(pace)
     control.bound(policy, task.system)  # or it is refused, before anything runs
     task.controller, task.method, task.how = policy, method or "hermite", {}
     task.label = f"{controller} steps" + (f", pace {policy.pace:g}" if hasattr(policy, "pace") else "")
