@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError
-from .policy_file import read
 
 if TYPE_CHECKING:
     from .error_policy import ErrorPolicy
@@ -61,6 +60,7 @@ def load(path: str | Path) -> Policy | ErrorPolicy:
     """
     from . import error_policy as errors  # few runs want them
     from .nbody import rules
+    from .policy_file import read
 
     path, numbers, told = read(path)
     seen = told.get("observation")
