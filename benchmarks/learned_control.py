@@ -282,6 +282,8 @@ def picture(path: Path) -> None:
             right.loglog([r["nfe"] for r in rows], [r["error"] for r in rows], marker=mark, ms=3, lw=1,
                          label=f"{method}, {rule}")  # fmt: skip
     right.set(xlabel="evaluations, mean of a sample", ylabel="end-point error", xlim=(18, 200))
+    right.set_xticks([20, 40, 80, 160], ["20", "40", "80", "160"])
+    right.set_xticks([], minor=True)
     right.legend(frameon=False, fontsize=7)
     figure.savefig(path, dpi=90)
 
