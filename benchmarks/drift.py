@@ -82,7 +82,8 @@ def run(name: str, method: str, per: int, folder: Path, periods: int = PERIODS) 
     tenth = len(error) // 10
     keep = torch.arange(0, len(error), max(1, len(error) // 1000))
     return {
-        "problem": name, "method": method, "steps a period": steps / periods, "nfe a period": found.stats.nfe / periods,
+        "problem": name, "method": method, "steps a period": steps / periods,
+        "nfe a period": found.stats.nfe / periods,
         "first tenth": float(error[:tenth].abs().max()), "last tenth": float(error[-tenth:].abs().max()),
         "rise": float(line[1, 0]),
         "t": (share[keep] * periods).tolist(), "error": error[keep].tolist(),
