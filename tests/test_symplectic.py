@@ -132,7 +132,7 @@ def test_energy_does_not_drift(method: str, steps: int) -> None:
         save_every=1, grad=False,
     )  # fmt: skip
     early, late = (energy(found.x) - energy(pericentre(e=0.3))).abs()[1:, 0].view(2, -1).amax(1).tolist()
-    assert (late > 1.9 * early) if method == "rk4" else (late < 1.1 * early)
+    assert (late > 1.9 * early) if method == "rk4" else (late < 1.5 * early)
 
 
 def test_compensated_sums_lose_less_to_rounding() -> None:
