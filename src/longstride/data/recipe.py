@@ -105,7 +105,7 @@ class Recipe:
         yield x0
         for _ in self.times[1:]:  # nobody looks whether they are finite: some may not be, the others go on
             stand = run.go(stand, self._steps.steps // (len(self.times) - 1))
-            yield view.nest(stand.x)
+            yield view.nest(run.state(stand))
 
     @cached_property
     def _steps(self) -> Stretches:

@@ -71,7 +71,7 @@ class PDE(System):
             view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
             object.__setattr__(self, "view", view)
 
-    def check(self, x: Tensor) -> None:
+    def demand(self, x: Tensor) -> None:
         """
         Raises:
             ArgumentError: x has other fields than x0, or not as many fields and samples as L.
@@ -91,6 +91,7 @@ class PDE(System):
                 raise ArgumentError(
                     f"L {tuple(self.L.shape)} on coefficients {c} of x0: give x0 as many fields, or samples"
                 )
+        super().demand(x)
 
 
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
