@@ -10,8 +10,8 @@ precision, between tolerances by interpolation. Parts:
   from 2 to 20, by tsit5.
 - train: the 24 numbers of `error_policy.ErrorPolicy`, in the same way, from those gains.
   Writes the policy that the library ships. Minutes of a core.
-- held_out: cases that training never saw: other oscillators of the same family, stiffer ones, other methods,
-  other problems. Work over that of PI, with an interval of 90 % by resampling cases.
+- held_out: cases that training never saw: other oscillators of the same family, other methods, other
+  problems. Work over that of PI, with an interval of 90 % by resampling cases.
 - diffusion: a mixture of Gaussians in 64 dimensions whose denoiser is exact, EDM's process: plans that are
   fixed, and steps of each sample's own along the probability-flow ODE in -log sigma, by tolerance or to
   reach the end within a budget.
