@@ -17,7 +17,7 @@ from ..methods.runge_kutta import TSIT5
 from .gravity import Gravity
 from .rules import Look, Rule, dot, look
 
-LANES, STRETCH = 512, 100  # systems at once, and the steps they take before others get their place
+LANES, STRETCH = 256, 100  # systems at once, and the steps they take before others get their place
 
 Kept = tuple[Tensor, ...]  # derivatives of v where a step ends, as the next one wants them
 Moved = tuple[Tensor, Tensor, Kept, Kept]  # q, v, what is kept, and what else a rule may see
@@ -63,12 +63,13 @@ def rollout(
     `Policy`: none is refused, and what two steps will do is not done in a long and a short one. So is the
     last step, cut to land.
 
-    Leapfrog's (kick, drift, kick) are made symmetric in time: between h_- before a state and h_+ behind it
-    lies what the rule says there, H, as the geometric mean (Holder, Leimkuhler and Reich 2001 have the
-    harmonic one, which can be negative),
+    Leapfrog's (kick, drift, kick) are made symmetric in time: of the steps h_- before a state and h_+ behind
+    it, what the rule says there, H, is the harmonic mean (Holder, Leimkuhler and Reich 2001),
 
-        h_+ = H^2/h_-.
+        1/h_+ = 2/H - 1/h_-.
 
+    Where h strays from H, it does so by turns, and 1/h by an amount that does not change: so less and less, in
+    proportion, as steps become short. (Of geometric means it would be more and more.)
     The same steps then lead back, to round-off, if the rule is the same with all velocities reversed: of a
     policy, `Policy.even` is.
 
@@ -137,7 +138,7 @@ def _leap(
     kept = tuple(torch.where(on, new, one) for new, one in zip(kept, old, strict=True))
     wanted = rule(Look(masses, softening2, q, v, (*kept, *more)), numbers)
     if by.symmetric:
-        wanted = wanted * wanted / torch.where(on, dt, 1.0)
+        wanted = 1 / (2 / wanted - 1 / h)
     # What is NaN has no next step: it stops, and its energy error says so.
     left = torch.where(wanted > 0, left - dt, 0.0)
     return q, v, *kept, left, torch.where(on, wanted, h), steps + on
