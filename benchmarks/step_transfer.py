@@ -11,6 +11,7 @@ starts (seed 1000) are run once. Parts:
   in a second), since a hundred systems for thirty years then take a tenth of a second; here both are run.
 - train: a search by `nbody.train` on starts of seed 7, which goes on where it stopped. The policy that is
   shipped and this one are compared on 256 starts of seed 77.
+- leapfrog: a policy trained with leapfrog.
 - systems: Hermite's method on other systems than three equal stars in a plane.
 - methods: three equal stars by leapfrog with steps symmetric in time, by tsit5, by Gauss-Radau 15. The policy
   as it is, and with its weights carried over to the method's order (`Policy.for_order`). Gauss-Radau for five
@@ -127,7 +128,7 @@ def rolled(
     end: float,
     rule: Rule,
     numbers: Tensor,
-    most: int = MOST,
+    max_steps: int = MOST,
     scheme: str = "hermite",
 ) -> Rollout:
     """`nbody.rollout` in C."""
@@ -144,7 +145,7 @@ def rolled(
     masses = (bodies.G * bodies.masses).contiguous()
     native()(
         *x.shape[2:], at(masses), at(weights), len(x), at(x), ctypes.c_double(end), METHODS.index(scheme),
-        RULES.index(rule), at(told), ctypes.c_long(most), at(error), at(steps),
+        RULES.index(rule), at(told), ctypes.c_long(max_steps), at(error), at(steps),
     )  # fmt: skip
     return Rollout(x, steps.long(), error)
 
@@ -272,19 +273,31 @@ def selected(policy: Policy) -> list[dict[str, Any]]:
     return [row | {"score": float(score(error.clamp(1e-15, 10.0))[0]), "numbers": policy.numbers.tolist()}]
 
 
-def train(known: Known) -> None:
-    """Searches; compares with what was shipped before; ships what is better on selection starts."""
+def search(of: Training) -> Policy:
+    """A training, whose journal lies beside the results."""
 
     def tell(generation: int, found: float, mean: list[float]) -> None:
-        print(generation, f"{found:.3f}", [round(m, 3) for m in mean], flush=True)
+        print(of.scheme, generation, f"{found:.3f}", [round(m, 3) for m in mean], flush=True)
 
-    x0, path = THREE.x0(2048, TRAINING), RESULTS / "step_transfer_search.json"
-    found = trained(THREE.bodies, x0, THREE.end, Training(), path, tell)
+    path = RESULTS / f"step_transfer_{of.scheme}.json"
+    return trained(THREE.bodies, THREE.x0(2048, TRAINING), THREE.end, of, path, tell, rolled)
+
+
+def train(known: Known) -> None:
+    """Searches; compares with what was shipped before; ships what is better on selection starts."""
+    found = search(Training())
     known.row("selection | shipped before", partial(selected, Policy(torch.tensor(BEFORE, dtype=F64))))
     known.row("selection | nbody.train", partial(selected, found))
     before, after = (known.found[f"selection | {name}"][0] for name in ("shipped before", "nbody.train"))
     if after["score"] < before["score"]:
         Policy(found.numbers, float(f"{after['value']:.3g}"), found.about).save(SHIPPED)
+
+
+def leapfrog(known: Known) -> None:
+    """What a policy gains that was trained with it."""
+    policy = search(Training(5000.0, "leapfrog", 20, pace=0.02, begin=9 * (0.0,)))
+    rival = by_policy(THREE, policy, "leapfrog", 0.06)
+    known.row("leapfrog | trained there", partial(held_out, THREE, rival, [5000.0, 10_000.0]))
 
 
 def methods(known: Known) -> None:
@@ -449,7 +462,7 @@ def report(known: Known) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     known = Known()
-    for part in sys.argv[1:] or ["agreement", "train", "systems", "methods", "oracle"]:
+    for part in sys.argv[1:] or ["agreement", "train", "systems", "methods", "leapfrog", "oracle"]:
         globals()[part](known)
     report(known)
 

@@ -156,17 +156,17 @@ def test_an_interrupted_training_goes_on_to_the_same_policy(tmp_path: Path) -> N
         if generation == 1:
             raise KeyboardInterrupt
 
-    whole = train(STARS, x0, end, tiny, compile=False)
+    whole = train(STARS, x0, end, tiny, roll=rollout)
     path = tmp_path / "search.json"
     with pytest.raises(KeyboardInterrupt):
-        train(STARS, x0, end, tiny, path, stop, compile=False)
-    on = train(STARS, x0, end, tiny, path, compile=False)
+        train(STARS, x0, end, tiny, path, stop, roll=rollout)
+    on = train(STARS, x0, end, tiny, path, roll=rollout)
     assert torch.equal(on.numbers, whole.numbers)
     assert on.pace == whole.pace
-    more = train(STARS, x0, end, replace(tiny, generations=4), path, compile=False)
+    more = train(STARS, x0, end, replace(tiny, generations=4), path, roll=rollout)
     assert not torch.equal(more.numbers, whole.numbers)
     with pytest.raises(ls.ArgumentError, match="another training"):
-        train(STARS, x0, end, replace(tiny, seed=2), path, compile=False)
+        train(STARS, x0, end, replace(tiny, seed=2), path, roll=rollout)
 
 
 def test_a_score_is_of_quantiles() -> None:

@@ -68,10 +68,10 @@ def rollout(
 
         1/h_+ = 2/H - 1/h_-.
 
-    Where h strays from H, it does so by turns, and 1/h by an amount that does not change: so less and less, in
-    proportion, as steps become short. (Of geometric means it would be more and more.)
-    The same steps then lead back, to round-off, if the rule is the same with all velocities reversed: of a
-    policy, `Policy.even` is.
+    Where h strays from H, it does so by turns, and 1/h by an amount that does not change: so less and less,
+    in proportion, as steps become short. (Of geometric means it would be more and more.) The same steps then
+    lead back, to round-off, if the rule is the same with all velocities reversed: of a policy, `Policy.even`
+    is.
 
     Args:
         x0: [B, 2, N, d], as `Gravity.start` makes it.  numbers: [P], or [P, B] for each system.

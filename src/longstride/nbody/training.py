@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..errors import ArgumentError, positive, whole
 from ..files import whole_file
 from .gravity import Gravity
-from .rollouts import SCHEMES, rollout
+from .rollouts import SCHEMES, Rollout, rollout
 from .rules import Policy, learned
 
 QUANTILES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.95)  # of the error: what is made small is the mean of their log10
@@ -42,6 +43,7 @@ class Training:
 
 
 Told = Callable[[int, float, list[float]], Any]
+Roll = Callable[..., Rollout]  # as `rollout` is called
 
 
 def train(
@@ -51,7 +53,7 @@ def train(
     training: Training = Training(),
     path: str | Path | None = None,
     tell: Told | None = None,
-    compile: bool = True,
+    roll: Roll | None = None,
 ) -> Policy:
     """The policy that CMA-ES finds (Hansen 2016) for systems like starts [S, 2, N, d], over times 0 to end.
 
@@ -65,7 +67,7 @@ def train(
 
     Args:
         tell: called after each generation with its number, the score of the search's mean, and that mean.
-        compile: see `rollout`.
+        roll: what makes the rollouts; `rollout`, compiled.
 
     Raises:
         ArgumentError: no library cma (the extra `tune`), numbers that are not a policy's, or a path that
@@ -80,7 +82,7 @@ def train(
     for name in ("generations", "people", "batch"):
         whole(name, getattr(training, name), 1)
     positive("evaluations", training.evaluations)
-    scores = _known(path, training)
+    roll, scores = roll or partial(rollout, compile=True), _known(path, training)
     options = {"popsize": training.people, "seed": training.seed, "verbose": -9}
     search = cma.CMAEvolutionStrategy(np.array(training.begin), training.sigma, options)
     pace, means = training.pace, list[np.ndarray]()
@@ -89,7 +91,7 @@ def train(
         if generation == len(scores):
             who = torch.arange(generation * training.batch, (generation + 1) * training.batch) % len(starts)
             nets = torch.from_numpy(np.stack([*asked, search.mean])).T
-            scores.append(_scored(gravity, starts[who], end, nets, pace, training, compile))
+            scores.append(_scored(gravity, starts[who], end, nets, pace, training, roll))
             _write(path, training, scores)
         *found, of_mean, pace = scores[generation]
         search.tell(asked, found)
@@ -109,13 +111,13 @@ def trials(
     x0: Tensor,
     end: float,
     columns: Tensor,
-    scheme: str = "hermite",
-    max_steps: int = 1_000_000,
-    compile: bool = True,
+    scheme: str,
+    max_steps: int,
+    roll: Roll,
 ) -> tuple[Tensor, Tensor]:
     """|E/E_0 - 1|, 10 if lost, and steps [C, B] of policies with their paces, columns [10, C]."""
     many, x = columns.repeat_interleave(len(x0), 1), x0.repeat(columns.shape[1], 1, 1, 1)
-    found = rollout(gravity, x, end, learned, many, max_steps, compile, scheme)
+    found = roll(gravity, x, end, learned, many, max_steps=max_steps, scheme=scheme)
     shape = columns.shape[1], len(x0)
     return found.error.view(shape).nan_to_num(10.0).clamp(1e-15, 10.0), found.steps.view(shape).double()
 
@@ -126,7 +128,7 @@ def score(error: Tensor) -> Tensor:
 
 
 def _scored(
-    gravity: Gravity, x0: Tensor, end: float, nets: Tensor, pace: float, of: Training, compile: bool
+    gravity: Gravity, x0: Tensor, end: float, nets: Tensor, pace: float, of: Training, roll: Roll
 ) -> list[float]:
     """Of nets [9, C] on these starts: their scores, and the pace of the last."""
     method = SCHEMES[of.scheme]
@@ -135,7 +137,7 @@ def _scored(
     steps = of.evaluations / method.cost
 
     def runs(paces: Tensor, most: float) -> tuple[Tensor, Tensor]:
-        return trials(gravity, x0, end, torch.cat([paces[None], nets]), of.scheme, round(most), compile)
+        return trials(gravity, x0, end, torch.cat([paces[None], nets]), of.scheme, round(most), roll)
 
     long = nets.new_full(nets.shape[1:], LOOKS * pace)
     paces = long * runs(long, 4 * steps)[1].mean(1) / steps
