@@ -173,7 +173,8 @@ def _at(at: Look, q: Tensor, v: Tensor) -> Look:
 
 
 def _hermite(at: Look, kept: Kept, dt: Tensor) -> Moved:
-    q, v, a, j, *more = corrected(at.q, at.v, *kept, dt, lambda q, v: _slope(_at(at, q, v)))
+    a, j = kept
+    q, v, a, j, *more = corrected(at.q, at.v, a, j, dt, lambda q, v: _slope(_at(at, q, v)))
     return q, v, (a, j), tuple(more)
 
 
@@ -184,10 +185,13 @@ def _leapfrog(at: Look, kept: Kept, dt: Tensor) -> Moved:
     return q, half + dt / 2 * a, (a,), ()
 
 
+ROWS: Any = (*TSIT5.a[1:], TSIT5.b)
+
+
 def _tsit5(at: Look, kept: Kept, dt: Tensor) -> Moved:
     """The last evaluation, at the end of the step, is the first of the next."""
     vs, fs = [at.v], [kept[0]]
-    for row in (*TSIT5.a[1:], TSIT5.b):
+    for row in ROWS:
         q = at.q + dt * sum(w * v for w, v in zip(row, vs, strict=True))
         v = at.v + dt * sum(w * a for w, a in zip(row, fs, strict=True))
         vs.append(v)
