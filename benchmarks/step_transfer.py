@@ -453,15 +453,17 @@ def picture(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
     for axis, name in zip(axes.flat, panels, strict=False):
         for (rule, mark), colour in zip(marks.items(), ("C0", "C1", "C1", "C2", "C3", "C4"), strict=True):
             rows = found.get(f"{name} | {rule}", [])
-            axis.loglog(
+            axis.semilogy(
                 *([r[key] for r in rows] for key in ("evaluations", "p90")), color=colour, marker=mark, ms=4,
                 lw=1, label=rule,
             )  # fmt: skip
         axis.set_title(name, fontsize=9)
+        axis.locator_params(axis="x", nbins=3)
         axis.grid(alpha=0.3)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper center", ncols=6, fontsize=8)
     figure.supxlabel("force evaluations, geometric mean of 100 held-out systems", fontsize=9)
     figure.supylabel("90th percentile of |E/E_0 - 1|", fontsize=9)
     figure.savefig(path, dpi=90)
