@@ -7,6 +7,7 @@ from .kepler import kepler_step, stumpff
 from .rollouts import Rollout, rollout
 from .rules import Policy
 from .starts import KM_S, YEAR, plummer_sphere, three_stars_at
+from .training import Training, train
 
 __all__ = [
     "KM_S",
@@ -16,10 +17,12 @@ __all__ = [
     "Gravity",
     "Policy",
     "Rollout",
+    "Training",
     "kepler_step",
     "logarithmic",
     "plummer_sphere",
     "rollout",
     "stumpff",
     "three_stars_at",
+    "train",
 ]

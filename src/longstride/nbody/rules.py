@@ -7,10 +7,10 @@ batch where it is compiled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,21 +73,24 @@ def collision(at: Look, numbers: Tensor) -> Tensor:
     fourth = []
     for i, j, _, w, r2 in at.pairs():
         fourth += [(r2 / dot(w, w)).square(), r2**3 / (at.masses[i] + at.masses[j]).square()]
-    least = fourth[0]
-    for other in fourth[1:]:
-        least = torch.minimum(least, other)
-    return numbers[0] * least.sqrt().sqrt()
+    return numbers[0] * least(fourth).sqrt().sqrt()
+
+
+def free_fall(at: Look, numbers: Tensor) -> Tensor:
+    """numbers[0] times the least sqrt(rho^3/(G m)) of pairs: the classical criterion of places alone."""
+    fourth = (r2**3 / (at.masses[i] + at.masses[j]).square() for i, j, _, _, r2 in at.pairs())
+    return numbers[0] * least(fourth).sqrt().sqrt()
 
 
 def aarseth(at: Look, numbers: Tensor) -> Tensor:
     """Aarseth's criterion with eta = numbers[0], the rule of `hermite_aarseth`."""
-    least = None
+    if len(at.a) < 4:
+        raise ArgumentError("Aarseth's criterion wants the derivatives that Hermite's method knows")
+    squares = []
     for body in range(len(at.masses)):
         a, j, second, third = (dot(part[body], part[body]).sqrt() for part in at.a)
-        square = (a * second + j * j) / (j * third + second * second)
-        least = square if least is None else torch.minimum(least, square)
-    assert least is not None
-    return (numbers[0] * least).sqrt()
+        squares.append((a * second + j * j) / (j * third + second * second))
+    return (numbers[0] * least(squares)).sqrt()
 
 
 def observed(at: Look) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
@@ -123,11 +126,12 @@ def observed(at: Look) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     return tau, change, (total(pulled) / S, change * change, depth, 1 - most / S)
 
 
-def total(parts: Any) -> Tensor:
-    first, *more = parts
-    for part in more:
-        first = first + part
-    return first
+def total(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, parts)
+
+
+def least(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.minimum, parts)
 
 
 def learned(at: Look, numbers: Tensor) -> Tensor:
@@ -171,6 +175,21 @@ class Policy:
     def at(self, pace: float) -> Policy:
         """The same policy, more or less exact."""
         return replace(self, pace=pace)
+
+    def even(self) -> Policy:
+        """Without its second factor: the same steps with all velocities reversed."""
+        return replace(self, numbers=torch.cat([self.numbers[:4], torch.zeros_like(self.numbers[4:])]))
+
+    def for_order(self, order: int, learned: int = 4) -> Policy:
+        """The first factor carried over from a method of order `learned` to one of another.
+
+        A step of a share e of tau makes an energy error C e^(p+1), C of the state, and 1/(e tau) steps are
+        taken in a unit of time: errors C e^p/tau. Their sum is least, at a number of steps that is given,
+        where the change of both with e is everywhere in the same proportion: C e^(p+1) = const. So e goes as
+        C^(-1/(p+1)), and w as 1/(p+1).
+        """
+        numbers = torch.cat([self.numbers[:4] * ((learned + 1) / (order + 1)), self.numbers[4:]])
+        return replace(self, numbers=numbers)
 
     def column(self) -> Tensor:
         """[10, 1], as `learned` wants them."""
