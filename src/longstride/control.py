@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import ArgumentError
 
 if TYPE_CHECKING:
+    from .environments import Network
     from .nbody import Policy
 
 History = tuple[Tensor, ...]
@@ -48,17 +49,19 @@ class Telling(Controller, Protocol):
     def next_step(self, x: Tensor, sign: float) -> Tensor: ...
 
 
-def load(path: str | Path) -> Policy:
-    """A step policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
+def load(path: str | Path) -> Policy | Network:
+    """A policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
 
-    "three_stars" comes with the library; see `nbody.Policy`.
+    "three_stars" comes with the library; see `nbody.Policy`. A `Network` decides on a parameter in its task:
+    `task.play(ls.control.load(path), x0)`.
 
     Raises:
         ArgumentError: no such file, not a policy, or one that observes something else.
     """
-    from .nbody.rules import load as found  # few runs want it
+    from .environments import networks  # few runs want them
+    from .nbody import rules
 
-    return found(path)
+    return networks.load(path) if networks.is_network(path) else rules.load(path)
 
 
 def bound(controller: Any, problem: Any) -> Any:
