@@ -43,6 +43,13 @@ def steps(x0: Tensor, end: float, rule: Rule, numbers: Tensor, most: int) -> tup
     return x, taken
 
 
-def share(every: float) -> Any:
-    """What a `Task` runs: a share of the collision time until the next decision."""
-    return lambda x, t, value: steps(x, every, collision, value, 10**9)
+def share(every: float, most: int = 1_000_000) -> Any:
+    """What a `Task` runs: a share of the collision time until the next decision. A system whose error has bound
+    it so closely that this takes more than `most` steps is lost.
+    """
+
+    def run(x: Tensor, t: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        x1, taken = steps(x, every, collision, value, most)
+        return torch.where((taken < most)[:, None, None, None], x1, torch.nan), taken
+
+    return run

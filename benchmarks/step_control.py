@@ -163,9 +163,8 @@ def choice(found: dict[str, Any]) -> Iterator[bool]:
             continue
         held = next(r for r in of(rows, "constant") if r["value"] == best["value"])
         for key in ERRORS:
-            others = {
-                rule: at_cost(of(rows, rule), key, held["evaluations"]) for rule in ("aarseth", "learned")
-            }
+            cost = held["evaluations"]
+            others = {rule: at_cost(of(rows, rule), key, cost) for rule in ("aarseth", "learned")}
             ratio = others["learned"] and held[key] / others["learned"]
             found["choice"].append(
                 {"budget": budget, "constant": best["value"], "evaluations": cost, "of": key,

@@ -136,7 +136,10 @@ def test_a_run_that_fails_takes_nobody_with_it() -> None:
     env = Decisions(blow, torch.tensor([[0.5], [40.0]], dtype=F64))
     done = env.decide(torch.tensor([0, 0]))
     assert done.error[0] < 1e-9
-    assert not done.error[1] <= blow.lost
+    assert done.error[1] == torch.inf
+    assert env.over.tolist() == [True, True]
+    assert env.seen.x[1] == 40.0  # what a learner sees of it is finite
+    assert bool(done.observation.isfinite().all() & done.reward.isfinite().all())
     assert torch.equal(
         env.seen.x[0],
         Decisions(blow, env.x0[:1]).task.run(env.x0[:1], torch.zeros(1), torch.tensor([0.01], dtype=F64))[0][

@@ -47,8 +47,8 @@ class Observation(Protocol):
 
 
 def digits(error: Tensor) -> Tensor:
-    """-log10 of an error, 16 at most."""
-    return -error.clamp_min(LEAST).log10()
+    """-log10 of an error, 16 at most, and at least -16."""
+    return -error.clamp(LEAST, 1 / LEAST).log10()
 
 
 def digits_less_cost(seen: Seen) -> Tensor:
@@ -209,11 +209,13 @@ class Decisions:
         if len(who):
             new, cost = task.run(x[who], old.t[who], values[who])
             x = x.index_copy(0, who, new)
+        fine = x.isfinite().flatten(1).all(1)  # else it stands where it stood, and its error is infinite
+        x = torch.where(fine.view(-1, *(1,) * (x.ndim - 1)), x, old.x)
             evaluations = evaluations.index_copy(0, who, cost.to(evaluations))
         made = old.made + ~was
         t = made.double() * task.every
         now = Seen(
-            x, t, task.deviation(x, self.x0, t), old.error, values, evaluations, made,
+            x, t, torch.where(fine, task.deviation(x, self.x0, t), torch.inf), old.error, values, evaluations, made,
             1 - made.double() / task.decisions,
         )  # fmt: skip
         self.seen = replace(now, **{name: torch.where(was, getattr(old, name), getattr(now, name))
