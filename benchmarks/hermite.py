@@ -44,8 +44,8 @@ def steps(x0: Tensor, end: float, rule: Rule, numbers: Tensor, most: int) -> tup
 
 
 def share(every: float, most: int = 1_000_000) -> Any:
-    """What a `Task` runs: a share of the collision time until the next decision. A system whose error has bound
-    it so closely that this takes more than `most` steps is lost.
+    """What a `Task` runs: a share of the collision time until the next decision. A system whose error has
+    bound it so closely that this takes more than `most` steps is lost.
     """
 
     def run(x: Tensor, t: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

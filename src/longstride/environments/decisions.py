@@ -209,15 +209,14 @@ class Decisions:
         if len(who):
             new, cost = task.run(x[who], old.t[who], values[who])
             x = x.index_copy(0, who, new)
+            evaluations = evaluations.index_copy(0, who, cost.to(evaluations))
         fine = x.isfinite().flatten(1).all(1)  # else it stands where it stood, and its error is infinite
         x = torch.where(fine.view(-1, *(1,) * (x.ndim - 1)), x, old.x)
-            evaluations = evaluations.index_copy(0, who, cost.to(evaluations))
         made = old.made + ~was
         t = made.double() * task.every
-        now = Seen(
-            x, t, torch.where(fine, task.deviation(x, self.x0, t), torch.inf), old.error, values, evaluations, made,
-            1 - made.double() / task.decisions,
-        )  # fmt: skip
+        error = torch.where(fine, task.deviation(x, self.x0, t), torch.inf)
+        left = 1 - made.double() / task.decisions
+        now = Seen(x, t, error, old.error, values, evaluations, made, left)
         self.seen = replace(now, **{name: torch.where(was, getattr(old, name), getattr(now, name))
                                     for name in ("error", "before", "value", "evaluations")})  # fmt: skip
         self.spent = self.spent + evaluations
