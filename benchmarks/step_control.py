@@ -48,7 +48,7 @@ VALUES = {
     "aarseth": np.geomspace(1e-6, 3e-2, 18).tolist(),
     "learned": np.geomspace(3e-3, 5e-2, 10).tolist(),
 }
-BUDGETS = (1000, 2500, 5000, 10_000, 20_000, 50_000, 100_000)
+BUDGETS = (2500, 5000, 10_000, 20_000, 50_000, 100_000)
 ERRORS, COSTS = ("median", "p90", "worst"), ("evaluations", "ev median", "ev p90", "ev worst")
 Rows = list[dict[str, Any]]
 
