@@ -41,7 +41,8 @@ Deviation = Callable[[Tensor, Tensor, Tensor], Tensor]  # of x from what began a
 class Observation(Protocol):
     """names: of the numbers [B, len(names)] that it gives; a policy is known by them."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]: ...
 
     def __call__(self, seen: Seen) -> Tensor: ...
 
