@@ -1,17 +1,23 @@
-"""How long should the next step of three stars be: rules, and a policy that was learned, on held-out starts.
+"""How long should the next step of three stars be: constants, a criterion and policies, on held-out starts.
 
     python benchmarks/step_control.py [PART ...]
 
 The starts are those of P001, `nbody.three_stars_at`: three stars of one solar mass, 30 years (300 decisions
-of 0.1). Error: |E/E_0 - 1| at the end. Cost: evaluations of the force, of a system in the mean. Parts:
+of 0.1) by Hermite's method. Error: |E/E_0 - 1| at the end. Cost: evaluations of the force. Parts:
 
-- train: the nine numbers of a policy, by CMA-ES on starts of seed 7, 128 others in each generation, at 5,000
-  evaluations: the mean of log10 of six quantiles of the error. Writes the policy that the library ships.
-- table: Hermite's method at steps by 30 constant parameters of the collision time, by Aarseth's criterion at
-  14 values of eta, and by the policy at 10 paces; Gauss-Radau 15. 100 starts of seed 1000, which training
-  never saw.
+- constant, aarseth: 30 constant parameters of the collision time from 1e-4 to 1e-1, and Aarseth's criterion
+  at 18 values of eta, on 100 held-out starts (seed 1000) and on 100 training starts (seed 7), to choose by.
+  By `hermite.c`, which takes the steps of `rollout`. A system that its error has thrown into a close pair
+  stops after some fifty times the usual number of steps.
+- learned: the policy that the library ships, by `rollout` at 10 paces, on the held-out starts.
+- networks: what `step_decisions.py` has trained with stable-baselines3: 300 decisions, an end at an error of
+  0.1; and the ten parameters of the paper, each taken for all decisions.
+- radau: `gauss_radau_15`.
+- choice: at a number of evaluations, the constant with the least 90th percentile on TRAINING starts among
+  those that cost no more there. Its held-out error, beside those of the other rules at as many held-out
+  evaluations as it took, read between two of their values (log by log).
 
-Results of each part are kept as soon as it is done, in results/step_control.json.
+What is done is kept in results/step_control.json row by row: an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,175 +33,202 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import hermite
 import longstride as ls
-from longstride.nbody import YEAR, Gravity, Policy, Rollout, rollout, three_stars_at
-from longstride.nbody.rules import Rule, aarseth, collision, learned
+from hermite import F64, STARS
+from longstride.nbody import YEAR, rollout, rollouts, three_stars_at, three_stars_task
+from longstride.nbody.decisions import PARAMETERS, TENTH
+from longstride.nbody.rules import aarseth, collision, learned
 
-RESULTS, F64 = Path(__file__).parent / "results", torch.float64
-SHIPPED = Path(ls.nbody.__file__).parent / "policies" / "three_stars"
-END, MOST = 30 * YEAR, 300_000
-QUANTILES = torch.tensor([0.5, 0.7, 0.8, 0.85, 0.9, 0.95], dtype=F64)
-STARS = Gravity(torch.ones(3, dtype=F64))
-RULES: dict[str, tuple[Rule, list[float]]] = {
-    "constant": (collision, np.geomspace(2e-3, 1e-1, 30).tolist()),
-    "aarseth": (aarseth, np.geomspace(1e-4, 3e-2, 14).tolist()),
-    "learned": (learned, np.geomspace(3e-3, 5e-2, 10).tolist()),
+RESULTS = Path(__file__).parent / "results"
+PATH, END = RESULTS / "step_control.json", 30 * YEAR
+SEEDS = {"held-out": 1000, "training": 7}  # of 100 starts each
+VALUES = {
+    "constant": np.geomspace(1e-4, 1e-1, 30).tolist(),
+    "aarseth": np.geomspace(1e-6, 3e-2, 18).tolist(),
+    "learned": np.geomspace(3e-3, 5e-2, 10).tolist(),
 }
+BUDGETS = (2500, 5000, 10_000, 20_000, 50_000, 100_000)
+ERRORS, COSTS = ("median", "p90", "worst"), ("evaluations", "ev median", "ev p90", "ev worst")
+Rows = list[dict[str, Any]]
 
 
-def starts(n: int, seed: int) -> Tensor:
-    return STARS.start(*three_stars_at(n, seed))
+def starts(kind: str) -> Tensor:
+    return STARS.start(*three_stars_at(100, SEEDS[kind]))
 
 
-def runs(x0: Tensor, rule: Rule, numbers: Tensor, most: int = MOST) -> Rollout:
-    """Of every start with every column of numbers [P, C]; results [C, B]."""
-    columns, batch = numbers.shape[1], len(x0)
-    many = numbers.repeat_interleave(batch, 1)
-    found = rollout(STARS, x0.repeat(columns, 1, 1, 1), END, rule, many, most, compile=True)
-    return Rollout(
-        found.x, found.steps.view(columns, batch), found.error.view(columns, batch).nan_to_num(10.0)
+def row(x0: Tensor, x: Tensor, cost: Tensor) -> dict[str, float]:
+    at = torch.tensor([0.5, 0.9, 1.0], dtype=F64)
+    error = (STARS.energy(x) / STARS.energy(x0) - 1).abs().nan_to_num(10.0)
+    values = [*error.quantile(at).tolist(), float(cost.double().mean()), *cost.double().quantile(at).tolist()]
+    return dict(zip((*ERRORS, *COSTS), values, strict=True))
+
+
+def by_c(rule: Any, value: float, x0: Tensor) -> tuple[Tensor, Tensor]:
+    most = 3000 / value if rule is collision else 10_000 / value**0.5
+    return hermite.steps(x0, END, rule, torch.tensor([value], dtype=F64), int(most))
+
+
+def by_policy(values: list[float], x0: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """All paces at once: whose steps are many then do not wait for each other."""
+    rollouts.LANES = 128
+    policy, n = ls.control.load("three_stars"), len(x0)
+    numbers = torch.cat([policy.at(v).column() for v in values], 1).repeat_interleave(n, 1)
+    many = x0.repeat(len(values), 1, 1, 1)
+    found = rollout(STARS, many, END, learned, numbers, 3_000_000, compile=True)
+    return zip(found.x.split(n), found.steps.split(n), strict=True)
+
+
+def by_network(name: str, x0: Tensor) -> tuple[Tensor, Tensor]:
+    network = ls.control.load(RESULTS / f"three_stars_{name}")
+    choice = {"values": ()} if network.head != "largest" else {}
+    between = {"between": network.actions} if network.head != "largest" else {}
+    task = three_stars_task(run=hermite.share(TENTH), decisions=300, **(choice | between))
+    env = task.play(network, x0)
+    return env.seen.x, env.spent
+
+
+def by_one(k: int, x0: Tensor) -> tuple[Tensor, Tensor]:
+    env = three_stars_task(run=hermite.share(TENTH), decisions=300).play(
+        lambda seen: torch.full((len(seen),), k), x0
+    )
+    return env.seen.x, env.spent
+
+
+def done(found: dict[str, Any], rule: str, value: Any, kind: str, run: Callable[[Tensor], Any]) -> bool:
+    """A row, unless it is there."""
+    key, rows = {"rule": rule, "value": value, "starts": kind}, found.setdefault("rows", [])
+    if any(key.items() <= r.items() for r in rows):
+        return False
+    x0, began = starts(kind), time.perf_counter()
+    rows.append({**key, **row(x0, *run(x0))})
+    print(f"{rule} {value} {kind}: {time.perf_counter() - began:.0f} s", flush=True)
+    return True
+
+
+def constant(found: dict[str, Any]) -> Iterator[bool]:
+    for value in reversed(VALUES["constant"]):
+        for kind in SEEDS:
+            yield done(found, "constant", value, kind, lambda x0, v=value: by_c(collision, v, x0))
+
+
+def criterion(found: dict[str, Any]) -> Iterator[bool]:
+    for value in reversed(VALUES["aarseth"]):
+        yield done(found, "aarseth", value, "held-out", lambda x0, v=value: by_c(aarseth, v, x0))
+
+
+def policy(found: dict[str, Any]) -> Iterator[bool]:
+    known = {r["value"] for r in found.setdefault("rows", []) if r["rule"] == "learned"}
+    values = [v for v in VALUES["learned"] if v not in known]
+    runs = by_policy(values, starts("held-out")) if values else ()
+    for value, run in zip(values, runs, strict=True):
+        yield done(found, "learned", value, "held-out", lambda x0, run=run: run)
+
+
+def networks(found: dict[str, Any]) -> Iterator[bool]:
+    for k in reversed(range(len(PARAMETERS))):
+        yield done(found, "one action", PARAMETERS[k], "held-out", lambda x0, k=k: by_one(k, x0))
+    found["rows"] = [r for r in found["rows"] if r["rule"] != "network"]  # they may have been trained again
+    for path in sorted(RESULTS.glob("three_stars_*.safetensors")):
+        name = path.stem.removeprefix("three_stars_")
+        yield done(found, "network", name, "held-out", lambda x0, name=name: by_network(name, x0))
+
+
+def radau(found: dict[str, Any]) -> Iterator[bool]:
+    def run(x0: Tensor) -> tuple[Tensor, Any]:
+        sol = ls.solve(STARS.problem(), x0, t=(0.0, END), method="gauss_radau_15", rtol=1e-9, grad=False)
+        return sol.x_end, sol.stats.nfe_each
+
+    yield done(found, "gauss_radau_15", 1e-9, "held-out", run)
+
+
+def of(rows: Rows, rule: str, kind: str = "held-out") -> Rows:
+    return sorted(
+        (r for r in rows if (r["rule"], r["starts"]) == (rule, kind)), key=lambda r: r["evaluations"]
     )
 
 
-def scores(found: Rollout, target: Tensor) -> Tensor:
-    """Of every column: the mean log10 of quantiles of the error, corrected for a cost that misses target."""
-    errors = found.error.clamp(1e-15, 10.0).quantile(QUANTILES, dim=1).log10().mean(0)
-    return errors + 4.6 * (found.steps.double().mean(1) / target).log10()
+def at_cost(rows: Rows, key: str, cost: float) -> float | None:
+    """Interpolated between two values of a rule, log by log; None outside them."""
+    if not rows or not rows[0]["evaluations"] <= cost <= rows[-1]["evaluations"]:
+        return None
+    x, y = np.log10([[r["evaluations"], r[key]] for r in rows]).T
+    return float(10 ** np.interp(np.log10(cost), x, y))
 
 
-def train(generations: int = 19, people: int = 10, batch: int = 128, cost: float = 5000.0) -> dict[str, Any]:
-    import cma
-
-    began, every = time.perf_counter(), starts(2048, 7)
-    # By hand: a weight on the depth alone, and a step that looks ahead; 0 elsewhere.
-    begin, target = np.array([0, 0, 0.5, 0, 0.35, 0, 0, 0, 0]), torch.tensor(cost, dtype=F64)
-    search = cma.CMAEvolutionStrategy(begin, 0.1, {"popsize": people, "seed": 1, "verbose": -9})
-    pace, course = torch.tensor(0.016, dtype=F64), []
-    for generation in range(generations):
-        asked = search.ask()
-        x0 = every[torch.arange(generation * batch, (generation + 1) * batch) % len(every)]
-        nets = torch.from_numpy(np.stack([*asked, search.mean])).T
-        # The pace at which each costs as much: by a run of long steps, whose number is in proportion.
-        coarse = runs(x0, learned, torch.cat([(3 * pace).expand(1, people + 1), nets]), 20_000)
-        paces = 3 * pace * coarse.steps.double().mean(1) / target
-        found = scores(runs(x0, learned, torch.cat([paces[None], nets]), 40_000), target)
-        search.tell(asked, found[:-1].tolist())
-        course.append(float(found[-1]))
-        pace = paces[-1]
-        print(
-            generation, f"{course[-1]:.3f}", f"{search.sigma:.3f}", search.mean.round(3).tolist(), flush=True
-        )
-        about = (
-            f"benchmarks/step_control.py train: Hermite's method, three equal stars, {generation + 1} "
-            f"generations of {people} by CMA-ES at {cost:.0f} evaluations"
-        )
-        SHIPPED.parent.mkdir(exist_ok=True)
-        Policy(torch.from_numpy(search.mean.copy()), round(float(pace), 5), about).save(SHIPPED)
-    return {"seconds": time.perf_counter() - began, "generations": generations, "course": course}
-
-
-def told(rule: str) -> Tensor:
-    """numbers [P, C] of all values of a rule."""
-    values = torch.tensor(RULES[rule][1], dtype=F64)[None]
-    if rule != "learned":
-        return values
-    return torch.cat([values, ls.control.load(SHIPPED).numbers[:, None].expand(-1, values.shape[1])])
-
-
-def row(name: str, value: float, cost: Tensor, error: Tensor) -> dict[str, Any]:
-    error = error.nan_to_num(10.0)
-    median, high = error.quantile(torch.tensor([0.5, 0.9], dtype=F64)).tolist()
-    return {
-        "rule": name, "value": value, "evaluations": float(cost.double().mean()), "median": median,
-        "p90": high, "worst": float(error.max()),
-    }  # fmt: skip
-
-
-def front(n: int, seed: int) -> list[dict[str, Any]]:
-    """A row of each value of each rule."""
-    x0, rows = starts(n, seed), []
-    for name, (rule, values) in RULES.items():
-        found = runs(x0, rule, told(name))
-        rows += [row(name, *each) for each in zip(values, found.steps, found.error, strict=True)]
-        print(rows[-1], flush=True)
-    return rows
-
-
-def at_cost(rows: list[dict[str, Any]], name: str, key: str, cost: float) -> float | None:
-    """Of a rule, interpolated between two of its values, log by log; None outside them."""
-    known = sorted((r["evaluations"], r[key]) for r in rows if r["rule"] == name)
-    x, y = np.log10(np.array(known)).T
-    at = np.log10(cost)
-    return float(10 ** np.interp(at, x, y)) if x[0] <= at <= x[-1] else None
-
-
-def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {"evaluations": cost, "of": key, **{name: at_cost(rows, name, key, cost) for name in RULES}}
-        for key in ("median", "p90", "worst")
-        for cost in (2500, 5000, 10_000, 20_000)
-    ]
-
-
-def radau() -> dict[str, Any]:
-    x0 = starts(100, 1000)
-    found = ls.solve(STARS.problem(), x0, t=(0.0, END), method="gauss_radau_15", rtol=1e-9, grad=False)
-    assert found.stats.nfe_each is not None
-    return row(
-        "gauss_radau_15", 1e-9, found.stats.nfe_each, (STARS.energy(found.x_end) / STARS.energy(x0) - 1).abs()
-    )
-
-
-def table() -> dict[str, Any]:
-    rows = front(100, 1000)
-    return {"rows": [*rows, radau()], "at_cost": compared(rows)}
+def choice(found: dict[str, Any]) -> Iterator[bool]:
+    rows, known, found["choice"] = found["rows"], of(found["rows"], "constant", "training"), []
+    for budget in BUDGETS:
+        best = min((r for r in known if r["evaluations"] <= budget), key=lambda r: r["p90"], default=None)
+        if best is None:
+            continue
+        held = next(r for r in of(rows, "constant") if r["value"] == best["value"])
+        for key in ERRORS:
+            cost = held["evaluations"]
+            others = {rule: at_cost(of(rows, rule), key, cost) for rule in ("aarseth", "learned")}
+            ratio = others["learned"] and held[key] / others["learned"]
+            found["choice"].append(
+                {"budget": budget, "constant": best["value"], "evaluations": cost, "of": key,
+                 "best constant": held[key], **others, "constant/learned": ratio}
+            )  # fmt: skip
+    yield True
 
 
 def page(found: dict[str, Any]) -> str:
     lines = ["# Step control for three stars", "", *(__doc__ or "").split("\n")[4:]]
-    for part, value in found.items():
-        tables = value if isinstance(value, dict) else {"": value}
-        for name, rows in tables.items():
-            lines += ["", f"## {part} {name}".rstrip(), ""]
-            if not isinstance(rows, list) or not isinstance(rows[0], dict):
-                lines.append(str(rows if not isinstance(rows, list) else [round(v, 3) for v in rows]))
-                continue
-            lines += ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-            for each in rows:
-                said = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in each.values())
-                lines.append("| " + " | ".join(said) + " |")
+    groups = {f"{rule}, {kind}": of(found["rows"], rule, kind) for rule, kind in dict.fromkeys(
+        (r["rule"], r["starts"]) for r in found["rows"])}  # fmt: skip
+    for name, rows in {"choice": found.get("choice", []), **groups}.items():
+        if not rows:
+            continue
+        lines += ["", f"## {name}", "", "| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+        for each in rows:
+            said = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in each.values())
+            lines.append("| " + " | ".join(said) + " |")
     return "\n".join(lines) + "\n"
 
 
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Error against cost of each rule: median, and 90th percentile above it."""
+def picture(rows: Rows, path: Path) -> None:
+    """Error against cost of each rule: median, and 90th percentile beside it."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    marks = {
+        "constant": "o-",
+        "aarseth": "^-",
+        "learned": "s-",
+        "one action": "x",
+        "network": "*",
+        "gauss_radau_15": "D",
+    }
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for axis, key, title in zip(axes, ("median", "p90"), ("median", "90th percentile"), strict=True):
-        for name, mark in (*zip(RULES, "o^s", strict=True), ("gauss_radau_15", "D")):
-            known = [(r["evaluations"], r[key]) for r in rows if r["rule"] == name]
-            axis.loglog(*zip(*known, strict=True), marker=mark, ms=4, lw=1, label=name)
-        axis.set(title=title, xlabel="force evaluations, mean of a system", xlim=(600, 6e4), ylim=(1e-14, 1))
+        for rule, mark in marks.items():
+            known = [(r["evaluations"], r[key]) for r in of(rows, rule)]
+            if known:
+                axis.loglog(*zip(*known, strict=True), mark, ms=9 if mark == "*" else 4, lw=1, label=rule)
+        axis.set(title=title, xlabel="force evaluations, mean of a system", ylim=(1e-14, 1))
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("|E/E_0 - 1| after 30 years")
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=100)
+
+
+PARTS = {"constant": constant, "aarseth": criterion, "learned": policy, "networks": networks, "radau": radau,
+         "choice": choice}  # fmt: skip
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    path = RESULTS / "step_control.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    for part in sys.argv[1:] or ["train", "table"]:
-        found[part] = globals()[part]()
-        path.write_text(json.dumps(found, indent=1) + "\n")
-        path.with_suffix(".md").write_text(page(found))
-        if part == "table":
-            picture(found[part]["rows"], path.with_suffix(".png"))
+    found = json.loads(PATH.read_text()) if PATH.exists() else {}
+    for part in sys.argv[1:] or PARTS:
+        for new in PARTS[part](found):
+            if new:
+                PATH.write_text(json.dumps(found, indent=1) + "\n")
+    PATH.with_suffix(".md").write_text(page(found))
+    picture(found["rows"], PATH.with_suffix(".png"))
 
 
 if __name__ == "__main__":

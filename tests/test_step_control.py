@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.nbody import YEAR, Decisions, Gravity, Policy, rollout, three_stars_at
-from longstride.nbody.decisions import PARAMETERS, TENTH
+from longstride.nbody import YEAR, Gravity, Policy, rollout, three_stars_at
 from longstride.nbody.rules import aarseth, collision, learned, look, observed
 
 F64 = torch.float64
@@ -163,34 +162,7 @@ def test_what_a_policy_cannot_do_is_said() -> None:
     with pytest.raises(ls.ArgumentError, match="not negative"):
         Gravity(torch.tensor([1.0, -1.0, 1.0]))
     with pytest.raises(ls.ArgumentError, match="in one place"):
-        Decisions(STARS, torch.zeros(1, 2, 3, 2, dtype=F64))
-
-
-def test_decisions_are_runs_of_a_tenth_of_a_year() -> None:
-    x0, actions = starts(3), torch.tensor([[7, 8, 9], [9, 7, 8]])
-    env, x = Decisions(STARS, x0, decisions=2), x0
-    q, v = x0.unbind(1)
-    assert torch.equal(env.observation()[:, :-1], torch.cat([q.flatten(1) / 10, v.flatten(1)], 1))
-    for action in actions:
-        done = env.decide(action)
-        ends, costs = [], []
-        for k in range(3):
-            part = ls.solve(
-                STARS.problem(), x[k : k + 1], t=(0.0, TENTH), method="hermite_collision",
-                rtol=float(PARAMETERS[action[k]]),
-            )  # fmt: skip
-            ends.append(part.x_end)
-            costs.append(int(part.stats.accepted[0]))
-        x = torch.cat(ends)
-        assert max(abs(a - b) for a, b in zip(done.evaluations.tolist(), costs, strict=True)) <= 1
-        assert torch.allclose(env.x, x, rtol=1e-6)
-        assert torch.allclose(done.observation[:, -1], -done.error.clamp_min(1e-16).log10())
-    assert done.over.tolist() == [True] * 3
-    still = env.decide(actions[0])
-    assert still.evaluations.tolist() == [0.0] * 3
-    assert still.reward.tolist() == [0.0] * 3
-    with pytest.raises(ls.ArgumentError, match="whole number"):
-        env.decide(torch.tensor([0, 10, 1]))
+        STARS.start(torch.zeros(3, 2, dtype=F64), torch.zeros(3, 2, dtype=F64))
 
 
 def test_the_policy_that_is_shipped_beats_constant_steps() -> None:

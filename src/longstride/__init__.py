@@ -27,7 +27,7 @@ from .shards import read_samples
 from .solution import Solution, State, Stats
 
 if TYPE_CHECKING:
-    from . import data, learn, nbody, samplers, spectral, systems
+    from . import data, environments, learn, nbody, samplers, spectral, systems
     from .learn.tune import tune
     from .onestep import stepper
     from .precision import mixed
@@ -70,6 +70,7 @@ __all__ = [
     "advance",
     "control",
     "data",
+    "environments",
     "fields",
     "gradients",
     "grid",
@@ -103,7 +104,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """These come when they are asked for: `learn` and `samplers` are half of what there is to import."""
-    if name in ("data", "learn", "nbody", "samplers", "spectral", "systems"):
+    if name in ("data", "environments", "learn", "nbody", "samplers", "spectral", "systems"):
         return import_module(f".{name}", __name__)
     if name == "tune":
         return import_module(".learn", __name__).tune

@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import ArgumentError
 
 if TYPE_CHECKING:
+    from .environments import Network
     from .error_policy import ErrorPolicy
     from .nbody import Policy
 
@@ -49,19 +50,23 @@ class Telling(Controller, Protocol):
     def next_step(self, x: Tensor, sign: float) -> Tensor: ...
 
 
-def load(path: str | Path) -> Policy | ErrorPolicy:
-    """A step policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
+def load(path: str | Path) -> Policy | ErrorPolicy | Network:
+    """A policy that was saved: `ls.solve(..., controller=ls.control.load("three_stars"))`.
 
     Those that come with the library: "three_stars", for bodies that attract each other (`nbody.Policy`), and
-    "oscillators", for any problem (`error_policy.ErrorPolicy`).
+    "oscillators", for any problem (`error_policy.ErrorPolicy`). A `Network` decides on a parameter in its
+    task: `task.play(ls.control.load(path), x0)`.
 
     Raises:
         ArgumentError: no such file, not a policy, or one that observes something else.
     """
     from . import error_policy as errors  # few runs want them
+    from .environments import networks
     from .nbody import rules
     from .policy_file import read
 
+    if networks.is_network(path):
+        return networks.load(path)
     path, numbers, told = read(path)
     seen = told.get("observation")
     if seen == list(rules.OBSERVATION):

@@ -154,7 +154,7 @@ class HermiteStepper(SecondOrder):
 
     def wanted(self, q: Tensor, v: Tensor, *derivatives: Tensor) -> Tensor:
         """The step that a criterion tells [G]."""
-        parameter = self.rtol.to(torch.float64)
+        parameter = self.rtol.to(torch.float64).flatten()  # one, or each sample's
         if self.criterion == "collision":
             time = self.known.collision_time(q, v).to(torch.float64)
             return parameter * (time.amin(0, keepdim=True) if self.shared else time)

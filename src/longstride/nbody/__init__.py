@@ -1,6 +1,6 @@
 """Bodies that attract each other: forces, what they keep, starts, and methods made for them."""
 
-from .decisions import Decisions
+from .decisions import three_stars_task
 from .encounters import logarithmic
 from .gravity import Attraction, Gravity
 from .kepler import kepler_step, stumpff
@@ -13,7 +13,6 @@ __all__ = [
     "KM_S",
     "YEAR",
     "Attraction",
-    "Decisions",
     "Gravity",
     "Policy",
     "Rollout",
@@ -24,5 +23,6 @@ __all__ = [
     "rollout",
     "stumpff",
     "three_stars_at",
+    "three_stars_task",
     "train",
 ]
