@@ -55,7 +55,7 @@ def burrau() -> System:
     """
     q = torch.tensor([[1.0, 3.0], [-2.0, -1.0], [1.0, -1.0]], dtype=F64)
     found = _of(Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), q, torch.zeros_like(q), 70.0)
-    # Whose steps are short anyway: a Runge-Kutta pair makes them in a fifth of the time of Gauss-Radau.
+    # Close encounters make many short steps, which a Runge-Kutta pair makes sooner than Gauss-Radau.
     return replace(found, methods=("vern9", "gauss_radau_15", "dopri8"), rtol=1e-13, atol=1e-13)
 
 
