@@ -6,22 +6,21 @@ resolve, the last steps of a budget) it leaves as it stood before that step: the
 takes the step uncompiled. So there is one place for all that is rare, and compiled runs end as others do.
 
 States [B, D] of few columns travel as D tensors [B]: then all of a step is elementwise over the batch and
-becomes one vectorized loop. What stands between is `torch.stack` in f and around it; `Columns` takes it out.
+becomes one vectorized loop. What stands between, such as `torch.stack` in f, `columns.py` takes apart.
 """
 
 from __future__ import annotations
 
-import operator
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from .columns import columnwise
 from .control import Controller, History
 from .errors import ArgumentError
 from .events import Event
@@ -196,44 +195,6 @@ def _chunk(
     return at, code, torch.stack([flag.any() for flag in flags]), kept
 
 
-class Columns:
-    """A pass over a graph: column i of a stack of columns is that column, so the stack need not be made."""
-
-    def __call__(self, graph: torch.fx.Graph) -> None:
-        aten = torch.ops.aten
-        for node in list(graph.nodes):
-            if node.target is aten.select.int:
-                source, dim, i = node.args
-            elif node.target is operator.getitem and node.args[0].target is aten.unbind.int:
-                (source, dim), i = (*node.args[0].args, 0)[:2], node.args[1]
-            else:
-                continue
-            if source.target is not aten.cat.default:
-                continue
-            parts, along = (*source.args, 0)[:2]
-            shape = source.meta["val"].shape
-            axis = dim % len(shape)
-            if along % len(shape) != axis or len(parts) != shape[axis] or not isinstance(i, int):
-                continue
-            part = parts[i]
-            if part.target is aten.unsqueeze.default and part.args[1] % len(shape) == axis:
-                node.replace_all_uses_with(part.args[0])
-                graph.erase_node(node)
-        graph.eliminate_dead_code()
-
-
-@cache
-def _options(cuda: bool) -> dict[str, Any]:
-    """Of the compiler, which is imported when it is first used: that takes longer than torch itself."""
-    graphs = {"triton.cudagraphs": cuda}
-    try:
-        from torch._inductor.custom_graph_pass import CustomGraphPass
-    except ImportError:  # before torch 2.6 a pass is any function
-        return {"post_grad_custom_pre_pass": Columns(), **graphs}
-    uuid = {"uuid": lambda self: b"longstride.chunks.Columns 1"}  # by which compiled code is kept
-    return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}
-
-
 _COMPILED: WeakKeyDictionary[Any, Callable[..., Any]] = WeakKeyDictionary()
 
 
@@ -242,7 +203,7 @@ def compiled(f: Any, cuda: bool) -> Callable[..., Any]:
     owner = getattr(getattr(f, "func", f), "__code__", f)
     if owner not in _COMPILED:
         own = types.FunctionType(_chunk.__code__.replace(), globals(), "_chunk")
-        _COMPILED[owner] = torch.compile(own, fullgraph=True, dynamic=False, options=_options(cuda))
+        _COMPILED[owner] = torch.compile(own, fullgraph=True, dynamic=False, options=columnwise(cuda))
     return _COMPILED[owner]
 
 

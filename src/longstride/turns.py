@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .columns import columnwise
 from .core import Field, Step, advance
 from .errors import ArgumentError, SolveError, like
 from .integrate import Callback, Solution, Stats, ended, said
@@ -19,7 +20,7 @@ from .problem import ODE
 from .stretches import Stretches
 from .summation import two_sum
 
-BLOCK = 8  # steps of a graph
+FORCES = 4  # of a graph: as many steps as have these, at least one
 
 
 class Run:
@@ -122,10 +123,7 @@ class Compensated(Turns):
 
 
 class Compiled(Turns):
-    """BLOCK steps at a time as one graph, of states with the batch last in memory.
-
-    Then a graph's loops run along the batch, as vectors, whatever a does across a sample.
-    """
+    """Several steps at a time as one graph of columns (`columns.py`), of states with the batch last in memory."""
 
     def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
         super().__init__(problem, name, x0, times)
@@ -133,17 +131,20 @@ class Compiled(Turns):
         self.a = problem.acceleration
 
     def go(self, upto: int, callback: Callback | None = None) -> Tensor:
-        while callback is None and upto - self.n >= BLOCK:
+        while callback is None and self.n < upto:
             step, last = self.weights, self.times.ends[self.times.stretch(self.n) + 1]
-            if last - self.n < BLOCK or len(step.keep_f) != len(self.fs):  # too few alike, or the first
+            several = max(1, FORCES // max(1, step.nfe))
+            if upto - self.n < several:
+                break
+            if last - self.n < several or len(step.keep_f) != len(self.fs):  # too few alike, or the first
                 self.step()
                 self.n += 1
                 continue
             assert all(stage.terms for stage in step.stages)  # found once, where no graph looks
             xs, fs = (tuple(map(_batch_last, parts)) for parts in (self.xs, self.fs))
             t = torch.tensor(self.times[self.n], dtype=xs[0].dtype, device=xs[0].device)
-            self.xs, self.fs = compiled(self.a, step, self.h)(t, xs, fs)
-            self.n, self.nfe = self.n + BLOCK, self.nfe + BLOCK * step.nfe
+            self.xs, self.fs = compiled(self.a, step, self.h, several, xs[0].is_cuda)(t, xs, fs)
+            self.n, self.nfe = self.n + several, self.nfe + several * step.nfe
         return super().go(upto, callback)
 
 
@@ -152,13 +153,15 @@ def _batch_last(x: Tensor) -> Tensor:
 
 
 @cache
-def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Callable[..., Any]:
-    """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
+def compiled(
+    a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float, several: int, cuda: bool
+) -> Callable[..., Any]:
+    """Steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
 
     def block(
         t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-        for k in range(BLOCK):
+        for k in range(several):
 
             def field(at: float, x: Tensor, begun: float = k * h) -> Tensor:
                 return a(t + (begun + at), x)
@@ -168,7 +171,7 @@ def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Cal
 
     # Code of its own: torch counts graphs by it, up to 8.
     own = types.FunctionType(block.__code__.replace(), globals(), "block", None, block.__closure__)
-    return torch.compile(own, fullgraph=True, dynamic=False)
+    return torch.compile(own, fullgraph=True, dynamic=False, options=columnwise(cuda))
 
 
 def turned(
