@@ -1,7 +1,7 @@
 """Graphs of states with few elements a sample, rewritten as graphs of their elements, each a column [B].
 
-What a step does to a state [B, N, d] mixes its elements: differences of bodies, sums over a row, products with
-small matrices. A compiler makes a loop for each such shape, and between two loops the state goes through
+What a step does to a state [B, N, d] mixes its elements: differences of bodies, sums over a row, products
+with small matrices. A compiler makes a loop for each such shape, and between two loops the state goes through
 memory. Of columns everything is elementwise: all of several steps is one loop along the batch, whose vectors
 are full whatever N and d are, with what lies between in registers. (Compilers of other languages call it
 scalar replacement.)
@@ -21,7 +21,6 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map_only
 
 MOST = 64  # elements of a sample's tensor, up to which it is taken apart
-LEAST = 80  # samples from which a batch is told from what lies within them
 
 aten, prims = torch.ops.aten, torch.ops.prims
 ARITHMETIC = (
@@ -53,6 +52,7 @@ class Apart:
 
     def __init__(self, graph: Graph, batch: int, mode: Any) -> None:
         self.graph, self.batch, self.mode, self.known = graph, batch, mode, dict[Node, Any]()
+        self.most = min(MOST, batch - 1)  # so that no sample has what looks like the batch
         self.joined, self.ready = dict[Node, Node](), dict[Any, Node]()
 
     def run(self) -> None:
@@ -80,7 +80,7 @@ class Apart:
         if not isinstance(value, Tensor) or not all(isinstance(n, int) for n in value.shape):
             return False
         each = value.numel() // (1 if self.along(value.shape) is None else self.batch)
-        return 0 < each <= MOST
+        return 0 < each <= self.most
 
     def read(self, node: Node) -> Elements | None:
         """The elements of a tensor, selected where it is a whole so far; None where there are too many."""
@@ -287,20 +287,16 @@ class Apart:
         where[dim] = slice(begin, end, step)
         return x[tuple(where)]
 
-    def squeezed(self, x: Elements, node: Node) -> Elements | None:
-        return self.viewed(x, node)
-
     def permuted(self, x: Elements, node: Node) -> Elements:
         return x.transpose(node.args[1])
 
 
 SHAPES: dict[Any, Callable[[Apart, Elements, Node], Elements | None]] = {
-    aten.view.default: Apart.viewed, aten.reshape.default: Apart.viewed, aten.clone.default: lambda a, x, n: x,
+    aten.view.default: Apart.viewed, aten.reshape.default: Apart.viewed, aten.clone.default: Apart.viewed,
     aten._unsafe_view.default: Apart.viewed, aten.unsqueeze.default: Apart.viewed,
     aten.squeeze.default: Apart.viewed, aten.squeeze.dim: Apart.viewed, aten.squeeze.dims: Apart.viewed,
     aten.expand.default: Apart.expanded, aten.select.int: Apart.selected, aten.slice.Tensor: Apart.sliced,
-    aten.permute.default: Apart.permuted, aten.alias.default: lambda a, x, n: x,
-    aten.detach.default: lambda a, x, n: x,
+    aten.permute.default: Apart.permuted, aten.alias.default: Apart.viewed, aten.detach.default: Apart.viewed,
 }  # fmt: skip
 
 
@@ -313,7 +309,7 @@ class Columns:
         if not tensors:
             return
         largest = max(tensors, key=Tensor.numel)
-        if largest.shape[0] >= LEAST:
+        if largest.shape[0] > 1:
             Apart(graph, largest.shape[0], largest.fake_mode).run()  # type: ignore[attr-defined]
 
 
@@ -325,5 +321,6 @@ def columnwise(cuda: bool) -> dict[str, Any]:
         from torch._inductor.custom_graph_pass import CustomGraphPass
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
-    uuid = {"uuid": lambda self: b"longstride.columns 1"}  # by which compiled code is kept
+    # Of what compiled code is kept by: another number where what the pass does is another.
+    uuid = {"uuid": lambda self: b"longstride.columns 1"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}

@@ -123,7 +123,7 @@ class Compensated(Turns):
 
 
 class Compiled(Turns):
-    """Several steps at a time as one graph of columns (`columns.py`), of states with the batch last in memory."""
+    """Several steps at a time as one graph of columns, of states with the batch last in memory."""
 
     def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
         super().__init__(problem, name, x0, times)
