@@ -234,7 +234,7 @@ class Apart:
             return self.applied(op, [a, b], {}, kind, (0, 1))
 
         for at in np.ndindex(out.shape):
-            out[at] = reduce(both, [row[at] for row in moved])
+            out[at] = reduce(both, [moved[(k, *at)] for k in range(len(moved))])
         return np.expand_dims(out, axes) if keep else out
 
     def together(self, node: Node) -> Elements | None:
