@@ -23,11 +23,10 @@ from torch import Tensor
 
 from .columns import columnwise
 from .control import Controller, History
-from .errors import ArgumentError
+from .errors import ArgumentError, said
 from .events import Event
 from .failure import REACHED, RUNNING
 from .hermite import Corrected, HermiteStepper
-from .integrate import said
 from .methods.embedded import Rows
 from .trial import Explicit, Rate, Trial
 
@@ -260,6 +259,8 @@ class Chunks:
         stepper = loop.stepper
         if not isinstance(stepper, Explicit | HermiteStepper):
             raise ArgumentError("compile=True knows explicit pairs, such as tsit5, and hermite: leave it out")
+        if isinstance(stepper, HermiteStepper) and not hasattr(stepper.known, "jerk"):
+            raise ArgumentError("compile=True of hermite takes what knows its jerk, such as nbody.Gravity")
         self.loop, self.stepper, self.rate = loop, stepper, rate
         if loop.outputs or loop.reach or loop.watch or stepper.norm:
             raise ArgumentError(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core import beside
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
-    from ..spectral import Fourier
+    from ..spectral import Channel, Fourier
 
 
 def vorticity(space: Fourier, u: Tensor) -> Tensor:
@@ -62,6 +63,14 @@ def dissipation(space: Fourier, w: Tensor, viscosity: float) -> Tensor:
     return 2 * viscosity * enstrophy(space, w)
 
 
+def nusselt(space: Channel, x: Tensor) -> Tensor:
+    """By how much more heat enters at the lower wall than conduction would carry, of states (psi, theta) of
+    `systems.rayleigh_benard`, [..., 2, *n, m]: 1 - <theta_y>, [...].
+    """
+    slope = beside(space.across[1].derivative(1)[0], x)
+    return 1 - (x.select(-1 - space.dim, 1) @ slope).flatten(1 - space.dim).mean(-1)
+
+
 def _components(space: Fourier, u: Tensor) -> Tensor:
     if space.dim not in (2, 3) or u.ndim <= space.dim or u.shape[-space.dim - 1] != space.dim:
         raise ArgumentError(
@@ -75,4 +84,4 @@ def _points(space: Fourier) -> int:
 
 
 def _times(symbol: Tensor, c: Tensor) -> Tensor:
-    return c * symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
+    return beside(symbol, c) * c
