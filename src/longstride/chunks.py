@@ -279,7 +279,7 @@ class Chunks:
         )  # fmt: skip
         self.graph: Graph
         if isinstance(stepper, HermiteStepper):
-            self.graph, self.each = Hermites((), (), (), *known, stepper), 1
+            self.graph, self.each = Hermites((), (), (), *known, stepper=stepper), 1
         else:
             pair = stepper.pair
             self.graph, self.each = Graph(pair.a[1:], pair.c[1:], pair.error, *known), stepper.most
@@ -335,7 +335,8 @@ class Chunks:
 
     def _state(self, c: Carry) -> State:
         """Copies: a graph is made anew where two of its inputs have become one tensor, or a view."""
-        limits, loop, more = self.loop.limits, self.loop, ()
+        limits, loop = self.loop.limits, self.loop
+        more: Parts = ()
         if isinstance(self.stepper, HermiteStepper):
             c.extra = c.extra + self.stepper.refresh(c.s, *c.x.chunk(2, 1))
             more = self._parts(self.stepper.jerk)

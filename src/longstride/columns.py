@@ -82,7 +82,7 @@ class Apart:
         each = value.numel() // (1 if self.along(value.shape) is None else self.batch)
         return 0 < each <= self.most
 
-    def read(self, node: Node) -> Elements | None:
+    def read(self, node: Any) -> Elements | None:
         """The elements of a tensor, selected where it is a whole so far; None where there are too many."""
         if node not in self.known:
             value = node.meta.get("val")
@@ -100,10 +100,12 @@ class Apart:
         found = self.known[node]
         return found if isinstance(found, np.ndarray) else None
 
-    def whole(self, node: Node) -> Node:
+    def whole(self, node: Any) -> Node:
         """A tensor put together again, for what is not of elements."""
         if not isinstance(self.known.get(node), np.ndarray) or node.op in ("placeholder", "get_attr"):
             return node
+        if self.numbers(node):
+            return node  # it hangs on nothing that was taken apart
         if node not in self.joined:
             value = node.meta["val"]
             shape, axis = tuple(value.shape), self.along(value.shape)
@@ -138,7 +140,7 @@ class Apart:
 
     # What operations do to elements
 
-    def elements(self, node: Node) -> Any:
+    def elements(self, node: Any) -> Any:
         """Of an operation's result; None where it is not one of elements."""
         if node.target is operator.getitem:
             found = self.known.get(node.args[0])
@@ -150,6 +152,8 @@ class Apart:
             return None
         if not node.all_input_nodes:
             return self.constant(node, value)
+        if self.along(value.shape) is None and not all(map(self.numbers, node.all_input_nodes)):
+            return None  # what all samples share is read where a sample meets it
         if node.target in ARITHMETIC or node.target in LOGICAL:
             return self.elementwise(node, value)
         if node.target in REDUCTIONS:
@@ -161,7 +165,12 @@ class Apart:
             return self.together(node)
         return None
 
-    def constant(self, node: Node, value: Tensor) -> Elements | None:
+    def numbers(self, node: Any) -> bool:
+        """Whether all elements are known."""
+        found = self.known.get(node)
+        return isinstance(found, np.ndarray) and not any(isinstance(one, Node) for one in found.flat)
+
+    def constant(self, node: Any, value: Tensor) -> Elements | None:
         """Numbers, of which a graph is sure."""
         if node.target not in CONSTANTS:
             return None
@@ -180,7 +189,7 @@ class Apart:
             out[at] = found[at].item()
         return out
 
-    def elementwise(self, node: Node, value: Tensor) -> Elements | None:
+    def elementwise(self, node: Any, value: Tensor) -> Elements | None:
         given = [self.read(a) if isinstance(a, Node) else a for a in node.args]
         if any(g is None for g in given) or any(isinstance(v, Node) for v in node.kwargs.values()):
             return None
@@ -217,13 +226,13 @@ class Apart:
                 args[i] = self.made(aten.full.default, ([], args[i]), {"dtype": dtype})
         return self.made(op, tuple(args), dict(kwargs))
 
-    def reduced(self, node: Node) -> Elements | None:
-        source, dims, *rest = (*node.args, False)
+    def reduced(self, node: Any) -> Elements | None:
+        source, dims = node.args[0], node.args[1]
         x = self.read(source)
         dims = [dims] if isinstance(dims, int) else list(dims or [])
         shape, kind = source.meta["val"].shape, source.meta["val"].dtype
         axes = sorted(d % len(shape) for d in dims)
-        axis, keep = self.along(shape), bool(rest[0] or node.kwargs.get("keepdim", False))
+        axis, keep = self.along(shape), bool(*node.args[2:3]) or bool(node.kwargs.get("keepdim", False))
         if x is None or not axes or axis in axes or kind != node.meta["val"].dtype:
             return None
         moved = np.moveaxis(x, axes, range(len(axes)))
@@ -237,7 +246,7 @@ class Apart:
             out[at] = reduce(both, [moved[(k, *at)] for k in range(len(moved))])
         return np.expand_dims(out, axes) if keep else out
 
-    def together(self, node: Node) -> Elements | None:
+    def together(self, node: Any) -> Elements | None:
         parts, dim = (*node.args, 0)[:2]
         shape = node.meta["val"].shape
         axis, given = dim % len(shape), [self.read(part) for part in parts]
@@ -247,7 +256,7 @@ class Apart:
             return np.stack(given, axis)  # type: ignore[arg-type]
         return np.concatenate(given, axis)  # type: ignore[arg-type]
 
-    def pieces(self, node: Node) -> list[Elements] | None:
+    def pieces(self, node: Any) -> list[Elements] | None:
         source = node.args[0]
         dim = (*node.args, 0)[1] if node.target is aten.unbind.int else (*node.args, 0)[2]
         x = self.read(source)
@@ -261,7 +270,7 @@ class Apart:
         ends = np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else range(size, shape[axis], size)
         return np.split(x, list(ends), axis)
 
-    def viewed(self, x: Elements, node: Node) -> Elements | None:
+    def viewed(self, x: Elements, node: Any) -> Elements | None:
         """A view that leaves the batch as it is."""
         old, new = node.args[0].meta["val"].shape, node.meta["val"].shape
         a, b = self.along(old), self.along(new)
@@ -269,17 +278,18 @@ class Apart:
             return None
         return x.reshape([1 if i == b else n for i, n in enumerate(new)])
 
-    def expanded(self, x: Elements, node: Node) -> Elements:
+    def expanded(self, x: Elements, node: Any) -> Elements:
         new = node.meta["val"].shape
         return np.broadcast_to(x, [1 if i == self.along(new) else n for i, n in enumerate(new)])
 
-    def selected(self, x: Elements, node: Node) -> Elements | None:
+    def selected(self, x: Elements, node: Any) -> Elements | None:
         _, dim, i = node.args
         shape = node.args[0].meta["val"].shape
         return None if self.along(shape) == dim % len(shape) else np.take(x, i, dim)
 
-    def sliced(self, x: Elements, node: Node) -> Elements | None:
-        _, dim, begin, end, step = (*node.args, *(0, None, None, 1)[len(node.args) - 1 :])
+    def sliced(self, x: Elements, node: Any) -> Elements | None:
+        given: Any = node.args[1:]
+        dim, begin, end, step = (*given, *(0, None, None, 1)[len(given) :])
         shape = node.args[0].meta["val"].shape
         if self.along(shape) == dim % len(shape):
             return None
@@ -287,11 +297,11 @@ class Apart:
         where[dim] = slice(begin, end, step)
         return x[tuple(where)]
 
-    def permuted(self, x: Elements, node: Node) -> Elements:
+    def permuted(self, x: Elements, node: Any) -> Elements:
         return x.transpose(node.args[1])
 
 
-SHAPES: dict[Any, Callable[[Apart, Elements, Node], Elements | None]] = {
+SHAPES: dict[Any, Callable[[Apart, Elements, Any], Elements | None]] = {
     aten.view.default: Apart.viewed, aten.reshape.default: Apart.viewed, aten.clone.default: Apart.viewed,
     aten._unsafe_view.default: Apart.viewed, aten.unsqueeze.default: Apart.viewed,
     aten.squeeze.default: Apart.viewed, aten.squeeze.dim: Apart.viewed, aten.squeeze.dims: Apart.viewed,
