@@ -143,8 +143,8 @@ def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         ls.solve(ls.ODE(lorenz), starts().requires_grad_(), t=(0, 1), compile=True)
     with pytest.raises(ls.ArgumentError, match="look at each step"):
         ls.solve(ls.ODE(lorenz), starts(), t=(0, 1), save_at="steps", compile=True)
+    pair = torch.ones(2, 1, dtype=F64), torch.ones(2, 1, dtype=F64)
     with pytest.raises(ls.ArgumentError, match="knows its jerk"):
-        pair = torch.ones(2, 1, dtype=F64), torch.ones(2, 1, dtype=F64)
         ls.solve(ls.Newton(lambda t, x: -x), pair, t=(0, 1), method="hermite", compile=True)
     monkeypatch.setattr(chunks, "compiled", lambda f, cuda: chunks._chunk)
     with torch.no_grad():
