@@ -279,7 +279,7 @@ class Chunks:
         )  # fmt: skip
         self.graph: Graph
         if isinstance(stepper, HermiteStepper):
-            self.graph, self.each = Hermites((), (), (), *known, stepper=stepper), 1
+            self.graph, self.each = Hermites(*((), (), (), *known, stepper)), 1
         else:
             pair = stepper.pair
             self.graph, self.each = Graph(pair.a[1:], pair.c[1:], pair.error, *known), stepper.most

@@ -198,7 +198,8 @@ class Apart:
             return None
         kind = kinds.pop() if kinds else torch.bool
         wide = [i for i, g in enumerate(given) if isinstance(g, np.ndarray)]
-        arrays = np.broadcast_arrays(*(given[i] for i in wide))
+        tables: list[Any] = [given[i] for i in wide]
+        arrays = np.broadcast_arrays(*tables)
         out = np.empty(arrays[0].shape, dtype=object)
         for at in np.ndindex(out.shape):
             args = list(given)
@@ -288,8 +289,8 @@ class Apart:
         return None if self.along(shape) == dim % len(shape) else np.take(x, i, dim)
 
     def sliced(self, x: Elements, node: Any) -> Elements | None:
-        given: Any = node.args[1:]
-        dim, begin, end, step = (*given, *(0, None, None, 1)[len(given) :])
+        given: list[Any] = list(node.args[1:])
+        dim, begin, end, step = given + [0, None, None, 1][len(given) :]
         shape = node.args[0].meta["val"].shape
         if self.along(shape) == dim % len(shape):
             return None
