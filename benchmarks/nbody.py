@@ -9,8 +9,12 @@ of each are kept as soon as it is done, in results/nbody.json, and the page is w
   same method with the same steps, and for those that choose, at their usual parameter.
 - radau: Sun, Jupiter and Saturn from 20 random phases, 1,000 orbits of Jupiter; root mean square of the
   relative energy error at the end. IAS15 as it is, Gauss-Radau 15 with rtol = 1e-9.
-- batch: 4,096 systems of three stars, leapfrog with the same steps of 1e-3, compiled, against a loop over
-  REBOUND, which is timed on 64 of them; one thread, in turn, the least processor time of five.
+- batch: 4,096 systems of three stars, leapfrog with the same steps of 1e-3, compiled, in the plane and in
+  space, against a loop over REBOUND, which is in space always and timed on 64 of them; also Gauss-Radau 15,
+  not compiled, to t = 2, and one system alone. One thread, in turn, processor time of a whole run of one
+  system: the least of nine (us, peer_us, times), and the median of the nine ratios. first_s: seconds of the
+  first run, most of which compile. REBOUND's loop is over sim.steps(n), where steps are equal, else
+  sim.integrate(t), in C both; the simulations are made before.
 - drift: Kepler's problem with e = 0.5 over 10,000 periods, 120 forces in each: the energy error at the end
   of each tenth of them, its trend in that against its size.
 """
@@ -24,6 +28,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -113,29 +118,59 @@ def radau(orbits: int = 1000) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def batch(size: int = 4096, few: int = 64, n: int = 1008, h: float = 1e-3) -> dict[str, Any]:
+def batch(size: int = 4096, few: int = 64, rounds: int = 9) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
+    store = RESULTS / "nbody.json"
+    found = json.loads(store.read_text()).get("batch") if store.exists() else None
+    rows: list[dict[str, Any]] = found if isinstance(found, list) else []
+    done = {(row["ours"], row["systems"], row["d"]) for row in rows}
+    for ours, theirs, d, n, how, peer in [
+        ("leapfrog_dkd", "leapfrog", 2, size, {"steps": 1008, "compile": True}, {"dt": 1e-3, "steps": 1008}),
+        ("leapfrog_dkd", "leapfrog", 3, size, {"steps": 1008, "compile": True}, {"dt": 1e-3, "steps": 1008}),
+        ("gauss_radau_15", "ias15", 2, size, {"rtol": 1e-9}, {"end": 2.0}),
+        ("leapfrog_dkd", "leapfrog", 2, 1, {"steps": 1008}, {"dt": 1e-3, "steps": 1008}),
+    ]:  # fmt: skip
+        if (ours, n, d) not in done:
+            rows.append(timed(ours, theirs, d, n, min(few, n), rounds, how, peer))
+            print(rows[-1], flush=True)
+            kept = json.loads(store.read_text()) if store.exists() else {}
+            store.write_text(json.dumps({**kept, "batch": rows}, indent=1) + "\n")
+    return rows
+
+
+def timed(
+    ours: str, theirs: str, d: int, n: int, few: int, rounds: int, how: dict[str, Any], peer: dict[str, Any]
+) -> dict[str, Any]:
+    """Processor time of n systems by ours, of the first few by theirs, in turn."""
     bodies = Gravity(torch.ones(3, dtype=F64))
-    x0 = bodies.start(*three_stars_at(size, seed=0))
-    problem, ours, theirs = bodies.problem(), [], []
+    q, v = (torch.nn.functional.pad(part, (0, d - 2)) for part in three_stars_at(n, seed=0))
+    x0, end = bodies.start(q, v), peer.get("end") or peer["dt"] * peer["steps"]
+    problem, spent = bodies.problem(), list[tuple[float, float]]()
 
-    def solved() -> ls.Solution:
-        return ls.solve(problem, x0, t=(0.0, n * h), method="leapfrog_dkd", steps=n, compile=True, grad=False)
-
-    solved()
-    for _ in range(5):
+    def solved() -> tuple[ls.Solution, float]:
         began = time.process_time()
-        found = solved()
-        ours.append((time.process_time() - began) / n / size)
-        (peer,) = rebound(run_of(bodies, x0[:few], "leapfrog", dt=h, steps=n))
-        theirs.append(peer["seconds"] / n / few)
+        found = ls.solve(problem, x0, t=(0.0, end), method=ours, grad=False, **how)
+        return found, time.process_time() - began
+
+    began = time.perf_counter()
+    solved()  # and compiled
+    first = time.perf_counter() - began
+    for _ in range(rounds):
+        found, seconds = solved()
+        (other,) = rebound(run_of(bodies, x0[:few], theirs, **peer))
+        spent.append((seconds / n, other["seconds"] / few))
+    mine, its = zip(*spent, strict=True)
     error = (bodies.energy(found.x_end) / bodies.energy(x0) - 1)[:few]
-    peer_error = torch.tensor(peer["errors"], dtype=F64)
+    peer_error = torch.tensor(other["errors"], dtype=F64)
+    accepted = found.stats.accepted
+    steps = float(found.stats.steps if accepted is None else accepted[:few].double().mean())
     return {
-        "size": size, "steps": n, "ns": 1e9 * min(ours), "peer_ns": 1e9 * min(theirs),
-        "times": min(theirs) / min(ours), "error": float(error.abs().median()),
-        "peer_error": float(peer_error.abs().median()),
-        "apart": float((error - peer_error).abs().max()),
+        "ours": ours, "theirs": theirs, "d": d, "systems": n,
+        "steps": steps, "peer_steps": other["steps"] / few,
+        "us": 1e6 * min(mine), "peer_us": 1e6 * min(its), "ns_a_step": 1e9 * min(mine) / steps,
+        "times": min(its) / min(mine), "median_times": median(b / a for a, b in spent),
+        "error": float(error.abs().median()), "peer_error": float(peer_error.abs().median()),
+        "apart": float((error - peer_error).abs().max()), "first_s": first,
     }  # fmt: skip
 
 

@@ -74,6 +74,23 @@ def test_chunks_do_what_the_loop_does(options: dict) -> None:
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("method", ["hermite", "hermite_aarseth", "hermite_collision"])
+@pytest.mark.parametrize(
+    "options", [{"save_at": [0.3, 2.0]}, {"nfe": 40}, {"shared_step": True, "t": (2, 0)}]
+)
+def test_bodies_do_too(method: str, options: dict) -> None:
+    bodies = ls.nbody.Gravity(torch.ones(3, dtype=F64))
+    x0 = bodies.start(*ls.nbody.three_stars_at(4, seed=0))
+    options = {"t": (0, 2), "method": method, "rtol": 0.01, "grad": False, **options}
+    plain, chunked = (ls.solve(bodies.problem(), x0, compile=c, **options) for c in (False, True))
+    assert chunked.status == plain.status
+    for name in ("nfe_each", "accepted", "rejected"):
+        assert torch.equal(getattr(chunked.stats, name), getattr(plain.stats, name))
+    assert torch.allclose(chunked.x, plain.x, rtol=1e-12, atol=1e-13, equal_nan=True)
+    assert torch.allclose(chunked.x_end, plain.x_end, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.usefixtures("uncompiled")
 def test_events_are_located_and_end_samples_alone() -> None:
     events = [ls.Event(lambda t, x: x[:, 0], terminal=False), ls.Event(lambda t, x: x[:, 2] - 40)]
     run = agree(lorenz, starts(), events=events, save_at=[0.1, 0.5, 2.0])
@@ -126,6 +143,9 @@ def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         ls.solve(ls.ODE(lorenz), starts().requires_grad_(), t=(0, 1), compile=True)
     with pytest.raises(ls.ArgumentError, match="look at each step"):
         ls.solve(ls.ODE(lorenz), starts(), t=(0, 1), save_at="steps", compile=True)
+    pair = torch.ones(2, 1, dtype=F64), torch.ones(2, 1, dtype=F64)
+    with pytest.raises(ls.ArgumentError, match="knows its jerk"):
+        ls.solve(ls.Newton(lambda t, x: -x), pair, t=(0, 1), method="hermite", compile=True)
     monkeypatch.setattr(chunks, "compiled", lambda f, cuda: chunks._chunk)
     with torch.no_grad():
         ls.solve(ls.ODE(lorenz), starts().requires_grad_(), t=(0, 0.1), compile=True)

@@ -160,7 +160,7 @@ def test_compiled_steps_are_the_same(monkeypatch: pytest.MonkeyPatch, compensate
     """Of a force that depends on time; blocks of steps, and what is left of them."""
     how = {"t": (0.0, 1.0), "method": "leapfrog", "steps": 7, "compensated": compensated}
     x0 = pericentre(3)
-    monkeypatch.setattr(turns, "BLOCK", 2)
+    monkeypatch.setattr(turns, "FORCES", 2)
     compiled = ls.solve(ls.Newton(Pushed()), x0, compile=True, **how)
     plain = ls.solve(ls.Newton(Pushed()), x0, **how)
     assert torch.allclose(torch.cat(compiled.x_end, 1), torch.cat(plain.x_end, 1), rtol=1e-13, atol=1e-14)

@@ -6,26 +6,27 @@ resolve, the last steps of a budget) it leaves as it stood before that step: the
 takes the step uncompiled. So there is one place for all that is rare, and compiled runs end as others do.
 
 States [B, D] of few columns travel as D tensors [B]: then all of a step is elementwise over the batch and
-becomes one vectorized loop. What stands between is `torch.stack` in f and around it; `Columns` takes it out.
+becomes one vectorized loop. What stands between, such as `torch.stack` in f, `columns.py` takes apart.
 """
 
 from __future__ import annotations
 
-import operator
+import math
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from .columns import columnwise
 from .control import Controller, History
 from .errors import ArgumentError, said
 from .events import Event
 from .failure import REACHED, RUNNING
+from .hermite import Corrected, HermiteStepper
 from .methods.embedded import Rows
 from .trial import Explicit, Rate, Trial
 
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from .carry import Carry
     from .stepping import Loop
 
-STEPS = 4  # of a chunk
-COLUMNS = 8  # as many as a step may hold apart
+STEPS = 4  # of a chunk; of those that are long of themselves, one
+COLUMNS, BODIES = 8, 32  # as many as a step may hold apart: of any state, of one of bodies
 Parts = tuple[Tensor, ...]  # the columns of a state, or the state alone
 
 
 class State(NamedTuple):
-    """Between two steps: [G] each; tries, rejected and left count steps, `left` those the chunk may take."""
+    """Between two steps: [G] each; tries, rejected and left count steps, `left` those the chunk may take.
+
+    more: what a method carries besides x and f.
+    """
 
     s: Tensor
     h: Tensor
@@ -51,6 +55,18 @@ class State(NamedTuple):
     left: Tensor
     history: History
     values: Parts
+    more: Parts
+
+
+class Made(NamedTuple):
+    """A step that was tried.  K: what tells the solution along it.  wants: the next step [G], if told."""
+
+    x1: Parts
+    first: Parts
+    K: Tensor | None
+    ratio: Tensor
+    wants: Tensor | None
+    more: Parts
 
 
 class Bounds(NamedTuple):
@@ -69,7 +85,8 @@ class Graph:
     """What a graph is made for: the numbers in it.
 
     rows, c: of the evaluations after the first.  judges: of the error estimate, which falls with h^shrinks.
-    columns: of the state where they travel apart, else 0.  lead: a number of each sample beside its state.
+    columns: of the state where they travel apart, else 0.  shape: of a sample.
+    lead: a number of each sample beside its state.
     keep: whether the evaluations of each step are given out, for the solution between its ends.
     """
 
@@ -82,15 +99,20 @@ class Graph:
     sign: float
     shared: bool
     columns: int
+    shape: tuple[int, ...]
     lead: tuple[int, ...]
     real: torch.dtype
     keep: bool
 
+    @property
+    def steps(self) -> int:
+        return STEPS
+
     def join(self, parts: Parts) -> Tensor:
-        return torch.stack(parts, 1) if self.columns else parts[0]
+        return torch.stack(parts, 1).view(-1, *self.shape) if self.columns else parts[0]
 
     def split(self, x: Tensor) -> Parts:
-        return x.unbind(1) if self.columns else (x,)
+        return x.flatten(1).unbind(1) if self.columns else (x,)
 
     def beside(self, v: Tensor, x: Tensor) -> Tensor:
         """[G] beside a part of the state."""
@@ -122,8 +144,8 @@ class Graph:
         mean = total.mean(0, keepdim=True) if self.shared else total
         return (mean / self.columns).sqrt().to(torch.float64)
 
-    def trial(self, rate: Rate, at: State, h: Tensor, b: Bounds) -> tuple[Parts, Parts, list[Parts], Tensor]:
-        """A step of h: x1, f there, all K_j, and the error ratio, as `trial.Explicit` has them."""
+    def trial(self, rate: Rate, at: State, h: Tensor, b: Bounds) -> Made:
+        """A step of h, as `trial.Explicit` has it."""
         x1, f = at.x, at.first
         by = self.beside(self.sign * h, at.x[0])
         ks = [tuple(by * part for part in f)]
@@ -137,16 +159,20 @@ class Graph:
             for atol, rtol, x, y in zip(b.atol, b.rtol, at.x, x1, strict=True)
         )
         e, *other = [self.size(self.combined(row, ks), scale) for row in self.judges]
-        return x1, f, ks, e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
+        ratio = e * (e / torch.hypot(e, 0.1 * other[0]).clamp_min(1e-300)) if other else e
+        # h f in a Trial, here with the sign
+        K = self.sign * torch.stack([self.join(k) for k in ks]) if self.keep else None
+        return Made(x1, f, K, ratio, None, ())
 
     def step(self, rate: Rate, at: State, b: Bounds) -> tuple[State, tuple[Tensor, ...]]:
         """One step of all that are live; what it was: s, h, where it ended, who took it, and K if kept."""
         room = b.end - at.s
         wanted = torch.where(at.h < room, torch.minimum(at.h, room / 2), at.h)
         h = torch.where(at.live, torch.minimum(wanted, room), 0.0)
-        x1, f, ks, ratio = self.trial(rate, at, h, b)
+        x1, f, K, ratio, wants, more = self.trial(rate, at, h, b)
         factor, accept, history = self.controller.control(ratio, at.history, self.shrinks)
-        after = torch.minimum(h * factor, b.longest)
+        after = h * factor if wants is None else torch.where(accept, wants, h * factor)
+        after = torch.minimum(after, b.longest)
         least = torch.maximum(4 * torch.finfo(self.real).eps * at.s.abs() + b.least[0], b.least[1])
         live = at.live & (accept | (after > least))
         s1, values = at.s + h, at.values
@@ -172,11 +198,30 @@ class Graph:
             left,
             tuple(torch.where(live, a, b) for a, b in zip(history, at.history, strict=True)),
             tuple(torch.where(ok, a, b) for a, b in zip(values, at.values, strict=True)),
+            tuple(torch.where(wide, a, b) for a, b in zip(more, at.more, strict=True)),
         )
-        if not self.keep:
-            return state, ()
-        K = self.sign * torch.stack([self.join(k) for k in ks])  # h f in a Trial, here with the sign
-        return state, (at.s, h, s1, ok, self.join(at.x), K)
+        return state, () if K is None else (at.s, h, s1, ok, self.join(at.x), K)
+
+
+@dataclass(frozen=True)
+class Hermites(Graph):
+    """Of Hermite's method, whose jerk is carried from step to step."""
+
+    stepper: HermiteStepper
+
+    @property
+    def steps(self) -> int:
+        return 1
+
+    def trial(self, rate: Rate, at: State, h: Tensor, b: Bounds) -> Made:
+        """As `hermite.HermiteStepper` has it; K is what tells the solution along a step."""
+        stepper, half = self.stepper, self.shape[0] // 2
+        jerk = torch.stack(at.more, 1).view(-1, half, *self.shape[1:]) if self.columns else at.more[0]
+        trial = stepper.stepped(at.s, h, self.join(at.x), self.join(at.first), jerk, 1)
+        assert isinstance(trial, Corrected)
+        K = stepper.complete(trial) if self.keep else None
+        x1, first, more = (self.split(part) for part in (trial.x1, trial.last, trial.jerk))
+        return Made(x1, first, K, stepper.ratio(trial), trial.wants, more)
 
 
 def _chunk(
@@ -186,51 +231,13 @@ def _chunk(
     running = code == RUNNING
     at = at._replace(live=running & (at.s < b.end) & (at.left > 0))
     kept = []
-    for _ in range(STEPS):
+    for _ in range(graph.steps):
         at, taken = graph.step(rate, at, b)
         kept.append(taken)
     there = running & (at.s >= b.end)
     code = torch.where(there & last, REACHED, code)
     flags = [code == RUNNING, running & ~there & ~at.live, there & ~last, mark <= at.s]
     return at, code, torch.stack([flag.any() for flag in flags]), kept
-
-
-class Columns:
-    """A pass over a graph: column i of a stack of columns is that column, so the stack need not be made."""
-
-    def __call__(self, graph: torch.fx.Graph) -> None:
-        aten = torch.ops.aten
-        for node in list(graph.nodes):
-            if node.target is aten.select.int:
-                source, dim, i = node.args
-            elif node.target is operator.getitem and node.args[0].target is aten.unbind.int:
-                (source, dim), i = (*node.args[0].args, 0)[:2], node.args[1]
-            else:
-                continue
-            if source.target is not aten.cat.default:
-                continue
-            parts, along = (*source.args, 0)[:2]
-            shape = source.meta["val"].shape
-            axis = dim % len(shape)
-            if along % len(shape) != axis or len(parts) != shape[axis] or not isinstance(i, int):
-                continue
-            part = parts[i]
-            if part.target is aten.unsqueeze.default and part.args[1] % len(shape) == axis:
-                node.replace_all_uses_with(part.args[0])
-                graph.erase_node(node)
-        graph.eliminate_dead_code()
-
-
-@cache
-def _options(cuda: bool) -> dict[str, Any]:
-    """Of the compiler, which is imported when it is first used: that takes longer than torch itself."""
-    graphs = {"triton.cudagraphs": cuda}
-    try:
-        from torch._inductor.custom_graph_pass import CustomGraphPass
-    except ImportError:  # before torch 2.6 a pass is any function
-        return {"post_grad_custom_pre_pass": Columns(), **graphs}
-    uuid = {"uuid": lambda self: b"longstride.chunks.Columns 1"}  # by which compiled code is kept
-    return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}
 
 
 _COMPILED: WeakKeyDictionary[Any, Callable[..., Any]] = WeakKeyDictionary()
@@ -241,7 +248,7 @@ def compiled(f: Any, cuda: bool) -> Callable[..., Any]:
     owner = getattr(getattr(f, "func", f), "__code__", f)
     if owner not in _COMPILED:
         own = types.FunctionType(_chunk.__code__.replace(), globals(), "_chunk")
-        _COMPILED[owner] = torch.compile(own, fullgraph=True, dynamic=False, options=_options(cuda))
+        _COMPILED[owner] = torch.compile(own, fullgraph=True, dynamic=False, options=columnwise(cuda))
     return _COMPILED[owner]
 
 
@@ -250,20 +257,32 @@ class Chunks:
 
     def __init__(self, loop: Loop, rate: Rate, f: Any) -> None:
         stepper = loop.stepper
-        if not isinstance(stepper, Explicit):
-            raise ArgumentError("compile=True knows explicit pairs, such as tsit5: leave it out")
-        self.loop, self.stepper, self.rate, pair = loop, stepper, rate, stepper.pair
+        if not isinstance(stepper, Explicit | HermiteStepper):
+            raise ArgumentError("compile=True knows explicit pairs, such as tsit5, and hermite: leave it out")
+        if isinstance(stepper, HermiteStepper) and not hasattr(stepper.known, "jerk"):
+            raise ArgumentError("compile=True of hermite takes what knows its jerk, such as nbody.Gravity")
+        self.loop, self.stepper, self.rate = loop, stepper, rate
         if loop.outputs or loop.reach or loop.watch or stepper.norm:
             raise ArgumentError(
                 "save_at='steps', dense=, reduce=, on_budget=, watch=, norm= look at each step: leave out "
                 "compile=True"
             )
         shape, device = stepper.shape, stepper.rtol.device
-        narrow = len(shape) == 2 and shape[1] <= COLUMNS and not stepper.dtype.is_complex
-        self.graph = Graph(
-            pair.a[1:], pair.c[1:], pair.error, pair.shrinks, loop.controller, tuple(loop.events),
-            stepper.sign, stepper.shared, shape[1] if narrow else 0, stepper.lead, stepper.real, loop.saving,
+        size = math.prod(shape[1:])
+        narrow = (
+            size <= BODIES if isinstance(stepper, HermiteStepper) else len(shape) == 2 and size <= COLUMNS
+        )
+        apart = size if narrow and not stepper.dtype.is_complex else 0
+        known: Any = (
+            stepper.shrinks, loop.controller, tuple(loop.events), stepper.sign, stepper.shared, apart,
+            tuple(shape[1:]), stepper.lead, stepper.real, loop.saving,
         )  # fmt: skip
+        self.graph: Graph
+        if isinstance(stepper, HermiteStepper):
+            self.graph, self.each = Hermites(*((), (), (), *known, stepper)), 1
+        else:
+            pair = stepper.pair
+            self.graph, self.each = Graph(pair.a[1:], pair.c[1:], pair.error, *known), stepper.most
         self.cuda = device.type == "cuda"
         self.run = compiled(f, self.cuda)
         self.rtol, self.atol = (
@@ -292,24 +311,35 @@ class Chunks:
         while on == [True, False, False]:
             at, c.code, flags, kept = self._called(at, bounds, c.code, last, self.marks[loop.next_save])
             *on, marked = flags.tolist()
-            c.passes += STEPS
+            c.passes += self.graph.steps
             for s, h, s1, ok, x, K in kept if marked else ():
-                trial = Trial(s, h, x, x, x, K)
+                trial = Trial(s, h, x, x, x, K, full=None if isinstance(self.stepper, Explicit) else K)
                 c.extra = c.extra + self.stepper.between_costs * loop._emit(trial, s1, ok)
         c.s, c.h, c.tries, c.rejected = at.s, at.h, at.tries, at.rejected
         c.x, c.first, c.history, c.values = (
             self.graph.join(at.x), self.graph.join(at.first), at.history, list(at.values)
         )  # fmt: skip
-        c.bill = c.bill + self.stepper.most * (at.tries - spent)
+        if isinstance(self.stepper, HermiteStepper):
+            self.stepper.jerk = self._joined(at.more)
+        c.bill = c.bill + self.each * (at.tries - spent)
         if on[2]:
             loop._jump(c, (c.code == RUNNING) & (c.s >= c.end))
         loop._stop(c, active)
         loop._aim(c)
         return bool(on[1])
 
+    def _joined(self, more: Parts) -> Tensor:
+        """Half a state."""
+        shape = self.stepper.shape
+        return torch.stack(more, 1).view(-1, shape[1] // 2, *shape[2:]) if self.graph.columns else more[0]
+
     def _state(self, c: Carry) -> State:
         """Copies: a graph is made anew where two of its inputs have become one tensor, or a view."""
         limits, loop = self.loop.limits, self.loop
+        more: Parts = ()
+        if isinstance(self.stepper, HermiteStepper):
+            c.extra = c.extra + self.stepper.refresh(c.s, *c.x.chunk(2, 1))
+            more = self._parts(self.stepper.jerk)
         left = limits.max_steps - 1 - c.n - c.tries
         if limits.nfe is not None:
             free = limits.nfe - c.spent - loop.base - loop.reserve - c.bill - c.extra
@@ -317,7 +347,7 @@ class Chunks:
         history = tuple(v.clone() for v in c.history)
         return State(
             c.s.clone(), c.h.clone(), self._parts(c.x), self._parts(c.first), c.code == RUNNING,
-            c.tries.clone(), c.rejected.clone(), left, history, tuple(c.values),
+            c.tries.clone(), c.rejected.clone(), left, history, tuple(c.values), more,
         )  # fmt: skip
 
     def _called(self, at: State, *bound: Any) -> Any:

@@ -70,10 +70,11 @@ class SecondOrder(Stepper):
 
 @dataclass
 class Corrected(Trial):
-    """K: f at the start; the jerk there and at the end.  error: of the state.  wants: the next step [G], as
-    a criterion tells it.
+    """K: f at the start; the jerk there and at the end.  jerk: at the end.  error: of the state.  wants: the
+    next step [G], as a criterion tells it.
     """
 
+    jerk: Tensor = field(default_factory=lambda: torch.zeros(0))
     error: Tensor = field(default_factory=lambda: torch.zeros(0))
     wants: Tensor | None = None
 
@@ -137,15 +138,19 @@ class HermiteStepper(SecondOrder):
         return took
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
+        evaluations = 1 + self.refresh(s, *x.chunk(2, 1))
+        return self.stepped(s, h, x, first, self.jerk, evaluations)
+
+    def stepped(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor, j: Tensor, evaluations: int) -> Trial:
+        """A trial as a function of tensors alone; j: the jerk at the start."""
         (q, v), (_, a), dt = x.chunk(2, 1), first.chunk(2, 1), self.by(h)
-        evaluations, j = 1 + self.refresh(s, q, v), self.jerk
         (t1,) = self.times(s, h, torch.ones(1, 1, dtype=torch.float64, device=s.device))
         q1, v1, a1, j1, second, third = corrected(q, v, a, j, dt, partial(self.slope, t1))
         x1, last = torch.cat([q1, v1], 1), torch.cat([v1, a1], 1)
         fourth = dt**4 / 24 * third
         trial = Corrected(
             s, h, x, x1, last, torch.stack([first, torch.cat([j, j1], 1)]), evaluations,
-            error=torch.cat([dt / 5 * fourth, fourth], 1),
+            jerk=j1, error=torch.cat([dt / 5 * fourth, fourth], 1),
         )  # fmt: skip
         if self.tells:
             with torch.no_grad():
@@ -181,7 +186,7 @@ class HermiteStepper(SecondOrder):
 
     def accepted(self, trial: Trial, ok: Tensor, h: Tensor) -> Tensor:
         assert isinstance(trial, Corrected)
-        self.jerk = torch.where(ok.view(self.lead), trial.K[1].chunk(2, 1)[1], self.jerk)
+        self.jerk = torch.where(ok.view(self.lead), trial.jerk, self.jerk)
         return h if trial.wants is None else torch.where(ok, trial.wants, h)
 
     def complete(self, trial: Trial) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .columns import columnwise
 from .core import Field, Step, advance
 from .errors import ArgumentError, SolveError, failed, like
 from .integrate import Callback
@@ -25,7 +26,7 @@ from .solution import Solution, ended
 from .stretches import Stretches
 from .summation import two_sum
 
-BLOCK = 8  # steps of a graph
+FORCES = 4  # of a graph: as many steps as have these, at least one
 Parts = Sequence[Tensor]
 Taken = tuple[list[Tensor], list[Tensor]]
 
@@ -34,8 +35,8 @@ class Turns(Rollout):
     """Steps of (x, v), with a at x where the table keeps it, whatever the next step's length.
 
     compensated: what x and v lack is carried as well (`compensated`).
-    compile: BLOCK steps at a time are one graph, of states with the batch last in memory. Then its loops run
-    along the batch, as vectors, whatever a does across a sample.
+    compile: `block` steps at a time are one graph of columns (`columns.py`), of states with the batch last in
+    memory: one loop along the batch, as vectors, whatever a does across a sample.
 
     Raises:
         ArgumentError: a problem that is not x'' = a(t, x).
@@ -54,7 +55,8 @@ class Turns(Rollout):
         if problem.acceleration is None:
             raise ArgumentError(f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does")
         self.a, self.field, self.bind = problem.acceleration, _checked(problem.acceleration), None
-        self.grain = BLOCK if compile else 1
+        self.block = max(1, FORCES // self.table.nfe)
+        self.grain = self.block if compile else 1
 
     def begin(self, x0: Tensor) -> Stand:
         if x0.ndim < 2 or x0.shape[1] % 2:
@@ -79,7 +81,7 @@ class Turns(Rollout):
         last = stand.n + steps
         while self.blocks and stand.n < last:
             alike = min(last, self.pace.alike(self.times, stand.n)) - stand.n
-            stand = self._block(stand) if alike >= BLOCK else self.step(stand)
+            stand = self._block(stand) if alike >= self.block else self.step(stand)
         return Steps.go(self, stand, last - stand.n)
 
     def _block(self, stand: Stand) -> Stand:
@@ -88,10 +90,11 @@ class Turns(Rollout):
         xs, fs = (tuple(map(_batch_last, parts)) for parts in (stand.xs, stand.fs))
         h = self.times.sizes[self.times.stretch(n)]
         try:
-            xs, fs = compiled(self.a, step, h)(self._clock(self.times[n], xs[0]), xs, fs)
+            go = compiled(self.a, step, h, self.block, xs[0].is_cuda)
+            xs, fs = go(self._clock(self.times[n], xs[0]), xs, fs)
         except Exception as error:
             raise failed(self.where(n), error) from error
-        return Stand(n + BLOCK, stand.nfe + BLOCK * step.nfe, tuple(xs), tuple(fs))
+        return Stand(n + self.block, stand.nfe + self.block * step.nfe, tuple(xs), tuple(fs))
 
     def along(self, times: Stretches) -> Turns:
         return Turns(self.problem, self.name, times, self.compensated)
@@ -116,11 +119,13 @@ def _batch_last(x: Tensor) -> Tensor:
 
 
 @cache
-def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Callable[..., Any]:
-    """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
+def compiled(
+    a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float, steps: int, cuda: bool
+) -> Callable[..., Any]:
+    """Steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
 
     def block(t: Tensor, xs: Parts, fs: Parts) -> tuple[Parts, Parts]:
-        for k in range(BLOCK):
+        for k in range(steps):
 
             def field(at: float, x: Tensor, begun: float = k * h) -> Tensor:
                 return a(t + (begun + at), x)
@@ -130,7 +135,7 @@ def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Cal
 
     # Code of its own: torch counts graphs by it, up to 8.
     own = types.FunctionType(block.__code__.replace(), globals(), "block", None, block.__closure__)
-    return torch.compile(own, fullgraph=True, dynamic=False)
+    return torch.compile(own, fullgraph=True, dynamic=False, options=columnwise(cuda))
 
 
 def turned(

@@ -165,7 +165,7 @@ class Gravity:
 
     def _pull(self, r2: Tensor) -> Tensor:
         """G m_j/rho^3 beside differences [..., rows, N, d]."""
-        return (self.G * self.masses.to(r2)[..., None, :] / (r2 * r2.sqrt()))[..., None]
+        return (self.G * self.masses.to(r2)[..., None, :] * (r2 * r2.sqrt()).reciprocal())[..., None]
 
     def _between(self, *parts: Tensor) -> Iterator[tuple[slice, Tensor, tuple[Tensor, ...]]]:
         """Some bodies, rho^2 [..., rows, N] from them to all, and differences [..., rows, N, d] of each part.

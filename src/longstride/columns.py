@@ -1,0 +1,337 @@
+"""Graphs of states with few elements a sample, rewritten as graphs of their elements, each a column [B].
+
+What a step does to a state [B, N, d] mixes its elements: differences of bodies, sums over a row, products
+with small matrices. A compiler makes a loop for each such shape, and between two loops the state goes through
+memory. Of columns everything is elementwise: all of several steps is one loop along the batch, whose vectors
+are full whatever N and d are, with what lies between in registers. (Compilers of other languages call it
+scalar replacement.)
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import cache, reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+from torch.utils._pytree import tree_map_only
+
+MOST = 64  # elements of a sample's tensor, up to which it is taken apart
+
+aten, prims = torch.ops.aten, torch.ops.prims
+ARITHMETIC = (
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default,
+    aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.pow.Tensor_Scalar,
+    aten.pow.Tensor_Tensor, aten.exp.default, aten.log.default, aten.sin.default, aten.cos.default,
+    aten.tanh.default, aten.sigmoid.default, aten.square.default, aten.hypot.default, aten.sign.default,
+    aten.minimum.default, aten.maximum.default, aten.fmin.default, aten.fmax.default,
+    aten.clamp_min.default, aten.clamp_max.default, aten.add.Scalar, aten.mul.Scalar,
+)  # fmt: skip
+LOGICAL = (
+    aten.eq.Tensor, aten.eq.Scalar, aten.ne.Tensor, aten.ne.Scalar, aten.lt.Tensor, aten.lt.Scalar,
+    aten.le.Tensor, aten.le.Scalar, aten.gt.Tensor, aten.gt.Scalar, aten.ge.Tensor, aten.ge.Scalar,
+    aten.isnan.default, aten.isinf.default, aten.logical_and.default, aten.logical_or.default,
+    aten.logical_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor,
+    aten.bitwise_not.default, aten.where.self, prims.convert_element_type.default,
+)  # fmt: skip
+REDUCTIONS = {
+    aten.sum.dim_IntList: aten.add.Tensor, aten.amax.default: aten.maximum.default,
+    aten.amin.default: aten.minimum.default, aten.any.dim: aten.logical_or.default,
+    aten.any.dims: aten.logical_or.default,
+}  # fmt: skip
+CONSTANTS = (aten.full.default, aten.scalar_tensor.default, aten.arange.default, prims.iota.default)
+Elements = np.ndarray  # of nodes [B] or [] and numbers, shaped as the tensor with the batch 1 long
+
+
+class Apart:
+    """One graph, taken apart: `known` has the elements of what has been gone through."""
+
+    def __init__(self, graph: Graph, batch: int, mode: Any) -> None:
+        self.graph, self.batch, self.mode, self.known = graph, batch, mode, dict[Node, Any]()
+        self.most = min(MOST, batch - 1)  # so that no sample has what looks like the batch
+        self.joined, self.ready = dict[Node, Node](), dict[Any, Node]()
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            if node.op in ("placeholder", "get_attr"):
+                continue
+            with self.graph.inserting_before(node):
+                found = self.elements(node) if node.op == "call_function" else None
+                if found is None:
+                    node.args = torch.fx.map_arg(node.args, self.whole)
+                    node.kwargs = torch.fx.map_arg(node.kwargs, self.whole)
+                else:
+                    self.known[node] = found
+        self.graph.eliminate_dead_code()
+
+    # What a tensor is made of
+
+    def along(self, shape: Sequence[int]) -> int | None:
+        """Which dimension is the batch, if there is one, and one alone."""
+        found = [i for i, n in enumerate(shape) if n == self.batch]
+        return found[0] if len(found) == 1 else None
+
+    def small(self, value: Any) -> bool:
+        """Whether a tensor is of few elements a sample."""
+        if not isinstance(value, Tensor) or not all(isinstance(n, int) for n in value.shape):
+            return False
+        each = value.numel() // (1 if self.along(value.shape) is None else self.batch)
+        return 0 < each <= self.most
+
+    def read(self, node: Any) -> Elements | None:
+        """The elements of a tensor, selected where it is a whole so far; None where there are too many."""
+        if node not in self.known:
+            value = node.meta.get("val")
+            if not self.small(value):
+                return None
+            shape, axis = tuple(value.shape), self.along(value.shape)
+            out = np.empty([1 if i == axis else n for i, n in enumerate(shape)], dtype=object)
+            for at in np.ndindex(out.shape):
+                one = node
+                for i in reversed(range(len(shape))):
+                    if i != axis:
+                        one = self.made(aten.select.int, (one, i, at[i]))
+                out[at] = one
+            self.known[node] = out
+        found = self.known[node]
+        return found if isinstance(found, np.ndarray) else None
+
+    def whole(self, node: Any) -> Node:
+        """A tensor put together again, for what is not of elements."""
+        if not isinstance(self.known.get(node), np.ndarray) or node.op in ("placeholder", "get_attr"):
+            return node
+        if self.numbers(node):
+            return node  # it hangs on nothing that was taken apart
+        if node not in self.joined:
+            value = node.meta["val"]
+            shape, axis = tuple(value.shape), self.along(value.shape)
+            long = [] if axis is None else [self.batch]
+            columns = [self.wide(one, long, value.dtype) for one in self.known[node].flat]
+            if len(columns) == 1 and list(shape) == long:
+                self.joined[node] = columns[0]
+                return columns[0]
+            rest = [n for i, n in enumerate(shape) if i != axis]
+            rows = [self.made(aten.unsqueeze.default, (one, 0)) for one in columns]
+            one = self.made(aten.reshape.default, (self.made(aten.cat.default, (rows, 0)), [*rest, *long]))
+            if axis is not None:
+                order = [*range(axis), len(rest), *range(axis, len(rest))]
+                one = self.made(aten.permute.default, (one, order))
+            self.joined[node] = one
+        return self.joined[node]
+
+    def wide(self, one: Any, long: list[int], dtype: torch.dtype) -> Node:
+        if not isinstance(one, Node):
+            return self.made(aten.full.default, (long, one), {"dtype": dtype})
+        return one if list(one.meta["val"].shape) == long else self.made(aten.expand.default, (one, long))
+
+    def made(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Node:
+        """A node with what it will be like; one for all that ask the same."""
+        key = op, repr(args), repr(kwargs)
+        if key not in self.ready:
+            node = self.ready[key] = self.graph.call_function(op, args, kwargs or {})
+            given = tree_map_only(Node, lambda one: one.meta["val"], (args, kwargs or {}))
+            with self.mode:
+                node.meta["val"] = op(*given[0], **given[1])
+        return self.ready[key]
+
+    # What operations do to elements
+
+    def elements(self, node: Any) -> Any:
+        """Of an operation's result; None where it is not one of elements."""
+        if node.target is operator.getitem:
+            found = self.known.get(node.args[0])
+            return found[node.args[1]] if isinstance(found, list) else None
+        value = node.meta.get("val")
+        if node.target in (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default):
+            return self.pieces(node)
+        if not self.small(value) or any(arg.meta.get("val") is None for arg in node.all_input_nodes):
+            return None
+        if not node.all_input_nodes:
+            return self.constant(node, value)
+        if self.along(value.shape) is None and not all(map(self.numbers, node.all_input_nodes)):
+            return None  # what all samples share is read where a sample meets it
+        if node.target in ARITHMETIC or node.target in LOGICAL:
+            return self.elementwise(node, value)
+        if node.target in REDUCTIONS:
+            return self.reduced(node)
+        if node.target in SHAPES:
+            x = self.read(node.args[0])
+            return None if x is None else SHAPES[node.target](self, x, node)
+        if node.target in (aten.cat.default, aten.stack.default):
+            return self.together(node)
+        return None
+
+    def numbers(self, node: Any) -> bool:
+        """Whether all elements are known."""
+        found = self.known.get(node)
+        return isinstance(found, np.ndarray) and not any(isinstance(one, Node) for one in found.flat)
+
+    def constant(self, node: Any, value: Tensor) -> Elements | None:
+        """Numbers, of which a graph is sure."""
+        if node.target not in CONSTANTS:
+            return None
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+        with unset_fake_temporarily():
+            kwargs = {**node.kwargs, "device": "cpu"}
+            found = node.target(*node.args, **kwargs)
+        axis = self.along(value.shape)
+        if axis is not None:
+            if node.target is not aten.full.default:  # all alike
+                return None
+            found = found.narrow(axis, 0, 1)
+        out = np.empty(found.shape, dtype=object)
+        for at in np.ndindex(out.shape):
+            out[at] = found[at].item()
+        return out
+
+    def elementwise(self, node: Any, value: Tensor) -> Elements | None:
+        given = [self.read(a) if isinstance(a, Node) else a for a in node.args]
+        if any(g is None for g in given) or any(isinstance(v, Node) for v in node.kwargs.values()):
+            return None
+        kinds = {a.meta["val"].dtype for a in node.args if isinstance(a, Node)} - {torch.bool}
+        if len(kinds) > 1:  # a number beside a tensor would follow its precision
+            return None
+        kind = kinds.pop() if kinds else torch.bool
+        wide = [i for i, g in enumerate(given) if isinstance(g, np.ndarray)]
+        tables: list[Any] = [given[i] for i in wide]
+        arrays = np.broadcast_arrays(*tables)
+        out = np.empty(arrays[0].shape, dtype=object)
+        for at in np.ndindex(out.shape):
+            args = list(given)
+            for i, array in zip(wide, arrays, strict=True):
+                args[i] = array[at]
+            out[at] = self.applied(node.target, args, node.kwargs, kind, wide)
+        return out
+
+    def applied(self, op: Any, args: list[Any], kwargs: Any, kind: torch.dtype, wide: Sequence[int]) -> Any:
+        """An operation on elements, at once where all are numbers."""
+        if op is aten.where.self and not isinstance(args[0], Node):
+            return args[1] if args[0] else args[2]
+        if not any(isinstance(a, Node) for a in args):
+            from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+            with unset_fake_temporarily():
+                own = [
+                    torch.tensor(a, dtype=torch.bool if isinstance(a, bool) else kind) if i in wide else a
+                    for i, a in enumerate(args)
+                ]
+                return op(*own, **{k: v for k, v in kwargs.items() if k != "device"}).item()
+        for i in wide:
+            if not isinstance(args[i], Node):
+                dtype = torch.bool if isinstance(args[i], bool) else kind
+                args[i] = self.made(aten.full.default, ([], args[i]), {"dtype": dtype})
+        return self.made(op, tuple(args), dict(kwargs))
+
+    def reduced(self, node: Any) -> Elements | None:
+        source, dims = node.args[0], node.args[1]
+        x = self.read(source)
+        dims = [dims] if isinstance(dims, int) else list(dims or [])
+        shape, kind = source.meta["val"].shape, source.meta["val"].dtype
+        axes = sorted(d % len(shape) for d in dims)
+        axis, keep = self.along(shape), bool(*node.args[2:3]) or bool(node.kwargs.get("keepdim", False))
+        if x is None or not axes or axis in axes or kind != node.meta["val"].dtype:
+            return None
+        moved = np.moveaxis(x, axes, range(len(axes)))
+        moved = moved.reshape(-1, *moved.shape[len(axes) :])
+        op, out = REDUCTIONS[node.target], np.empty(moved.shape[1:], dtype=object)
+
+        def both(a: Any, b: Any) -> Any:
+            return self.applied(op, [a, b], {}, kind, (0, 1))
+
+        for at in np.ndindex(out.shape):
+            out[at] = reduce(both, [moved[(k, *at)] for k in range(len(moved))])
+        return np.expand_dims(out, axes) if keep else out
+
+    def together(self, node: Any) -> Elements | None:
+        parts, dim = (*node.args, 0)[:2]
+        shape = node.meta["val"].shape
+        axis, given = dim % len(shape), [self.read(part) for part in parts]
+        if any(g is None for g in given) or self.along(shape) == axis:
+            return None
+        if node.target is aten.stack.default:
+            return np.stack(given, axis)  # type: ignore[arg-type]
+        return np.concatenate(given, axis)  # type: ignore[arg-type]
+
+    def pieces(self, node: Any) -> list[Elements] | None:
+        source = node.args[0]
+        dim = (*node.args, 0)[1] if node.target is aten.unbind.int else (*node.args, 0)[2]
+        x = self.read(source)
+        shape = source.meta["val"].shape
+        axis = dim % len(shape)
+        if x is None or self.along(shape) == axis:
+            return None
+        if node.target is aten.unbind.int:
+            return [np.take(x, i, axis) for i in range(shape[axis])]
+        size = node.args[1]
+        ends = np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else range(size, shape[axis], size)
+        return np.split(x, list(ends), axis)
+
+    def viewed(self, x: Elements, node: Any) -> Elements | None:
+        """A view that leaves the batch as it is."""
+        old, new = node.args[0].meta["val"].shape, node.meta["val"].shape
+        a, b = self.along(old), self.along(new)
+        if (a is None) != (b is None) or (a is not None and np.prod(old[:a]) != np.prod(new[:b])):
+            return None
+        return x.reshape([1 if i == b else n for i, n in enumerate(new)])
+
+    def expanded(self, x: Elements, node: Any) -> Elements:
+        new = node.meta["val"].shape
+        return np.broadcast_to(x, [1 if i == self.along(new) else n for i, n in enumerate(new)])
+
+    def selected(self, x: Elements, node: Any) -> Elements | None:
+        _, dim, i = node.args
+        shape = node.args[0].meta["val"].shape
+        return None if self.along(shape) == dim % len(shape) else np.take(x, i, dim)
+
+    def sliced(self, x: Elements, node: Any) -> Elements | None:
+        given: list[Any] = list(node.args[1:])
+        dim, begin, end, step = given + [0, None, None, 1][len(given) :]
+        shape = node.args[0].meta["val"].shape
+        if self.along(shape) == dim % len(shape):
+            return None
+        where = [slice(None)] * x.ndim
+        where[dim] = slice(begin, end, step)
+        return x[tuple(where)]
+
+    def permuted(self, x: Elements, node: Any) -> Elements:
+        return x.transpose(node.args[1])
+
+
+SHAPES: dict[Any, Callable[[Apart, Elements, Any], Elements | None]] = {
+    aten.view.default: Apart.viewed, aten.reshape.default: Apart.viewed, aten.clone.default: Apart.viewed,
+    aten._unsafe_view.default: Apart.viewed, aten.unsqueeze.default: Apart.viewed,
+    aten.squeeze.default: Apart.viewed, aten.squeeze.dim: Apart.viewed, aten.squeeze.dims: Apart.viewed,
+    aten.expand.default: Apart.expanded, aten.select.int: Apart.selected, aten.slice.Tensor: Apart.sliced,
+    aten.permute.default: Apart.permuted, aten.alias.default: Apart.viewed, aten.detach.default: Apart.viewed,
+}  # fmt: skip
+
+
+class Columns:
+    """The pass over a graph: the batch is the first dimension of its largest input."""
+
+    def __call__(self, graph: Graph) -> None:
+        given = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
+        tensors = [v for v in given if isinstance(v, Tensor) and v.ndim and isinstance(v.shape[0], int)]
+        if not tensors:
+            return
+        largest = max(tensors, key=Tensor.numel)
+        if largest.shape[0] > 1:
+            Apart(graph, largest.shape[0], largest.fake_mode).run()  # type: ignore[attr-defined]
+
+
+@cache
+def columnwise(cuda: bool) -> dict[str, Any]:
+    """Of the compiler, which is imported when it is first used: that takes longer than torch itself."""
+    graphs = {"triton.cudagraphs": cuda}
+    try:
+        from torch._inductor.custom_graph_pass import CustomGraphPass
+    except ImportError:  # before torch 2.6 a pass is any function
+        return {"post_grad_custom_pre_pass": Columns(), **graphs}
+    # Of what compiled code is kept by: another number where what the pass does is another.
+    uuid = {"uuid": lambda self: b"longstride.columns 1"}
+    return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}
