@@ -55,7 +55,7 @@ class BoundHalved:
 
     def __init__(self, bind: Callable[[Tensor, bool], BoundField], like: Tensor, folded: bool) -> None:
         self.inner, self.dtype = bind(half(like), folded), like.dtype
-        self.argument, self.f = self.inner.buffer(), None
+        self.argument, self.f = self.inner.buffer(), None  # for all evaluations, each read at once
         scale = self.inner.scale
         self.scale = None if scale is None else scale.to(like.dtype if scale.is_complex() else torch.float64)
 
@@ -67,8 +67,9 @@ class BoundHalved:
 
     def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
         argument = self.argument
-        self.f, evaluate = f, _ = self.inner.evaluation(argument, self.f)
-        out = f.to(self.dtype) if out is None else out
+        f, evaluate = self.inner.evaluation(argument, self.f)
+        self.f = f
+        out = f.to(self.dtype, copy=True) if out is None else out
 
         def call() -> None:
             argument.copy_(x)
