@@ -58,8 +58,8 @@ class Bound:
     of real numbers. So many samples as the cache holds take all steps before the next ones do. No gradients.
 
     A row is summed as far as it can be before the evaluation that it waits for, so that older evaluations are
-    done with, and a value stands where one that is not needed any more stood: ETDRK4 works in three states and
-    three evaluations.
+    done with, and a value stands where one that is not needed any more stood: ETDRK4 works in three states
+    and three evaluations.
 
     step: one that `fits`.  xs, fs: states and evaluations like those that it begins with.
     bind: makes a `BoundField`.
@@ -236,14 +236,14 @@ def weighed(base: Tensor | None, v: Tensor, w: Weight, out: Tensor, laid: Laid) 
 
 def weighing(base: Tensor | None, w: Weight, out: Tensor, laid: Laid) -> Callable[[Tensor], Any]:
     """The same for a tensor or number w and whichever v it is called with."""
-    if not isinstance(w, Tensor):
+    if isinstance(w, float):
         return lambda v: torch.mul(v, w, out=out) if base is None else torch.add(base, v, alpha=w, out=out)
     look = torch.view_as_real if out.is_complex() and not w.is_complex() else _as_it_is
-    out, w = _paired(laid, out, w)
+    out, weight = _paired(laid, out, w)
     if base is None:
-        return lambda v: torch.mul(look(v), w, out=out)
-    base = look(base)
-    return lambda v: torch.addcmul(base, look(v), w, out=out)
+        return lambda v: torch.mul(look(v), weight, out=out)
+    begun = look(base)
+    return lambda v: torch.addcmul(begun, look(v), weight, out=out)
 
 
 def _as_it_is(v: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], ...)_j ] + linear c + source, T the transform of `space`.
+    """f(t, c) = sum_j writes_j T[g(T^-1[reads_1 c], ...)_j] + linear c + source, T the transform of `space`.
 
     What every semilinear equation's nonlinear part is made of: fields are read, as they are or
     differentiated, something is done at each point, and the result is written, as it is or differentiated. u

@@ -49,8 +49,8 @@ class Plain:
         return self.coefficients()
 
     def leaving(self, c: Tensor | None = None) -> tuple[list[Tensor], Callable[[], Tensor]]:
-        """Where the parts of coefficients are to be put, and the call that then gives their field, a tensor of
-        its own; nowhere, if those in c can be taken as they lie.
+        """Where the parts of coefficients are to be put, and the call that then gives their field, a tensor
+        of its own; nowhere, if those in c can be taken as they lie.
         """
         at = self.spare if c is None else c
         return [at] if c is None else [], partial(self.space.leave, at)
