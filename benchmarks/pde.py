@@ -7,7 +7,7 @@ Navier-Stokes in two dimensions on 256^2; `peers/pde_common.py` has all their nu
 process of its own on one core (PDE_CORE, 0) with one thread, asked for runs over a pipe: exponax in
 EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, py-pde (with numba) in PYPDE_PYTHON, left out where these
 are not set. Times are processor times of runs of some 20 ms; solvers take turns. The machine is shared, so
-the least of all runs stands for a machine of one's own and the median for this one, and both ratios are given.
+the least of all runs stands for a machine of one's own and the median for this one; both ratios are given.
 Errors are the largest differences at the end, over the largest value, from a reference on the same grid: our
 run with an eighth of the smallest step. They are of the modes that are read in products; others are made by
 some solvers (exponax) and not by others. py-pde's differences err on a grid by far more than steps do.
