@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -22,7 +23,9 @@ from .view import View
 
 
 class Space(Protocol):
-    """Between the user's x and another variable u: see `ODE`. It may have a norm(u) too, [B]: `magnitude`."""
+    """Between the user's x and another variable u: see `ODE`. It may have a norm(u) too, [B]: `magnitude`;
+    and held(f, L), f with what no x shows held down.
+    """
 
     def enter(self, x: Tensor) -> Tensor: ...
 
@@ -30,10 +33,11 @@ class Space(Protocol):
 
 
 class Within(View):
-    """States that are entered into a space."""
+    """States of a problem that are entered into its space."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, problem: ODE) -> None:
+        assert problem.space is not None
+        self.space, self.demand = problem.space, problem.demand
 
     def flat(self, state: Tensor) -> Tensor:
         """
@@ -44,6 +48,7 @@ class Within(View):
             raise ArgumentError("x0 must be a tensor of float32, float64, or complex ones of these")
         if state.ndim <= getattr(self.space, "dim", 0):
             raise ArgumentError(f"x0 {tuple(state.shape)} has no batch: give x0[None], [1, ...]")
+        self.demand(state)
         return self.space.enter(state)
 
     def nest(self, x: Tensor) -> Tensor:
@@ -73,6 +78,7 @@ class ODE:
     is x.
     acceleration: a(t, x) of x'' = a(t, x), where the state is (x, v): the halves of dimension 1 of a tensor,
     or a pair of trees. Methods for such equations take it, the others f.
+    check: is called with x0 before a run, and raises an `ArgumentError` where it is no start.
     """
 
     f: Callable[[Tensor, Any], Any]
@@ -83,6 +89,7 @@ class ODE:
     magnitude: Callable[[Tensor], Tensor] | None = None
     space: Space | None = None
     acceleration: Callable[[Tensor, Any], Any] | None = None
+    check: Callable[[Any], None] | None = None
 
     def flattened(self, tree: Tree) -> ODE:
         """The same on states that are laid out flat; L may be a tree as well."""
@@ -94,11 +101,21 @@ class ODE:
             stiff=None if g is None else tree.rate(g),
             jacobian=tree.reader(known) if callable(known) else known,
             acceleration=None if a is None else tree.half().rate(a),
+            check=None,
         )
 
     def entered(self) -> ODE:
-        """The same, of the variable of its space."""
-        return replace(self, space=None, magnitude=self.magnitude or getattr(self.space, "norm", None))
+        """The same, of the variable of its space, which may hold down what no x shows."""
+        parts = {part.name: getattr(self, part.name) for part in dataclasses.fields(ODE)}
+        if (held := getattr(self.space, "held", None)) is not None:
+            parts["f"] = held(self.f, self.L)
+        norm = self.magnitude or getattr(self.space, "norm", None)
+        return ODE(**{**parts, "space": None, "check": None, "magnitude": norm})
+
+    def demand(self, x: Any) -> None:
+        """Refuse an x that it cannot start from: see `check`."""
+        if self.check is not None:
+            self.check(x)
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .errors import ArgumentError
+from .errors import ArgumentError, unknown
+from .methods import REGISTRY, get
 from .methods.base import Table
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
@@ -14,6 +15,7 @@ from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER, LEAST, MOST, gragg
 from .methods.multistep import ADAMS, BDFS
+from .methods.nystrom import NYSTROM, NYSTROM_PAIRS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.sde import SCHEMES
 from .methods.second_order import HERMITE, RADAU
@@ -81,6 +83,10 @@ def _solvers() -> Iterator[Solver]:
         yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
     for name, nodes in RADAU.items():
         yield Solver(name, SECOND, str(nodes.order), "7 a round", nodes.reference)
+    for name, pair in NYSTROM_PAIRS.items():
+        yield Solver(name, f"Nystrom pair, {SECOND}", str(pair.order), str(pair.nfe), pair.reference)
+    for name, table in NYSTROM.items():
+        yield Solver(name, f"Nystrom, {SECOND}", str(table.order), str(table.nfe), table.reference)
     for name, splitting in SYMPLECTIC.items():
         yield Solver(
             name, f"symplectic, {SECOND}", str(splitting.order), str(splitting.nfe), splitting.reference
@@ -97,10 +103,17 @@ def chooses(method: str) -> None:
     """Refuse a method that does not take the equal steps of an ODE, where it is asked for these.
 
     Raises:
-        ArgumentError: it chooses its steps, or is for an SDE.
+        ArgumentError: it chooses its steps, is for an SDE, or there is none.
     """
     for solver in _solvers():
         if solver.name == method and solver.kind.startswith("SDE"):
             raise ArgumentError(f"method {method!r} is for an ls.SDE, and this is an ODE")
         if solver.name == method:
             raise ArgumentError(f"method {method!r} chooses its steps: leave out dt= and steps=")
+    raise unknown("method", method, of_an_ode())
+
+
+def of_an_ode() -> list[str]:
+    """The names of all methods that `ls.solve` has for an ODE."""
+    equal = [name for name in REGISTRY if not get(name).diffusion]
+    return equal + [solver.name for solver in _solvers() if not solver.kind.startswith("SDE")]

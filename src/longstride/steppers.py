@@ -24,9 +24,10 @@ from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER
 from .methods.multistep import ADAMS, BDFS
+from .methods.nystrom import IN_TURN, NYSTROM_PAIRS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.second_order import HERMITE, RADAU
-from .methods.symplectic import IN_TURN
+from .nystrom import NystromStepper
 from .reversible import REVERSIBLE, Reversible
 from .semilinear import Semilinear
 from .switching import AUTO, Switching
@@ -46,6 +47,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (BULIRSCH_STOER, Extrapolated),
     (HERMITE, HermiteStepper),
     (RADAU, GaussRadau),
+    (NYSTROM_PAIRS, NystromStepper),
 )
 
 
@@ -66,4 +68,6 @@ def stepper(name: Any) -> Callable[..., Stepper]:
             f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
             "tsit5; `ls.list_solvers()` has them all"
         )
-    raise unknown("method", name, names)
+    from .solvers import of_an_ode  # which lists what there is
+
+    raise unknown("method", name, of_an_ode())

@@ -1,6 +1,7 @@
 """Ready problems: equations as data. Each function builds a `System`, an ODE that `ls.solve` takes."""
 
 from .base import SYSTEMS, Frames, Plane, Series, SpaceTime, System, get, list_systems
+from .channels import channel_flow, rayleigh_benard
 from .chaos import lorenz63, lorenz96, roessler
 from .classic import (
     double_pendulum,
@@ -14,8 +15,8 @@ from .dispersive import korteweg_de_vries, nonlinear_schroedinger
 from .electromagnetism import maxwell
 from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
 from .fluids_3d import navier_stokes_3d
-from .gravity import burrau, outer_solar_system, plummer, three_stars
-from .orbits import arenstorf, kepler, pleiades, three_body
+from .gravity import burrau, outer_solar_system, plummer, three_body
+from .orbits import arenstorf, figure_eight, kepler, pleiades
 from .patterns import (
     allen_cahn,
     cahn_hilliard,
@@ -48,11 +49,13 @@ __all__ = [
     "burgers",
     "burrau",
     "cahn_hilliard",
+    "channel_flow",
     "diffusion",
     "dispersion",
     "dispersive_kuramoto_sivashinsky",
     "double_pendulum",
     "exponential_decay",
+    "figure_eight",
     "fisher_kpp",
     "fitzhugh_nagumo",
     "fitzhugh_nagumo_waves",
@@ -82,6 +85,7 @@ __all__ = [
     "pendulum",
     "pleiades",
     "plummer",
+    "rayleigh_benard",
     "rigid_body",
     "robertson",
     "roessler",
@@ -90,7 +94,6 @@ __all__ = [
     "swift_hohenberg",
     "taylor_green",
     "three_body",
-    "three_stars",
     "van_der_pol",
     "wave",
 ]
