@@ -55,7 +55,8 @@ class BoundHalved:
 
     def __init__(self, bind: Callable[[Tensor, bool], BoundField], like: Tensor, folded: bool) -> None:
         self.inner, self.dtype = bind(half(like), folded), like.dtype
-        self.argument, self.f = self.inner.buffer(), None  # for all evaluations, each read at once
+        self.argument = self.inner.buffer()  # for all evaluations, each read at once
+        self.f: Tensor | None = None
         scale = self.inner.scale
         self.scale = None if scale is None else scale.to(like.dtype if scale.is_complex() else torch.float64)
 
