@@ -1,16 +1,16 @@
-"""ETDRK4 steps beside exponax, a loop by hand, scipy, py-pde and torch-cfd: microseconds, errors, memory.
+"""ETDRK4 steps beside exponax, a loop by hand, scipy and torch-cfd: microseconds, errors, memory.
 
     python benchmarks/pde.py [rounds [CASE ...]]
 
 Kuramoto and Sivashinsky's equation and Korteweg and de Vries' on 512 points, Allen-Cahn, Gray-Scott and
 Navier-Stokes in two dimensions on 256^2; `peers/pde_common.py` has all their numbers. Each solver is a
 process of its own on one core (PDE_CORE, 0) with one thread, asked for runs over a pipe: exponax in
-EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, py-pde (with numba) in PYPDE_PYTHON, left out where these
+EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, left out where these
 are not set. Times are processor times of runs of some 20 ms; solvers take turns. The machine is shared, so
 the least of all runs stands for a machine of one's own and the median for this one; both ratios are given.
 Errors are the largest differences at the end, over the largest value, from a reference on the same grid: our
 run with an eighth of the smallest step. They are of the modes that are read in products; others are made by
-some solvers (exponax) and not by others. py-pde's differences err on a grid by far more than steps do.
+some solvers (exponax) and not by others.
 Results are kept after each case, and a new start adds rounds.
 
 PDE_THREADS=2 (with PDE_CORE=0,1) times steps on two threads by the wall's clock, a table of its own.
@@ -48,7 +48,7 @@ NAMES = {"ks": "Kuramoto-Sivashinsky 512", "kdv": "Korteweg-de Vries 512", "ac":
          "gs": "Gray-Scott 256^2", "ns": "Navier-Stokes 256^2, Re 1000",
          "disturbed": "Navier-Stokes, start disturbed by 1e-15"}  # fmt: skip
 RUNS = 5  # in a turn
-TOLERANCES = {"scipy": (1e-4, 1e-6, 1e-8), "py-pde": (1e-3, 1e-5)}
+TOLERANCES = {"scipy": (1e-4, 1e-6, 1e-8)}
 THREADS = os.environ.get("PDE_THREADS", "1")
 MICROSECONDS = "microseconds" if THREADS == "1" else f"microseconds on {THREADS} threads"
 FLAGS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), THREADS)
@@ -83,8 +83,6 @@ def solvers() -> dict[str, Solver]:
         found["exponax"] = python, "exponax_.py"
     if python := os.environ.get("PEERS_PYTHON"):
         found |= {"scipy": (python, "scipy_pde_.py"), "torch-cfd": (python, "torch_cfd_.py")}
-    if python := os.environ.get("PYPDE_PYTHON"):
-        found["py-pde"] = python, "py_pde_.py"
     return {name: Solver(*how) for name, how in found.items()}
 
 
