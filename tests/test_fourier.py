@@ -160,6 +160,27 @@ def mixed(length=(1.0, 2.0, 3.0), n=(6, 8, 7)) -> ls.ODE:
     return ls.ODE(f, L=torch.stack([-0.1 * space.k2, -0.2 * space.k2 - 1]), space=space)
 
 
+def walled() -> ls.ODE:
+    """Two fields between walls, one product for both, and what is linear beside it."""
+    space = Box((2.0, 3.0), (12, 9), ("neumann", "periodic"), dealias=1 / 2)
+    two = torch.tensor([-1.0, 1.0], dtype=F64).view(2, 1, 1)
+    f = Pointwise(
+        space,
+        lambda c: c[..., :1, :, :] * c[..., 1:, :, :] ** 2,
+        writes=(two,),
+        linear=0.3 * two,
+        source=torch.stack([space.enter(torch.ones(space.n, dtype=F64)), 0j * space.k2]),
+    )
+    return ls.ODE(f, L=torch.stack([-0.1 * space.k2, -0.2 * space.k2 - 1]), space=space)
+
+
+def swapped(n=(12, 15)) -> ls.ODE:
+    """Each of two fields drives the other."""
+    space = Fourier((2.0, 3.0), n, dealias=1 / 2)
+    f = Pointwise(space, lambda c: -(c**3), linear=lambda c: c.flip(-3))
+    return ls.ODE(f, L=-0.1 * space.k2, space=space)
+
+
 def schroedinger(length=2.0, n=24) -> ls.ODE:
     space = Fourier(length, n, real=False, dealias=1 / 2)
     return ls.ODE(Pointwise(space, lambda u: 1j * u * u.abs() ** 2), L=-0.5j * space.k2, space=space)
@@ -172,6 +193,10 @@ PROBLEMS: list[tuple[Callable[[], ls.ODE], tuple[int, ...]]] = [
     (vorticity, (2,)),
     (lambda: vorticity(dealias="smooth"), (1,)),
     (mixed, (2, 2)),
+    (walled, (2, 2)),
+    (swapped, (1, 2)),
+    (lambda: ls.systems.gray_scott(n=12), (2, 2)),
+    (lambda: ls.systems.swift_hohenberg(n=12, walls="dirichlet"), (3,)),
     (schroedinger, (2,)),
     (lambda: schroedinger((1.0, 2.0, 3.0), (8, 6, 7)), (1,)),
 ]
@@ -237,11 +262,6 @@ def test_a_bound_step_takes_matrices_and_numbers_as_weights() -> None:
         (found,), _ = Bound(step, problem.f.bind, [x], []).go([x], [], 1)
         (core,), _ = advance([field], step, [x], [])
         assert torch.allclose(found, core, rtol=1e-12, atol=1e-14)
-
-
-def test_spaces_between_walls_are_left_to_the_core() -> None:
-    space = Box(2.0, (12, 9), ("neumann", "periodic"), dealias=1 / 2)
-    assert Pointwise(space, lambda u: -u * u * u).bind is None
 
 
 def test_what_a_step_keeps_must_be_in_order() -> None:

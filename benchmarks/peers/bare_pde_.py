@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 import torch
-from pde_common import CASES, Run, serve, start
+from pde_common import CASES, THREADS, Run, serve, start
 from torch import Tensor
 
 POINTS = 32  # of a contour of radius 1 around h L
@@ -100,5 +100,5 @@ def make(case: str, dtype: str, batch: int, dt: float) -> Run:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     serve(make)

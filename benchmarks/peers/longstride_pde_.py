@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from pde_common import CASES, Run, serve, start
+from pde_common import CASES, THREADS, Run, serve, start
 from torch import Tensor
 
 import longstride as ls
@@ -43,5 +43,5 @@ def make(case: str, dtype: str, batch: int, dt: float) -> Run:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     serve(make)

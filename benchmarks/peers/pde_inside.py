@@ -55,7 +55,8 @@ def memory(case: str, dtype: str) -> tuple[float, float]:
             if event.start_ns() >= began:
                 most = max(most, live)
     (pace,) = step._paces.values()
-    return most, sum({id(v): v.nbytes for v in tables(step.problem, pace)}.values())
+    held = (v.untyped_storage() for v in tables(step.problem, pace))
+    return most, sum({v.data_ptr(): v.nbytes() for v in held}.values())
 
 
 def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
@@ -68,7 +69,7 @@ def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
         for v in pair
     ]
     f, space = getattr(problem.f, "f", problem.f), problem.space
-    symbols = [*f.reads, *f.writes, *f.made.values(), problem.L, space.k2]
+    symbols = [*f.reads, *f.writes, f.linear, f.source, *f.made.values(), problem.L, space.k2]
     return [v for v in (*weights, *laid, *symbols) if isinstance(v, torch.Tensor)]
 
 

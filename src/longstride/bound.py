@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,17 +37,29 @@ class BoundField(Protocol):
     def calm(self) -> AbstractContextManager[None]:
         """Around steps: what the machine allows."""
 
-    def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
-        """A buffer, and the call that makes it f of what is then in x."""
+    def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
+        """A buffer, and the call that makes it f of what is then in x; out: one that it gave before."""
+
+
+class Line(NamedTuple):
+    """The value `out` is w v or base + w v or, without a weight, f(v). Values are numbered."""
+
+    out: int
+    v: int
+    w: Weight | None = None
+    base: int | None = None
 
 
 class Bound:
     """The rows of a step as calls, one for each term, into buffers that every step uses again.
 
-    A row w_1 v_1 + w_2 v_2 + ... is one product and a fused addition for each further term, where the result
-    is to stand. A product with which several rows begin, such as e^(hL/2) x, is made once. Real weights of
-    complex states multiply pairs of real numbers. So many samples as the cache holds take all steps before
-    the next ones do. No gradients.
+    A row w_1 v_1 + w_2 v_2 + ... is one product and a fused addition for each further term. A product with
+    which several rows begin, such as e^(hL/2) x, is made once. Real weights of complex states multiply pairs
+    of real numbers. So many samples as the cache holds take all steps before the next ones do. No gradients.
+
+    A row is summed as far as it can be before the evaluation that it waits for, so that older evaluations are
+    done with, and a value stands where one that is not needed any more stood: ETDRK4 works in three states
+    and three evaluations.
 
     step: one that `fits`.  xs, fs: states and evaluations like those that it begins with.
     bind: makes a `BoundField`.
@@ -57,19 +69,11 @@ class Bound:
         self.size = _together(step, bind, xs[-1])
         weights = [w for stage in step.stages for kind, _, w in stage.terms if kind == 1]
         folded = not step.keep_f and not any(isinstance(w, Matrix) for w in weights)
-        self.step, self.field, self.calls = step, bind(xs[-1][: self.size], folded), list[Call]()
-        self.xs, self.fs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
-        self.inputs, self.argument = (self.xs[:], self.fs[:]), self.field.buffer()
+        self.step, self.field = step, bind(xs[-1][: self.size], folded)
+        self.inputs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
         self.laid: Laid = {}
-        self.products: dict[tuple[int, int, int], Tensor] = {}
-        self.rows = self._rows()
-        first = Counter((kind, i, id(w)) for (kind, i, w), *_ in self.rows)
-        self.common = {key for key, times in first.items() if times > 1}
-        for n in range(len(self.rows)):
-            self._bind(n)
-        for known, kept in zip((self.xs, self.fs), (step.keep_x, step.keep_f), strict=True):
-            moves = [(known[i], known[k]) for i, k in enumerate(kept)]
-            self.calls += [partial(to.copy_, come) for to, come in moves if to is not come]
+        lines, kept = self._lines()
+        self.calls = self._placed(lines, kept)
 
     def go(self, xs: Sequence[Tensor], fs: Sequence[Tensor], steps: int) -> tuple[list[Tensor], list[Tensor]]:
         """So many steps from these; returns what the last one keeps."""
@@ -89,6 +93,71 @@ class Bound:
                         some(v).copy_(buffer)
         return kept[0], kept[1]
 
+    def _lines(self) -> tuple[list[Line], list[int]]:
+        """The step line by line, and the values that it keeps; it begins with values 0, 1, ..."""
+        rows, lines = self._rows(), list[Line]()
+        first = Counter((kind, i, id(w)) for (kind, i, w), *_ in rows)
+        products: dict[tuple[int, int, int], int] = {}
+        begins = [len(known) for known in self.inputs]
+        known = [*range(begins[0])], [*range(begins[0], sum(begins))]
+
+        def line(*made: Any) -> int:
+            lines.append(Line(sum(begins) + len(lines), *made))
+            return lines[-1].out
+
+        def summed(total: int | None, terms: Sequence[tuple[int, int, Weight]]) -> int | None:
+            for kind, i, w in terms:
+                v, key = known[kind][i], (kind, i, id(w))
+                if total is not None:
+                    total = line(v, w, total)
+                elif _is_one(w):
+                    total = v
+                elif first[key] > 1:
+                    total = products[key] = products[key] if key in products else line(v, w)
+                else:
+                    total = line(v, w)
+            return total
+
+        total = None  # of what is known of the row
+        for stage, row, after in zip(self.step.stages, rows, [*rows[1:], []], strict=True):
+            x = summed(total, row)
+            assert x is not None
+            known[0].append(x)
+            total, late = None, (1, len(known[1]))
+            if stage.at is not None:
+                total = summed(None, [term for term in after if term[:2] != late])
+                after[:] = [term for term in after if term[:2] == late]
+                known[1].append(line(x))
+        keeps = zip(known, (self.step.keep_x, self.step.keep_f), strict=True)
+        return lines, [values[k] for values, keep in keeps for k in keep]
+
+    def _placed(self, lines: Sequence[Line], kept: Sequence[int]) -> list[Call]:
+        """The calls, each value in a buffer that no later line reads another from."""
+        last = {v: n for n, line in enumerate(lines) for v in (line.v, line.base) if v is not None}
+        last |= dict.fromkeys(kept, len(lines))
+        xs, fs = self.inputs
+        at, calls = dict(enumerate((*xs, *fs))), list[Call]()
+        evaluated, free_x, free_f = set[int](), list[Tensor](), list[Tensor]()
+        held = set(at) - ({0} if len(xs) == 1 else set())  # of several, what is kept is copied there in turn
+
+        def release(n: int, values: Sequence[int | None]) -> None:
+            for v in dict.fromkeys(values):
+                if v is not None and last[v] == n and v not in held:
+                    (free_f if v in evaluated else free_x).append(at[v])
+
+        for n, (out, v, w, base) in enumerate(lines):
+            if w is None:
+                at[out], call = self.field.evaluation(at[v], free_f.pop() if free_f else None)
+                evaluated.add(out)
+                release(n, (v,))
+            else:
+                release(n, (v, base))  # in place, if it can be
+                at[out] = free_x.pop() if free_x else self.field.buffer()
+                call = weighed(None if base is None else at[base], at[v], w, at[out], self.laid)
+            calls.append(call)
+        moves = [(to, at[v]) for to, v in zip((*xs, *fs), kept, strict=True)]
+        return calls + [partial(to.copy_, come) for to, come in moves if to is not come]
+
     def _rows(self) -> list[list[tuple[int, int, Weight]]]:
         """The terms of each row, evaluations with their scale; weights that are equal are the same object."""
         distinct: list[Tensor] = []
@@ -107,46 +176,6 @@ class Bound:
             return scaled.setdefault(id(w), w * scale) if isinstance(w, Tensor) else w * scale
 
         return [[(kind, i, one(kind, w)) for kind, i, w in stage.terms] for stage in self.step.stages]
-
-    def _bind(self, n: int) -> None:
-        """Row n: its sum, and what is evaluated there."""
-        stage, known = self.step.stages[n], (self.xs, self.fs)
-        (kind, i, w), *rest = self.rows[n]
-        base, calls = known[kind][i], self.calls
-        if rest or not _is_one(w):
-            x = self._target(n)
-            if (kind, i, id(w)) in self.common:
-                base = self._product(kind, i, w)
-            elif not _is_one(w):
-                calls.append(multiply(base, w, x, self.laid))
-                base = x
-            for kind, i, w in rest:
-                calls.append(accumulate(base, known[kind][i], w, x, self.laid))
-                base = x
-        self.xs.append(base)
-        if stage.at is not None:
-            f, call = self.field.evaluation(base)
-            calls.append(call)
-            self.fs.append(f)
-
-    def _product(self, kind: int, i: int, w: Weight) -> Tensor:
-        key = (kind, i, id(w))
-        if key not in self.products and not _is_one(w):
-            self.products[key] = made = self.field.buffer()
-            self.calls.append(multiply((self.xs, self.fs)[kind][i], w, made, self.laid))
-        return self.products.get(key, (self.xs, self.fs)[kind][i])
-
-    def _target(self, n: int) -> Tensor:
-        """Where row n is to stand: in place of the state it begins with, if nobody else needs that."""
-        here, begins, step = len(self.xs), len(self.inputs[0]), self.step
-        later = [term[:2] for row in self.rows[n + 1 :] for term in row]
-        count = begins + len(step.stages)
-        kept = {k % count for k in step.keep_x}
-        if step.stages[n].at is not None:
-            return self.field.buffer() if (0, here) in later or here in kept else self.argument
-        read = [term[:2] for term in self.rows[n][1:]] + later
-        free = step.keep_x in ((-1,), (here,)) and here == count - 1 and (0, 0) not in read
-        return self.xs[0] if free else self.field.buffer()
 
 
 def _together(step: Step, bind: Bind, x: Tensor) -> int:
@@ -190,22 +219,35 @@ def fits(step: Step) -> bool:
 Laid = dict[tuple[int, tuple[int, ...], bool], tuple[Tensor, Tensor]]  # weights, and as they are laid out
 
 
-def multiply(v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:
-    """The call for out = w v."""
+def weighed(base: Tensor | None, v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:
+    """The call for out = base + w v, or w v; out may be either of them."""
+    if base is None and _is_one(w):
+        return partial(out.copy_, v)
     if isinstance(w, Matrix):
-        return lambda: out.copy_(v * w)
-    v, out, w = _paired(laid, v, out, w)
-    return partial(torch.mul, v, w, out=out)
-
-
-def accumulate(base: Tensor, v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:
-    """The call for out = base + w v; out may be base."""
-    if isinstance(w, Matrix):
-        return lambda: torch.add(base, v * w, out=out)
+        return lambda: out.copy_(v * w) if base is None else torch.add(base, v * w, out=out)
+    if base is None:
+        v, out, w = _paired(laid, v, out, w)
+        return partial(torch.mul, v, w, out=out)
     if not isinstance(w, Tensor):
         return partial(torch.add, base, v, alpha=w, out=out)
     base, v, out, w = _paired(laid, base, v, out, w)
     return partial(torch.addcmul, base, v, w, out=out)
+
+
+def weighing(base: Tensor | None, w: Weight, out: Tensor, laid: Laid) -> Callable[[Tensor], Any]:
+    """The same for a tensor or number w and whichever v it is called with."""
+    if isinstance(w, float):
+        return lambda v: torch.mul(v, w, out=out) if base is None else torch.add(base, v, alpha=w, out=out)
+    look = torch.view_as_real if out.is_complex() and not w.is_complex() else _as_it_is
+    out, weight = _paired(laid, out, w)
+    if base is None:
+        return lambda v: torch.mul(look(v), weight, out=out)
+    begun = look(base)
+    return lambda v: torch.addcmul(begun, look(v), weight, out=out)
+
+
+def _as_it_is(v: Tensor) -> Tensor:
+    return v
 
 
 def _is_one(w: Weight) -> bool:
@@ -223,11 +265,12 @@ def _paired(laid: Laid, *tensors: Any) -> list[Any]:
     out, pairs = states[-1], states[-1].is_complex() and not w.is_complex()
     if pairs:
         states = [torch.view_as_real(v) for v in states]
-        out, width = states[-1], 2 if w.numel() > 1 else 1
+        out = states[-1]
     order = tuple(sorted(range(-w.ndim - pairs, 0), key=lambda axis: -out.stride(axis)))
     key = (id(w), order, pairs)
     if key not in laid:
-        wide = w[..., None].expand(*w.shape, width) if pairs else w
+        varies = w.ndim > 0 and w.shape[order[-2] + 1] > 1 if pairs else False
+        wide = w[..., None].expand(*w.shape, 1 + varies) if pairs else w
         back = [order.index(axis) - wide.ndim for axis in range(-wide.ndim, 0)]
         laid[key] = w, wide.permute(order).contiguous().permute(back)
     return [*states, laid[key][1]]

@@ -55,6 +55,8 @@ class BoundHalved:
 
     def __init__(self, bind: Callable[[Tensor, bool], BoundField], like: Tensor, folded: bool) -> None:
         self.inner, self.dtype = bind(half(like), folded), like.dtype
+        self.argument = self.inner.buffer()  # for all evaluations, each read at once
+        self.f: Tensor | None = None
         scale = self.inner.scale
         self.scale = None if scale is None else scale.to(like.dtype if scale.is_complex() else torch.float64)
 
@@ -64,10 +66,11 @@ class BoundHalved:
     def calm(self) -> AbstractContextManager[None]:
         return self.inner.calm()
 
-    def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
-        argument = self.inner.buffer()
-        f, evaluate = self.inner.evaluation(argument)
-        out = f.to(self.dtype)
+    def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
+        argument = self.argument
+        f, evaluate = self.inner.evaluation(argument, self.f)
+        self.f = f
+        out = f.to(self.dtype, copy=True) if out is None else out
 
         def call() -> None:
             argument.copy_(x)

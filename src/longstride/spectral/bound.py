@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..bound import Call, Laid, accumulate, multiply
+from ..bound import Call, Laid, weighed, weighing
+from ..core import Weight
+from .fourier import Fourier
 from .threads import chosen, using
-from .transforms import Transforms
+from .transforms import Plain, Transforms
 
 if TYPE_CHECKING:
     from .pointwise import Pointwise, Symbol
+
+Write = Callable[[Tensor], Any]  # of a field that g returned
 
 
 class BoundPointwise:
@@ -25,17 +29,19 @@ class BoundPointwise:
 
     def __init__(self, f: Pointwise, like: Tensor, folded: bool) -> None:
         self.f, self.space, self.like = f, f.space, like
-        self.transforms: dict[tuple[int, ...], Transforms] = {}
+        self.kind = Transforms if type(f.space) is Fourier else Plain
+        self.transforms: dict[tuple[int, ...], Plain] = {}
+        self.mapped: dict[tuple[int, ...], Tensor] = {}  # what a function writes
         self.laid: Laid = {}
-        self.products: dict[tuple[int, ...], Tensor] = {}
-        self.entering: dict[tuple[int, ...], tuple[Tensor, Callable[[Tensor], Any]]] = {}
+        self.cut: dict[int, tuple[Tensor, list[Tensor]]] = {}
         with torch.no_grad():
             found = f.at_points(like)
         self.several = isinstance(found, tuple)
         fields = found if isinstance(found, tuple) else (found,)
         self.written = [tuple(u.shape[: -self.space.dim]) for u in fields]
         (write, *more) = f.damped
-        self.sole = not more and f.source is None and (folded or write is None) and not callable(write)
+        alone = not more and f.source is None and f.linear is None
+        self.sole = alone and (folded or write is None) and not callable(write)
         self.scale = f.beside(write, like) if self.sole and isinstance(write, Tensor) else None
         self.source = None if f.source is None else self.buffer().copy_(f.source)
 
@@ -46,83 +52,117 @@ class BoundPointwise:
         """As many threads as the transforms are worth."""
         if self.like.device.type != "cpu":
             return nullcontext()
-        leave = self._of(self.like).leaving(torch.zeros_like(self.like))
+        _, leave = self._of(self.like).leaving()
         return using(chosen((self.space.n, self.like.shape, self.like.dtype), leave))
 
-    def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
+    def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
         reads, g = [self._read(symbol, x) for symbol in self.f.reads], self.f.g
-        out, writes = self._parts()
+        if out is None:
+            out = self._at(self.written[0]).coefficients() if self.sole else self.buffer()
+        begin, writes = self._written(x, out)
 
         def call() -> None:
+            begin()
             found = g(*[read() for read in reads])
             for write, u in zip(writes, found if isinstance(found, tuple) else (found,), strict=True):
                 write(u)
 
-        if len(reads) == len(writes) == 1 and not self.several:
+        if self.sole and len(reads) == 1 and not self.several:
             (read,), (write,) = reads, writes
             return out, lambda: write(g(read()))
         return out, call
 
-    def _at(self, lead: tuple[int, ...]) -> Transforms:
+    def _at(self, lead: tuple[int, ...]) -> Plain:
         if lead not in self.transforms:
-            self.transforms[lead] = Transforms(self.space, lead, self.like)
+            self.transforms[lead] = self.kind(self.space, lead, self.like)
         return self.transforms[lead]
 
-    def _of(self, c: Tensor) -> Transforms:
+    def _of(self, c: Tensor) -> Plain:
         return self._at(tuple(c.shape[: -self.space.dim]))
 
     def _read(self, symbol: Symbol, x: Tensor) -> Callable[[], Tensor]:
         """The call that gives a field of what is then in x."""
-        if symbol is None:
-            return self._of(x).leaving(x)
-        if not isinstance(symbol, Tensor):
-            c = self._of(symbol(x)).coefficients()
-            mapped, leave = symbol, self._of(c).leaving(c)
+        if callable(symbol):
+            transforms, mapped = self._of(symbol(x)), symbol
+            places, leave = transforms.leaving()
 
             def read_mapped() -> Tensor:
-                c.copy_(mapped(x))
+                c = mapped(x)
+                for part, place in zip(transforms.parts, places, strict=True):
+                    place.copy_(part(c))
                 return leave()
 
             return read_mapped
-        w = self.f.beside(symbol, x)
+        w = 1.0 if symbol is None else self.f.beside(symbol, x)
         transforms = self._of(x * w)
-        if transforms.lead not in self.products:
-            self.products[transforms.lead] = transforms.coefficients()
-        product = self.products[transforms.lead]  # for all reads, since each is used at once
-        multiplied, transformed = multiply(x, w, product, self.laid), transforms.leaving(product)
+        places, leave = transforms.leaving(x if symbol is None else None)
+        if not places:
+            return leave
+        cut = zip(self._parts(x), self._parts(w), places, strict=True)
+        calls = [weighed(None, v, part, place, self.laid) for v, part, place in cut]
 
         def read() -> Tensor:
-            multiplied()
-            return transformed()
+            for call in calls:
+                call()
+            return leave()
 
         return read
 
-    def _parts(self) -> tuple[Tensor, list[Callable[[Tensor], Any]]]:
-        """A buffer for f, and for each field that is written the call that adds its part."""
+    def _written(self, x: Tensor, out: Tensor) -> tuple[Call, list[Write]]:
+        """The call that begins out, and for each field that is written the one that adds its part."""
         if self.sole:
-            out, enter = self._at(self.written[0]).entering()
-            return out, [enter]
-        out, base, calls = self.buffer(), self.source, []
+            return _nothing, [self._at(self.written[0]).into(out)]
+        begin, base, linear = _nothing, self.source, self.f.linear
+        if linear is not None:
+            begin, base = self._linear(linear, x, out), out
+        writes = list[Write]()
         for symbol, lead in zip(self.f.damped, self.written, strict=True):
-            if lead not in self.entering:
-                self.entering[lead] = self._at(lead).entering()
-            c, enter = self.entering[lead]
-            calls.append(_then(enter, self._added(base, symbol, c, out)))
+            writes.append(self._write(base, symbol, self._at(lead), out))
             base = out
-        return out, calls
+        return begin, writes
 
-    def _added(self, base: Tensor | None, symbol: Symbol, c: Tensor, out: Tensor) -> Call:
-        """The call for out = base + symbol c."""
+    def _linear(self, symbol: Symbol, x: Tensor, out: Tensor) -> Call:
+        """The call for out = source + symbol x."""
+        source = self.source
         if callable(symbol):
             apply = symbol
-            return lambda: out.copy_(apply(c)) if base is None else torch.add(base, apply(c), out=out)
-        w = 1.0 if symbol is None else self.f.beside(symbol, c)
-        return multiply(c, w, out, self.laid) if base is None else accumulate(base, c, w, out, self.laid)
+            return lambda: out.copy_(apply(x)) if source is None else torch.add(source, apply(x), out=out)
+        w = 1.0 if symbol is None else self.f.beside(symbol, x)
+        return weighed(source, x, w, out, self.laid)
+
+    def _write(self, base: Tensor | None, symbol: Symbol, transforms: Plain, out: Tensor) -> Write:
+        """The call for out = base + symbol times what the field that it is given becomes."""
+        if callable(symbol):
+            if transforms.lead not in self.mapped:
+                self.mapped[transforms.lead] = transforms.coefficients()
+            c, apply = self.mapped[transforms.lead], symbol
+            enter = Plain.into(transforms, c)
+
+            def write_mapped(u: Tensor) -> None:
+                enter(u)
+                out.copy_(apply(c)) if base is None else torch.add(base, apply(c), out=out)
+
+            return write_mapped
+        w = 1.0 if symbol is None else self.f.beside(symbol, out)
+        bases = [None for _ in transforms.parts] if base is None else self._parts(base)
+        cut = zip(bases, self._parts(w), self._parts(out), strict=True)
+        calls = [weighing(part, weight, place, self.laid) for part, weight, place in cut]
+
+        def write(u: Tensor) -> None:
+            for call, v in zip(calls, transforms.enter(u), strict=True):
+                call(v)
+
+        return write
+
+    def _parts(self, v: Weight) -> list[Any]:
+        """What v is cut into, the same objects each time."""
+        parts = self._of(self.like).parts
+        if not isinstance(v, Tensor):
+            return [v for _ in parts]
+        if id(v) not in self.cut:
+            self.cut[id(v)] = v, [part(v) for part in parts]
+        return self.cut[id(v)][1]
 
 
-def _then(enter: Callable[[Tensor], Any], add: Call) -> Callable[[Tensor], Any]:
-    def both(u: Tensor) -> None:
-        enter(u)
-        add()
-
-    return both
+def _nothing() -> None:
+    pass

@@ -35,8 +35,6 @@ class Box(Fourier):
         ArgumentError: as `Fourier`; an unknown kind of wall, or not one for each axis.
     """
 
-    buffered = False
-
     def __init__(
         self,
         length: float | Sequence[float],

@@ -32,7 +32,6 @@ class Fourier:
         ArgumentError: a length or share that is not positive, fewer than 4 points, no axis.
     """
 
-    buffered = True  # whether `Transforms` are those of this space
     walls: tuple[str, ...]  # of each axis
 
     def __init__(

@@ -58,13 +58,19 @@ class BoundHeld:
         self.held, self.inner = held, inner
         self.buffer, self.calm = inner.buffer, inner.calm
 
-    def evaluation(self, x: Tensor) -> tuple[Tensor, Call]:
-        out, call = self.inner.evaluation(x)
-        held, plane, rate = self.held, out.select(self.held.halved, 0), self.held.growth / 2
+    def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
+        out, call = self.inner.evaluation(x, out)
+        at, size = self.held.halved, self.held.growth / 2
+        mirrors = [(axis, index.to(x.device)) for axis, index in self.held.mirrors]
+        seen = x.select(at, 0)
+        plane, rate = torch.view_as_real(seen), torch.view_as_real(out.select(at, 0))
+        conjugate = plane.new_tensor([size, -size])
 
         def both() -> None:
-            unseen = held.unseen(x)  # before f, which may write where x stands
             call()
-            plane.sub_(unseen, alpha=rate)
+            mirrored = seen
+            for axis, index in mirrors:
+                mirrored = mirrored.index_select(axis, index)
+            rate.sub_(plane, alpha=size).addcmul_(torch.view_as_real(mirrored), conjugate)
 
         return out, both

@@ -19,7 +19,7 @@ Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, 
 
 @dataclass(frozen=True)
 class Pointwise:
-    """f(t, c) = sum_j writes_j T[ g(T^-1[reads_1 c], ...)_j ] + source, T the transform of `space`.
+    """f(t, c) = sum_j writes_j T[g(T^-1[reads_1 c], ...)_j] + linear c + source, T the transform of `space`.
 
     What every semilinear equation's nonlinear part is made of: fields are read, as they are or
     differentiated, something is done at each point, and the result is written, as it is or differentiated. u
@@ -28,6 +28,9 @@ class Pointwise:
     g: of as many fields [..., *n] as are read; returns one, or a tuple of as many as are written.
     reads, writes: a symbol, float64 or complex128, that multiplies coefficients; a function of coefficients,
     for what mixes several fields; None for neither.
+    linear: a symbol or function too: what is linear and yet not left to L. Where it is in balance with g, as
+    the feed of a reaction is, steps of one size are several times as accurate, and g and its transforms need
+    not have it.
     source: coefficients that are added, such as those of a force.
     """
 
@@ -36,21 +39,23 @@ class Pointwise:
     reads: tuple[Symbol, ...] = (None,)
     writes: tuple[Symbol, ...] = (None,)
     source: Tensor | None = None
+    linear: Symbol = None
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
         found = self.at_points(c)
         fields = found if isinstance(found, tuple) else (found,)
         terms = [self._by(symbol, self.space.enter(u)) for symbol, u in zip(self.damped, fields, strict=True)]
-        total = sum(terms[1:], start=terms[0])
-        return total if self.source is None else total + self.beside(self.source, c)
+        if self.linear is not None:
+            terms.append(self._by(self.linear, c))
+        if self.source is not None:
+            terms.append(self.beside(self.source, c))
+        return sum(terms[1:], start=terms[0])
 
     @property
-    def bind(self) -> Callable[[Tensor, bool], BoundPointwise] | None:
-        """The same for coefficients like these, into buffers, if the space has such transforms: see
-        `longstride.bound`.
-        """
-        return partial(BoundPointwise, self) if self.space.buffered else None
+    def bind(self) -> Callable[[Tensor, bool], BoundPointwise]:
+        """The same for coefficients like these, into buffers: see `longstride.bound`."""
+        return partial(BoundPointwise, self)
 
     def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What g returns."""

@@ -140,7 +140,7 @@ def allen_cahn(
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
     return PDE(
-        f=Pointwise(space, lambda u: -(u**3)),
+        f=Pointwise(space, lambda u: u**3, writes=(torch.tensor(-1.0, dtype=torch.float64),)),
         L=1 - symbol(epsilon, space) ** 2 * space.k2,
         space=space,
         x0=0.1 * waves(space, 6),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..spectral import Fourier, Pointwise, band
+from ..spectral import Fourier, Pointwise, Symbols, band
 from .base import system, wide
 from .pde import PDE, box, seen, several, symbol
 
@@ -57,16 +57,22 @@ def gray_scott(
     0.062 spots that divide, F = 0.025, k = 0.05 waves without end.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
-    fed, lost = wide(feed, dim), wide(feed + kill, dim)
+    fed, lost = symbol(feed, space), symbol(feed + kill, space)
+    none = torch.zeros([1] * dim, dtype=torch.float64)
 
-    def reaction(x: Tensor) -> Tensor:
-        """Whole: in L, its linear terms would make steps of one size ten times less accurate."""
-        u, v = x.unbind(-dim - 1)
-        eaten = u * v * v
-        return torch.stack([(fed * (1 - u)).sub_(eaten), eaten.sub_(lost * v)], -dim - 1)
+    def eaten(x: Tensor) -> Tensor:
+        u, v = x.split(1, -dim - 1)
+        return (u * v).mul_(v)
 
+    reaction = Pointwise(
+        space,
+        eaten,
+        writes=(several(none - 1, none + 1, space=space),),
+        linear=several(none - fed, none - lost, space=space),
+        source=several(fed * _one(space), none, space=space),
+    )
     return PDE(
-        f=Pointwise(space, reaction),
+        f=reaction,
         L=several(
             -symbol(diffusivity_u, space) * space.k2, -symbol(diffusivity_v, space) * space.k2, space=space
         ),
@@ -99,15 +105,20 @@ def fitzhugh_nagumo_waves(
     b = 0.5; at b = 0.8 it only grows.
     """
     space = box(length, n, dim, walls, dealias=1 / 2)
-    lift, slow, drive = wide(a, dim), wide(tau, dim), wide(current, dim)
-
-    def reaction(x: Tensor) -> Tensor:
-        v, w = x.unbind(-dim - 1)
-        return torch.stack([drive - v**3 / 3 - w, (v + lift) / slow], -dim - 1)
-
-    recovery = -symbol(b, space) / symbol(tau, space) + torch.zeros(space.shape, dtype=torch.float64)
+    slow, none = symbol(tau, space), torch.zeros([1] * dim, dtype=torch.float64)
+    reaction = Pointwise(
+        space,
+        lambda v: v**3,
+        reads=(Symbols(space, [[1, 0]]),),
+        writes=(several(none - 1 / 3, none, space=space),),
+        linear=Symbols(space, [[0, -1], [1 / (none + slow), 0]]),
+        source=several(
+            symbol(current, space) * _one(space), symbol(a, space) / slow * _one(space), space=space
+        ),
+    )
+    recovery = -symbol(b, space) / slow + torch.zeros(space.shape, dtype=torch.float64)
     return PDE(
-        f=Pointwise(space, reaction),
+        f=reaction,
         L=several(1 - symbol(diffusivity, space) * space.k2, recovery, space=space),
         space=space,
         x0=_broken_wave(space)[None],
@@ -157,3 +168,8 @@ def _broken_wave(space: Fourier) -> Tensor:
     v = rest[0] + 3.0 * within(0, 0.47, 0.53) * piece
     w = rest[1] + 1.3 * within(0, 0.28, 0.47) * piece
     return torch.stack([v.expand(space.n), w.expand(space.n)])
+
+
+def _one(space: Fourier) -> Tensor:
+    """The coefficients of 1."""
+    return space.enter(torch.ones(space.n, dtype=torch.float64))
