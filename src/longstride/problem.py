@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map
 from .core import Field, Weight
 from .errors import ArgumentError, SolveError, unknown
 from .interpolation import Path
+from .krylov import Krylov
 from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
@@ -57,8 +58,9 @@ class ODE:
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
 
-    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, or an `ls.Matrix`;
-    exponential methods solve it exactly, the others see L x + f as one field.
+    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, an `ls.Matrix`, or a
+    function v -> L v that is linear, which is `ls.Krylov` of it; exponential methods solve it exactly, the
+    others see L x + f as one field.
 
     stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
     one field.
@@ -76,13 +78,17 @@ class ODE:
     """
 
     f: Callable[[Tensor, Any], Any]
-    L: Weight | Matrix = 0.0
+    L: Weight | Matrix | Callable[[Any], Any] = 0.0
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()
     magnitude: Callable[[Tensor], Tensor] | None = None
     space: Space | None = None
     acceleration: Callable[[Tensor, Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        if callable(self.L):
+            object.__setattr__(self, "L", Krylov(self.L))
 
     def flattened(self, tree: Tree) -> ODE:
         """The same on states that are laid out flat; L may be a tree as well."""
