@@ -11,7 +11,7 @@ from .denoiser import Denoiser
 from .errors import ArgumentError, PlanError, SolveError
 from .events import Event
 from .guidance import Guidance
-from .integrate import Solution, State, Stats, solve
+from .integrate import solve
 from .invert import invert
 from .krylov import Krylov
 from .likelihood import log_likelihood
@@ -25,6 +25,7 @@ from .problem import CDE, ODE, SDE, Newton, SecondOrder
 from .regularize import Regularize
 from .sampling import plan_sampling, prior, reference, sample
 from .shards import read_samples
+from .solution import Solution, State, Stats
 
 if TYPE_CHECKING:
     from . import data, learn, nbody, samplers, spectral, systems

@@ -18,17 +18,19 @@ from .control import Controller, I, Telling
 from .control import bound as controller_of
 from .core import MULTIPLIERS
 from .differentiable import WAYS, Flow, Way, gone_through
-from .errors import ArgumentError, SolveError, unknown
+from .errors import ArgumentError, SolveError, failed, unknown
 from .events import Crossings, Event, several
 from .failure import EVENT, REACHED, STATUSES
 from .gradients import Reverse, way_of
-from .integrate import Solution, Stats, Time, apart, at_once, check_state, marks_of, moments, said, span_of
+from .moments import Time, apart, marks_of, moments, span_of
 from .output import Keeping, Output, Reduction
 from .problem import ODE
 from .reach import looseness, reach
 from .regularize import Regularize
+from .solution import Solution, Stats, at_once
 from .steppers import stepper
 from .stepping import Loop
+from .tree import check_state
 from .trial import Norm, Rate, Stepper, Whole
 
 DEFAULT, SEMILINEAR = "tsit5", "krogstad43"
@@ -203,7 +205,7 @@ def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
         except Exception as error:
             low, high = t.detach().min().item(), t.detach().max().item()
             where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
-            raise SolveError(f"{where}: {said(error)}") from error
+            raise failed(where, error) from error
         return out
 
     return checked

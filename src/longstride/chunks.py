@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from .control import Controller, History
-from .errors import ArgumentError
+from .errors import ArgumentError, said
 from .events import Event
 from .failure import REACHED, RUNNING
-from .integrate import said
 from .methods.embedded import Rows
 from .trial import Explicit, Rate, Trial
 

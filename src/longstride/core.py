@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -22,6 +23,17 @@ Weight = float | Tensor  # or a Matrix, which multiplies states as a tensor does
 MULTIPLIERS = (Tensor, Matrix)  # the weights that are no numbers
 Field = Callable[[float, Tensor], Tensor]
 Known = Sequence[Tensor] | Mapping[int, Tensor]
+
+
+@overload
+def beside(w: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def beside(w: Weight, x: Tensor) -> Weight: ...
+def beside(w: Weight, x: Tensor) -> Weight:
+    """A weight in the precision and on the device of a state; numbers as they are."""
+    if isinstance(w, Matrix):
+        return w.beside(x)
+    return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real()) if isinstance(w, Tensor) else w
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from .brownian import AT_ONCE, DEPTH, Brownian, Independent
-from .errors import SolveError
-from .integrate import said
+from .errors import failed
 from .methods.sde import Scheme, State
 from .problem import SDE
 from .transpose import Kept
@@ -101,7 +100,7 @@ class Course(ABC):
                 state = self.scheme.start(self.eq, leg.s, *state)
             out = self.scheme.step(self.eq, leg.s, leg.t, leg.h, state, leg.z)
         except Exception as error:
-            raise SolveError(f"{self.where(n)}: {said(error)}") from error
+            raise failed(self.where(n), error) from error
         if leg.live is not None:
             out = tuple(
                 torch.where(beside(leg.live, new), new, old) for new, old in zip(out, state, strict=True)

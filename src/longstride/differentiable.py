@@ -25,9 +25,10 @@ from .errors import ArgumentError
 from .events import Crossings, Event, implicit
 from .failure import REACHED
 from .gradients import Checkpoint, Reverse, discrete
-from .integrate import Callback, Time, plan_fields, run
+from .integrate import Callback, plan_fields, run
 from .matrix import Matrix
 from .methods.embedded import PAIRS
+from .moments import Time
 from .plan import Plan
 from .problem import ODE
 from .recorded import Looked, recorded

@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
+
+from torch import Tensor
 
 
 class SolveError(Exception):
@@ -87,3 +89,26 @@ def like(what: str, value: Any, default: Any) -> Any:
     if isinstance(default, str) and not isinstance(value, str):
         raise ArgumentError(f"{what} = {value!r}: it is a word, such as {default!r}")
     return value
+
+
+def at_step(method: str, n: int, times: Sequence[float]) -> str:
+    """What messages call step n of a run along times."""
+    return f"method {method}, step {n + 1} of {len(times) - 1}, t = {times[n]:.6g} to {times[n + 1]:.6g}"
+
+
+def failed(where: str, error: Exception) -> SolveError:
+    """What f or the network raised, with where it was; of its own kind if that is one of the family."""
+    kind = type(error) if isinstance(error, SolveError) else SolveError
+    return kind(f"{where}: {said(error)}")
+
+
+def said(error: Exception) -> str:
+    """What an error of the network or of f says, in one line."""
+    return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+def said_of(value: Any) -> str:
+    """What something is that is not what was wanted: its shape or, in short, its kind."""
+    return (
+        f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+    )

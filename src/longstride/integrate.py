@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -13,94 +12,23 @@ import torch
 from torch import Tensor
 
 from .core import MULTIPLIERS, Field, advance
-from .errors import ArgumentError, Diverged, SolveError, finite, positive, whole
-from .events import Crossings
-from .interpolant import Interpolant
+from .errors import ArgumentError, Diverged, SolveError, at_step, failed, said_of
 from .methods import REGISTRY, get
 from .methods.base import Method
 from .methods.symplectic import IN_TURN
+from .moments import Time, apart, numbers, stops
 from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
+from .solution import Solution, Stats, at_once, ended
 from .stretches import Stretches
-from .tree import Tree, is_state
+from .tree import Tree, check_state
 from .view import View
 
 if TYPE_CHECKING:
     from .differentiable import Way
 
 Callback = Callable[[int, float, Tensor], Any]
-Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
-
-
-@dataclass
-class Stats:
-    """nfe: evaluations of a field per sample.  network_calls: forward passes behind them, per sample.
-
-    rounds: evaluations that wait for each other: all of them, unless they were swept in parallel.
-    accepted, rejected, nfe_each: of each sample [B], in an adaptive run; nfe and steps are the largest.
-    jacobians, factorizations: of implicit methods. The evaluation that a Jacobian is differentiated at is in
-    nfe; the products with its derivative, one for each column, colour or iteration, are not.
-    """
-
-    nfe: int = 0
-    network_calls: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    rounds: int = 0
-    accepted: Tensor | None = None
-    rejected: Tensor | None = None
-    nfe_each: Tensor | None = None
-    jacobians: int = 0
-    factorizations: int = 0
-
-
-@dataclass(frozen=True)
-class Solution:
-    """x [len(t), *x0.shape] at the times t, the status of each sample, and what it cost.
-
-    Of an adaptive run: x is NaN at times a sample did not come to; t_end [B] and x_end [B, ...] are where it
-    stopped, events what each event saw, message what went wrong with each sample, "" if nothing did.
-    penalty [B]: regularize=.  interpolant: x as a function of t (dense=True).  reduced: what the reductions
-    came to (reduce=).  error [B]: an estimate of the error (on_budget="reach").  With save_at="steps", t is
-    [n, B].
-    """
-
-    x: Any
-    t: Any
-    status: tuple[str, ...]
-    stats: Stats = field(default_factory=Stats)
-    t_end: Tensor | None = None
-    x_end: Any = None
-    events: tuple[Crossings, ...] = ()
-    message: tuple[str, ...] = ()
-    penalty: Tensor | None = None
-    interpolant: Interpolant | None = field(default=None, repr=False)
-    reduced: Any = None
-    error: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a run stands, and all it needs to go on: `ls.invert` gives one, `ls.sample(x_init=)` takes it.
-
-    xs: [n, *shape] each, the states that `plan` begins with, the newest last.  plan: what remains to be done.
-    residual: of each sample [n] where the states were solved for and not found exactly, else None.
-    """
-
-    xs: tuple[Tensor, ...]
-    plan: Plan
-    residual: Tensor | None = None
-
-    @property
-    def x(self) -> Tensor:
-        """The newest state [n, *shape]. Without the others the way back is approximate."""
-        return self.xs[-1]
-
-    @property
-    def t(self) -> float:
-        """The time of x."""
-        return self.plan.times[0]
 
 
 def run(
@@ -153,8 +81,8 @@ def _march(
         if watch and not all(torch.isfinite(x).all() for x in xs):
             evaluated = [stage.at for stage in plan.steps[n].stages if stage.at is not None]
             raise SolveError(
-                f"{_where(plan, n)}: NaN or infinity, evaluated at t = {evaluated}; check what the network "
-                "or f returns there, or take smaller steps"
+                f"{at_step(plan.method, n, plan.times)}: NaN or infinity, evaluated at t = {evaluated}; "
+                "check what the network or f returns there, or take smaller steps"
             )
         if callback is not None:
             callback(n, plan.times[n + 1], xs[-1])
@@ -184,20 +112,7 @@ def take(
     try:
         return advance(fields, step, xs, fs, zs)
     except Exception as error:
-        kind = type(error) if isinstance(error, SolveError) else SolveError
-        raise kind(f"{_where(plan, n)}: {said(error)}") from error
-
-
-def _where(plan: Plan, n: int) -> str:
-    return (
-        f"method {plan.method}, step {n + 1} of {len(plan.steps)}, t = {plan.times[n]:.6g} to "
-        f"{plan.times[n + 1]:.6g}"
-    )
-
-
-def said(error: Exception) -> str:
-    """What an error of the network or of f says, in one line."""
-    return str(error) if isinstance(error, SolveError) else f"{type(error).__name__}: {error}".split("\n")[0]
+        raise failed(at_step(plan.method, n, plan.times), error) from error
 
 
 def chosen(method: str, **options: Any) -> Method:
@@ -319,7 +234,7 @@ def solve(
     assert t is not None
     if not times.steps:
         return at_once(x0, marks)
-    saved = _numbers(times, marks, every, save_every, save_at)
+    saved = numbers(times, marks, every, save_every, save_at)
     marks = [times[n] for n in saved]
     if method in IN_TURN:
         from .turns import turned  # it builds on Solution, above
@@ -336,18 +251,6 @@ def solve(
         x = flow.saved(torch.stack(found), marks if every or save_every else ends, x0)
     stats.nfe += flow.evaluations
     return replace(ended(x, marks, stats, times[-1], end), reduced=reduced)
-
-
-def _numbers(
-    times: Stretches, marks: Sequence[float], every: bool, save_every: int | None, save_at: Any
-) -> Sequence[int]:
-    """Of the states to keep: 0 is the start."""
-    if every or save_every is not None:
-        if save_every is not None and save_at is not None:
-            raise ArgumentError("give either save_at= or save_every=, not both")
-        return range(0, len(times), 1 if save_every is None else whole("save_every", save_every, 1))
-    wanted = set(marks)
-    return [n for n, turn in zip(times.ends, times.turns, strict=True) if turn in wanted]
 
 
 def _equally(
@@ -390,20 +293,6 @@ def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
     return tree, problem.flattened(tree)
 
 
-def stops(
-    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | Tensor | None
-) -> tuple[Stretches, list[float]]:
-    """Equal steps over t whose ends meet the times of save_at, and these; see `solve`."""
-    if dt is not None and steps:
-        raise ArgumentError("give either dt= or steps=, not both")
-    steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
-    start, end = span_of(t)
-    marks = marks_of(save_at, start, end)
-    turns = [start, *(mark for mark in marks if mark != start)]
-    counts = [steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9) for a, b in pairwise(turns)]
-    return Stretches.between(turns, [max(n, 1) for n in counts], dt), marks
-
-
 def _made(
     problem: ODE, plan: Plan, x0: Tensor, callback: Callback | None, grad: Any, save: set[int] | None = None
 ) -> tuple[list[Tensor], Stats]:
@@ -417,70 +306,6 @@ def _made(
     began = time.perf_counter()
     found = planned(problem, plan, x0, save or {len(plan.steps) - 1}, way, callback)
     return found, Stats(plan.nfe, plan.nfe, len(plan.steps), time.perf_counter() - began, plan.nfe)
-
-
-def apart(save_at: Any) -> tuple[bool, Any]:
-    """Whether every step is asked for, and the times that are."""
-    if not isinstance(save_at, str):
-        return False, save_at
-    if save_at != "steps":
-        raise ArgumentError(f"save_at = {save_at!r}: times, or 'steps' for every step")
-    return True, None
-
-
-def marks_of(save_at: Any, start: float, end: float) -> list[float]:
-    """The times of save_at, which go from start to end; the end alone where there are none."""
-    if save_at is None:
-        return [end]
-    marks, sign = moments("save_at", save_at), 1.0 if end >= start else -1.0
-    if not marks:
-        raise ArgumentError("save_at is empty: leave it out to save the end")
-    along = [sign * m for m in marks]
-    if any(b <= a for a, b in pairwise(along)) or along[0] < sign * start or along[-1] > sign * end:
-        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
-    return marks
-
-
-def span_of(t: Any) -> list[float]:
-    """t as (start, end)."""
-    if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t is {said_of(t)}: give (start, end), and times to keep as save_at=")
-    return moments("t", t)
-
-
-def said_of(value: Any) -> str:
-    """What something is that is not what was wanted: its shape or, in short, its kind."""
-    return (
-        f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
-    )
-
-
-def moments(what: str, values: Any) -> list[float]:
-    """Times as floats, of numbers and tensors without dimensions."""
-    if not isinstance(values, Iterable) or (isinstance(values, Tensor) and values.ndim != 1):
-        raise ArgumentError(f"{what} = {values!r}: give a list of times, or a tensor [n]")
-    return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]
-
-
-def ended(
-    x: Tensor, times: Sequence[float], stats: Stats, last: float | None = None, end: Tensor | None = None
-) -> Solution:
-    """Of a run all of whose samples came to the last of the times, or to another, at which x is `end`."""
-    last = times[-1] if last is None else last
-    t_end = torch.full(x.shape[1:2], last, dtype=torch.float64, device=x.device)
-    status, message = ("reached",) * x.shape[1], ("",) * x.shape[1]
-    return Solution(x, tuple(times), status, stats, t_end, x[-1] if end is None else end, message=message)
-
-
-def at_once(x0: Tensor, times: Sequence[float]) -> Solution:
-    """An interval of length 0: the start."""
-    none = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
-    return ended(torch.stack([x0] * len(times)), times, Stats(accepted=none, rejected=none, nfe_each=none))
-
-
-def check_state(x0: Tensor) -> None:
-    if not is_state(x0):
-        raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
 
 
 def _planned(

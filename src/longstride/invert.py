@@ -19,12 +19,13 @@ from .core import Field, advance
 from .denoiser import Denoiser
 from .errors import ArgumentError, positive, whole
 from .guidance import Guidance
-from .integrate import State, Stats, run
+from .integrate import run
 from .methods import REGISTRY, get
 from .plan import Plan
 from .process import Process
 from .reverse import reverse
 from .sampling import chosen, ddim_step, dealt_out, fits, frame_of
+from .solution import State, Stats
 
 DEFAULT_METHOD = "bdia"
 Found = tuple[list[Tensor], Tensor, list[float]]  # states, residual [n], times of the evaluations

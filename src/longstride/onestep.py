@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from .differentiable import WAYS, planned
-from .errors import ArgumentError, finite, whole
+from .errors import ArgumentError, finite, said_of, whole
 from .gradients import way_of
-from .integrate import check_state, chosen, said_of, seen
+from .integrate import chosen, seen
 from .matrix import Matrix
 from .pace import Pace, one_step
 from .problem import ODE
 from .rollout import Rollout, Stand
 from .stretches import Stretches
+from .tree import check_state
 
 
 class Stepper:

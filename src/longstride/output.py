@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .errors import ArgumentError, SolveError, whole
-from .integrate import moments
 from .interpolant import Dense
+from .moments import moments
 from .trial import Stepper, Trial
 
 

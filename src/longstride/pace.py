@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .core import Step, Weight
-from .matrix import Matrix
+from .core import Step, Weight, beside
 from .methods.base import Method
 from .operator import Linear
 from .plan import Plan
@@ -76,13 +75,6 @@ def one_step(method: Method) -> bool:
     """Whether a step needs nothing of those before."""
     steps = [method.step([0.0, 1.0, 2.0, 3.0], n, Linear()) for n in range(2)]
     return all(len(step.keep_x) == 1 and not step.keep_f for step in steps)
-
-
-def beside(w: Weight, x: Tensor) -> Weight:
-    """A weight in the precision and on the device of a state; numbers as they are."""
-    if isinstance(w, Matrix):
-        return w.beside(x)
-    return w.to(x.device, x.dtype if w.is_complex() else x.dtype.to_real()) if isinstance(w, Tensor) else w
 
 
 def mapped(step: Step, change: Callable[[Weight], Weight], t: float = 0.0) -> Step:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import grad
 from torch.utils._pytree import tree_map
 
-from .core import Field, Weight
+from .core import Field, Weight, beside
 from .errors import ArgumentError, SolveError, unknown
 from .interpolation import Path
 from .krylov import Krylov
@@ -108,10 +108,8 @@ class ODE:
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""
-        L = self.L
-        if isinstance(L, Tensor):
-            L = L.to(x.device, x.dtype if L.is_complex() else x.dtype.to_real())
-        return L * x
+        L = self.L  # a Matrix brings itself there
+        return (beside(L, x) if isinstance(L, Tensor) else L) * x
 
     def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from .control import Controller, History
-from .integrate import Solution
 from .output import Steps
+from .solution import Solution
 from .trial import Stepper, Trial
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from torch.autograd import forward_ad
 
 from .bound import Bound, fits
 from .core import Step, advance
-from .errors import ArgumentError, SolveError
-from .integrate import said
+from .errors import ArgumentError, at_step, failed
 from .matrix import Matrix
 from .pace import Pace
 from .problem import ODE
@@ -80,7 +79,7 @@ class Rollout:
         try:
             xs, fs = take(step, self._clock(t, stand.x) if self.compile else t, stand.xs, stand.fs)
         except Exception as error:
-            raise self._failed(n, error) from error
+            raise failed(self.where(n), error) from error
         return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
 
     def _advance(
@@ -121,7 +120,7 @@ class Rollout:
             try:
                 xs, fs = bound.go(stand.xs, stand.fs, end - n)
             except Exception as error:
-                raise self._failed(n, error) from error
+                raise failed(self.where(n), error) from error
             stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
         return stand
 
@@ -139,14 +138,6 @@ class Rollout:
             made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
         return made[key]
 
-    def _failed(self, n: int, error: Exception) -> SolveError:
-        kind = type(error) if isinstance(error, SolveError) else SolveError
-        return kind(f"{self.where(n)}: {said(error)}")
-
     def where(self, n: int) -> str:
         """What messages call step n."""
-        times = self.times
-        return (
-            f"method {self.pace.method.name}, step {n + 1} of {times.steps}, t = {times[n]:.6g} to "
-            f"{times[n + 1]:.6g}"
-        )
+        return at_step(self.pace.method.name, n, self.times)

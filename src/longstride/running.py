@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .divergence import diverged, finite
 from .errors import ArgumentError
-from .integrate import Callback, Stats
+from .integrate import Callback
 from .interrupts import between_steps
 from .methods.base import Method
 from .output import Fold, Folding, Record, Recording
@@ -22,6 +22,7 @@ from .pace import Pace
 from .problem import ODE
 from .resume import Book, digest
 from .rollout import Rollout, Stand
+from .solution import Stats
 from .stretches import Stretches
 
 LOOK = 64  # steps between two looks at whether the state is finite

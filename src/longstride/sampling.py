@@ -20,12 +20,13 @@ from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
 from .gradients import Way, differentiable, way_of
 from .guidance import Guidance
-from .integrate import Callback, State, Stats, run
+from .integrate import Callback, run
 from .methods import Method, get
 from .noise import Noise, seed_of
 from .parallel import Parallel, run_parallel
 from .plan import Plan
 from .process import Process
+from .solution import State, Stats
 
 DEFAULT_METHOD, DEFAULT_NFE = "dpmpp_2m", 20
 REFERENCE_RATIO = 1e5  # the noise-to-signal ratio taken for infinite when the reference begins

@@ -17,15 +17,17 @@ from torch import Tensor
 
 from .brownian import Brownian, Independent
 from .course import Bound, Course, Even, Own, beside, rows
-from .errors import ArgumentError, SolveError, unknown
+from .errors import ArgumentError, SolveError, failed, unknown
 from .gradients import Reverse, way_of
-from .integrate import Solution, Stats, Time, check_state, said, stops
 from .methods.sde import Scheme, scheme
+from .moments import Time, stops
 from .noise import seed_of
 from .problem import SDE
 from .sde_adaptive import Asked, steps_chosen
 from .sde_gradients import WAYS, Way, through
+from .solution import Solution, Stats
 from .transpose import Kept
+from .tree import check_state
 
 
 def solve_sde(
@@ -144,7 +146,7 @@ def _bound(problem: SDE, x0: Tensor, start: float, name: str, own: bool) -> tupl
     try:
         values = {"f": problem.f(t, x0), "g": problem.g(t, x0)}
     except Exception as error:
-        raise SolveError(f"method {name}, t = {start:.6g}: {said(error)}") from error
+        raise failed(f"method {name}, t = {start:.6g}", error) from error
     shape, noise, g = x0.shape, problem.noise, values["g"]
     wide = isinstance(g, Tensor) and g.ndim == x0.ndim + 1
     columns = noise == "general" or (noise == "additive" and wide)

@@ -24,10 +24,10 @@ from .brownian import Brownian
 from .carry import Limits
 from .control import PI, Controller
 from .course import Bound, beside, rows
-from .errors import ArgumentError, SolveError, unknown
+from .errors import ArgumentError, failed, unknown
 from .failure import NFE_LIMIT, NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT, UNDERFLOW, Standing
-from .integrate import Solution, Stats, said
 from .methods.sde import Scheme, State
+from .solution import Solution, Stats
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class _Walk:
                 state = rule.step(self.eq, times[n], times[n + 1], h, state, tuple(v[n] for v in z))
             except Exception as error:
                 where = f"method {self.asked.name}, t = {float(times[n].min()):.6g}"
-                raise SolveError(f"{where}: {said(error)}") from error
+                raise failed(where, error) from error
         return state
 
     def settle(self, ok: Tensor, end: Tensor, halves: State, W: Tensor, J: Tensor) -> None:

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from .control import PI, Controller
-from .core import MULTIPLIERS, Stage, Weight, combine
+from .core import MULTIPLIERS, Stage, Weight, beside, combine
 from .errors import ArgumentError
 from .matrix import Matrix
 from .methods.exponential import ExponentialPair
 from .methods.runge_kutta import entry
 from .operator import Phis
-from .pace import beside
 from .trial import Rate, Stepper, Trial
 
 RUNGS = 4  # steps of the ladder in one octave: a rung is at most a sixth shorter than what was wanted

@@ -26,6 +26,12 @@ def is_state(x: Any) -> bool:
     return isinstance(x, Tensor) and x.ndim > 0 and (x.is_floating_point() or x.is_complex())
 
 
+def check_state(x0: Tensor) -> None:
+    """Refuses a start that is none."""
+    if not is_state(x0):
+        raise ArgumentError("x0 must be a tensor of floating or complex numbers, [B, ...]")
+
+
 class Tree(View):
     """How the leaves [B, ...] of a state lie in [B, D].
 

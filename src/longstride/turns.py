@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from .core import Field, Step, advance
-from .errors import ArgumentError, SolveError, like
-from .integrate import Callback, Solution, Stats, ended, said
+from .errors import ArgumentError, SolveError, like, said
+from .integrate import Callback
 from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN, write
 from .problem import ODE
+from .solution import Solution, Stats, ended
 from .stretches import Stretches
 from .summation import two_sum
 

@@ -61,8 +61,8 @@ def sample(
     """
     from .. import models
     from ..files import output_folder
-    from ..integrate import Stats
     from ..sampling import sample as draw
+    from ..solution import Stats
 
     folder = out if out is not None and not out.suffix else None
     set_threads(threads or (1 if folder else None))

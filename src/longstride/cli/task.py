@@ -14,7 +14,7 @@ from ..errors import ArgumentError, Diverged, SolveError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..integrate import Solution
+    from ..solution import Solution
     from ..systems import System
 
 WIDE = 8  # components of a state that the table still shows

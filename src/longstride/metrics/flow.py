@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..core import beside
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -75,4 +76,4 @@ def _points(space: Fourier) -> int:
 
 
 def _times(symbol: Tensor, c: Tensor) -> Tensor:
-    return c * symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
+    return beside(symbol, c) * c

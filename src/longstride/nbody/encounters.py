@@ -10,7 +10,8 @@ from torch import Tensor
 from ..carry import Limits
 from ..errors import ArgumentError, positive
 from ..failure import NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT
-from ..integrate import Solution, Stats, marks_of, span_of
+from ..moments import marks_of, span_of
+from ..solution import Solution, Stats
 from .gravity import Gravity
 
 LANDINGS = 40  # halvings and secants, at most, to find when a step passes a time

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..core import advance
-from ..errors import ArgumentError, SolveError, positive, unknown, whole
-from ..integrate import Stats, said
+from ..errors import ArgumentError, SolveError, failed, positive, unknown, whole
 from ..noise import Noise, seed_of
+from ..solution import Stats
 from .splitting import LANGEVIN, NEWTON, RANDOM, Word, midpoint, noises, write
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -49,7 +49,7 @@ class _Score:
                     raise SolveError(f"it returned {what} for x of {tuple(x.shape)}: return [B]")
                 (score,) = torch.autograd.grad(value.sum(), x)
             except Exception as error:
-                raise SolveError(f"log_density, evaluation {self.calls}: {said(error)}") from error
+                raise failed(f"log_density, evaluation {self.calls}", error) from error
         self.value = value.detach()
         return score
 

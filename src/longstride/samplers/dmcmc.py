@@ -14,10 +14,11 @@ from ..core import Stage, Step, advance
 from ..denoiser import Denoiser
 from ..errors import ArgumentError, positive, whole
 from ..frame import PREDICTIONS
-from ..integrate import Stats, run
+from ..integrate import run
 from ..models.exact import Mixture, PosteriorMean
 from ..noise import Noise, seed_of
 from ..sampling import DEFAULT_METHOD, plan_sampling, sample
+from ..solution import Stats
 
 NOISE = PREDICTIONS.index("noise")
 # Uses of randomness within one seed, which they change by XOR: Langevin's, the levels', the ways down's.

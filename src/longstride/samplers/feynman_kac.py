@@ -16,11 +16,11 @@ from ..denoiser import Denoiser
 from ..errors import ArgumentError, SolveError, finite, positive, whole
 from ..frame import DATA
 from ..grid import Grid
-from ..integrate import Stats
 from ..noise import Noise, seed_of
 from ..operator import phi
 from ..process import Process
 from ..sampling import plan_sampling, prior
+from ..solution import Stats
 
 
 @dataclass

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, SolveError, finite, whole
-from ..integrate import Stats
 from ..noise import Noise, seed_of
+from ..solution import Stats
 
 Network = Callable[[Tensor, Tensor], Tensor]
 Schedule = Callable[[Tensor], Tensor]

@@ -16,10 +16,10 @@ from ..errors import ArgumentError, SolveError, positive, whole
 from ..frame import DATA
 from ..grid import Grid
 from ..guidance import Guidance
-from ..integrate import Stats
 from ..noise import Noise, seed_of
 from ..plan import Plan
 from ..sampling import plan_sampling
+from ..solution import Stats
 
 
 def sample_svdd(

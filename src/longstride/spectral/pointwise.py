@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core import beside
 from .bound import BoundPointwise
 from .fourier import Fourier
 
@@ -65,7 +66,7 @@ class Pointwise:
         """As precise as c and where c is; made once."""
         key = (id(symbol), c.dtype, c.device)
         if key not in self.made:  # a symbol lives as long as self does, and so does its id
-            self.made[key] = symbol.to(c.device, c.dtype if symbol.is_complex() else c.dtype.to_real())
+            self.made[key] = beside(symbol, c)
         return self.made[key]
 
     def _by(self, symbol: Symbol, c: Tensor) -> Tensor:

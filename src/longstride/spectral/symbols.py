@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core import beside
 from .fourier import Fourier
 
 Entry = Tensor | float
@@ -27,15 +28,9 @@ class Symbols:
     def __call__(self, c: Tensor) -> Tensor:
         key = (c.dtype, c.device)
         if key not in self.made:
-            self.made[key] = [[_beside(entry, c) for entry in row] for row in self.rows]
+            self.made[key] = [[beside(entry, c) for entry in row] for row in self.rows]
         fields = c.unbind(self.at)
         return torch.stack([_mixed(row, fields) for row in self.made[key]], self.at)
-
-
-def _beside(entry: Entry, c: Tensor) -> Entry:
-    if not isinstance(entry, Tensor):
-        return entry
-    return entry.to(c.device, c.dtype if entry.is_complex() else c.dtype.to_real())
 
 
 def _mixed(row: Sequence[Entry], fields: Sequence[Tensor]) -> Tensor:

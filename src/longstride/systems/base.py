@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, finite, positive, unknown, whole
+from ..methods import REGISTRY
 from ..problem import ODE
 
 P = ParamSpec("P")
@@ -73,7 +74,8 @@ class System(ODE):
     labels: of the components.  parameters: what it was made with.
     invariants: functions of x [..., *shape], [...], that stay what they are along every solution.
     exact: exact(t, x0), the solution from x0 at 0, where it is known.
-    methods: adaptive ones that suit it, the best first.  rtol, atol: good tolerances.
+    methods: those that suit it, the best first.  rtol, atol: good tolerances of adaptive ones.  dt: a good
+    step at the default parameters where equal ones are usual.
     jacobian: its structure, as implicit methods take it; (lower, upper) are the widths of its bands.
     view: how a picture shows it.  name, reference: of the registry.
     """
@@ -87,6 +89,7 @@ class System(ODE):
     methods: tuple[str, ...] = ("tsit5",)
     rtol: float = 1e-6
     atol: float = 1e-9
+    dt: float | None = None
     jacobian: Any = None
     view: Series | Plane | SpaceTime | Frames = Series()
     name: str = ""
@@ -94,11 +97,8 @@ class System(ODE):
 
     @property
     def method(self) -> str:
-        """The first of `methods` that there is."""
-        from ..steppers import KINDS
-
-        known = {name for table, _ in KINDS for name in table}
-        return next(name for name in self.methods if name in known)
+        """The first of `methods`."""
+        return self.methods[0]
 
     def steps(
         self,
@@ -107,11 +107,14 @@ class System(ODE):
         rtol: float | None = None,
         atol: float | None = None,
     ) -> dict[str, float]:
-        """What tells `solve` how to step: dt, or tolerances, those of the system where none are given.
+        """What tells `solve` how to step: dt, or tolerances; where nothing is said what the system has, its
+        dt if the method takes equal steps.
 
         Raises:
             ArgumentError: both, or a dt that is not positive.
         """
+        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
+            dt = self.dt
         if dt is not None:
             if rtol is not None or atol is not None:
                 raise ArgumentError("dt takes equal steps: leave out rtol and atol")

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..methods import REGISTRY
 from ..problem import Space
 from ..spectral import Box, Fourier, Held, band, nothing
 from ..spectral.random import most_waves
@@ -25,7 +24,7 @@ class PDE(System):
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
     L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
-    where it mixes fields.  dt: a good step of `method` at the default parameters.  x0: without one, `waves`
+    where it mixes fields.  x0: without one, `waves`
     of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
     `random_starts`.
 
@@ -69,11 +68,6 @@ class PDE(System):
             view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
             object.__setattr__(self, "view", view)
 
-    @property
-    def method(self) -> str:
-        """The first of `methods`."""
-        return self.methods[0]
-
     def entered(self) -> PDE:
         """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
         inner, space, L = super().entered(), self.space, self.L
@@ -82,18 +76,6 @@ class PDE(System):
             return inner
         growth = float(L.detach().real.amax())
         return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
-
-    def steps(
-        self,
-        method: str | None = None,
-        dt: float | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-    ) -> dict[str, float]:
-        """As of any system; equal steps of `dt` where nothing is said and the method takes such."""
-        if dt is None and rtol is None and atol is None and (method or self.method) in REGISTRY:
-            dt = self.dt
-        return super().steps(method, dt, rtol, atol)
 
 
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:

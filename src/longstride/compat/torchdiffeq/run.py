@@ -15,8 +15,8 @@ from ...control import I
 from ...differentiable import Flow, moves
 from ...errors import ArgumentError, SolveError, finite
 from ...events import Event
-from ...integrate import Solution
 from ...problem import ODE
+from ...solution import Solution
 from .fixed import Grid
 from .inputs import ADAMS, CALLBACKS, RUNGE_KUTTA, Asked, StepError
 from .steering import Steering
