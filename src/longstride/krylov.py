@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -113,7 +114,7 @@ class Krylov(Matrix):
         """sum_k phi_k(c L) u_k, to the tolerance of states of a norm of `size` [B]."""
         like = next(iter(us.values()))
         zero = torch.zeros_like(like)
-        y, *ws = (vector(us.get(k, zero)) for k in range(max(*us, 1) + 1))
+        y, *ws = [vector(us.get(k, zero)) for k in range(max(1, *us) + 1)]
         allowed = torch.where(size > 0, size, 1.0)
         allowed = allowed * max(self.tolerance, ROUND_OFF * torch.finfo(y.dtype).eps)
         s = torch.zeros_like(y[:, :1])
@@ -125,11 +126,9 @@ class Krylov(Matrix):
         for _ in range(PARTS):
             rest = 1 - s
             share = rest[:, 0] * allowed
-            solver = Solver(
-                lambda v, rest=rest: rest * times(v), lambda e, share=share: e.norm(dim=1) / share
-            )
             ahead = _later(ws, s)
             ahead[0] = ahead[0] + times(y)
+            solver = Solver(partial(_scaled, times, rest), partial(_over, share))
             moved, reached = solver.reach([rest**k * w for k, w in enumerate(ahead, 1)])
             y, s = y + moved, s + reached[:, None] * rest
             if bool((s == 1).all()):
@@ -143,4 +142,19 @@ class Krylov(Matrix):
 def _later(ws: Sequence[Tensor], s: Tensor) -> list[Tensor]:
     """The polynomial w_1 + t w_2 + t^2/2 w_3 + ... in powers of t - s."""
     powers = [s**j / math.factorial(j) for j in range(len(ws))]
-    return [sum(p * w for p, w in zip(powers, ws[k:], strict=False)) for k in range(len(ws))]
+    return [_sum(powers, ws[k:]) for k in range(len(ws))]
+
+
+def _sum(powers: Sequence[Tensor], ws: Sequence[Tensor]) -> Tensor:
+    out = powers[0] * ws[0]
+    for p, w in zip(powers[1:], ws[1:], strict=False):
+        out = out + p * w
+    return out
+
+
+def _scaled(times: Callable[[Tensor], Tensor], by: Tensor, v: Tensor) -> Tensor:
+    return by * times(v)
+
+
+def _over(allowed: Tensor, e: Tensor) -> Tensor:
+    return e.norm(dim=1) / allowed

@@ -225,8 +225,8 @@ class SDE:
             interpretation=interpretation,
         )
 
-    def slope(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """g, and sum_j (dg_j/dx) g_j as x, from one evaluation.
+    def slope(self, t: Tensor, x: Tensor, I: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: E741
+        """g, and sum_j (dg_j/dx) g_j as x, from one evaluation; sum_ij (dg_j/dx) g_i I_ij with I [B, m, m].
 
         Of diagonal noise J^T g is J g. Else J v is the derivative of J^T w by w, pulled back along v.
         """
@@ -237,10 +237,10 @@ class SDE:
             y = x if graph and x.requires_grad else x.detach().requires_grad_()
             g = self.g(t, y)
             graph = graph and (y is x or len(leaves([g])) > 1)
-            slope = self._slope(g, y, graph)
+            slope = self._slope(g, y, graph, g if I is None else _mixed(g, I))
         return (g, slope) if graph else (g.detach(), slope.detach())
 
-    def _slope(self, g: Tensor, y: Tensor, graph: bool) -> Tensor:
+    def _slope(self, g: Tensor, y: Tensor, graph: bool, along: Tensor) -> Tensor:
         if not g.requires_grad:
             return torch.zeros_like(y)
         if self.noise == "diagonal":
@@ -250,7 +250,7 @@ class SDE:
         (pulled,) = grad(g, y, w, create_graph=True, materialize_grads=True)
         if not pulled.requires_grad:
             return torch.zeros_like(y)
-        columns = [g] if self.noise == "scalar" else g.unbind(-1)
+        columns = [along] if self.noise == "scalar" else along.unbind(-1)
         pushed = [
             grad(pulled, w, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
             for v in columns
@@ -258,3 +258,8 @@ class SDE:
         if self.noise == "scalar":
             return pushed[0]
         return torch.stack([p[..., j] for j, p in enumerate(pushed)]).sum(0)
+
+
+def _mixed(g: Tensor, I: Tensor) -> Tensor:  # noqa: E741
+    """sum_i g_i I_ij as column j, g [B, ..., m]."""
+    return (g.flatten(1, -2) @ I).view(g.shape)
