@@ -159,13 +159,13 @@ def test_every_strip_of_a_sheet_shows_the_same_noise_in_the_same_column():
 def test_methods_and_models_list_the_registries():
     from longstride.methods import list_methods
     from longstride.methods.sde import SCHEMES
-    from longstride.methods.symplectic import SYMPLECTIC
+    from longstride.methods.nystrom import IN_TURN
     from longstride.steppers import KINDS
 
     assert [r["name"] for r in succeed("methods")] == [r.name for r in list_methods()]
     assert {r["name"] for r in succeed("methods", "--solve")} == {
         name for table, _ in KINDS for name in table
-    } | {*SCHEMES, *SYMPLECTIC, "wisdom_holman"}
+    } | {*SCHEMES, *IN_TURN}
     found = succeed("models")
     assert [r["name"] for r in found] == [*models.MODELS, *models.EXACT]
     count = sum(p.numel() for p in UNet(*SIZE).parameters())

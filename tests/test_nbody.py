@@ -364,6 +364,14 @@ def test_gradients_go_through_steps_that_were_chosen() -> None:
         assert torch.allclose(apart, slope, atol=1e-4 if method != "gauss_radau_15" else 1e-9)
 
 
+STARS = Gravity(torch.ones(3, dtype=F64))
+
+
+def at_once_there() -> Tensor:
+    """Two of three bodies in one place."""
+    return torch.zeros(1, 2, 3, 2, dtype=F64).index_fill(2, torch.tensor([2]), 1.0)
+
+
 BAD = {
     "a negative mass": (lambda: Gravity(torch.tensor([1.0, -1.0])), "not negative"),
     "masses of a cube": (lambda: Gravity(torch.ones(2, 2, 2)), r"\[N\] or \[B, N\]"),
@@ -400,6 +408,15 @@ BAD = {
     "first order": (
         lambda: ls.solve(ls.ODE(lambda t, x: -x), torch.ones(1, 2), t=(0, 1), method="gauss_radau_15"),
         "ls.Newton",
+    ),
+    "bodies that meet, given by hand": (lambda: solved(STARS, at_once_there(), 1.0, "tsit5"), "one place"),
+    "bodies that meet, in equal steps": (
+        lambda: ls.solve(STARS.problem(), at_once_there(), t=(0, 1), method="leapfrog_dkd", dt=0.1), "one place"
+    ),
+    "too few bodies": (lambda: solved(STARS, at_once_there()[:, :, :2], 1.0, "hermite"), "Gravity.start"),
+    "flat": (lambda: solved(STARS, at_once_there().flatten(1), 1.0, "hermite"), r"x0 is a tensor \(1, 12\)"),
+    "a system's start": (
+        lambda: ls.solve(ls.systems.burrau(), ls.systems.burrau().x0 * math.nan, t=(0, 1)), "finite"
     ),
     "backward in its own time": (
         lambda: ls.nbody.logarithmic(*ellipse(0.5), t=(1.0, 0.0), ds=0.1), "forward"

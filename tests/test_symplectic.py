@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 import longstride as ls
 from longstride import turns
 from longstride.core import advance
-from longstride.methods.symplectic import KICK, SYMPLECTIC, Splitting, write
+from longstride.methods.symplectic import KICK, SYMPLECTIC, Splitting
 
 F64 = torch.float64
 NAMES = tuple(SYMPLECTIC)
@@ -99,7 +100,7 @@ def test_a_run_backward_comes_back(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_steps_are_symplectic(name: str) -> None:
     """M^T J M = J for the derivative M of a step, where J turns (x, v) into (v, -x)."""
-    step, x = write(SYMPLECTIC[name], 0.0, 0.3), torch.tensor([0.7, 0.1, 0.1, 1.2], dtype=F64)
+    step, x = SYMPLECTIC[name].write(0.0, 0.3), torch.tensor([0.7, 0.1, 0.1, 1.2], dtype=F64)
 
     def moved(x: Tensor) -> Tensor:
         states, _ = advance([lambda t, x: attraction(t, x)], step, [x[:2], x[2:]], [])
@@ -158,15 +159,54 @@ def test_compensated_sums_lose_less_to_rounding() -> None:
     assert lost[0] > 5 * lost[1]
 
 
-def test_compiled_steps_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compensated", [False, True])
+def test_compiled_steps_are_the_same(monkeypatch: pytest.MonkeyPatch, compensated: bool) -> None:
     """Of a force that depends on time; blocks of steps, and what is left of them."""
-    how = {"t": (0.0, 1.0), "method": "leapfrog", "steps": 6}
+    how = {"t": (0.0, 1.0), "method": "leapfrog", "steps": 7, "compensated": compensated}
     x0 = pericentre(3)
     monkeypatch.setattr(turns, "BLOCK", 2)
     compiled = ls.solve(ls.Newton(Pushed()), x0, compile=True, **how)
     plain = ls.solve(ls.Newton(Pushed()), x0, **how)
     assert torch.allclose(torch.cat(compiled.x_end, 1), torch.cat(plain.x_end, 1), rtol=1e-13, atol=1e-14)
     assert compiled.stats.nfe == plain.stats.nfe
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("yoshida_4", {}), ("pefrl", {"compensated": True}), ("wisdom_holman", {})]
+)
+def test_a_run_is_reduced_and_goes_on_bit_for_bit(method: str, options: dict, tmp_path: Path) -> None:
+    """Where it was interrupted; the energy on the way is that of the saved states."""
+    system = ls.systems.outer_solar_system()
+    energy = ls.Record(lambda t, x: system.invariants["energy"](x), every=10)
+    how = {"t": (0.0, 30_000.0), "dt": 300.0, "method": method, "grad": False, "reduce": energy, **options}
+    whole = ls.solve(system, system.x0, save_every=10, **how)
+    assert torch.equal(whole.reduced[1], system.invariants["energy"](whole.x))
+
+    def stop(n: int, t: float, x: Tensor) -> None:
+        if n == 41:
+            raise Interrupted
+
+    book = {"checkpoint": tmp_path, "checkpoint_every": 0.0, "save_every": 10, **how}
+    with pytest.raises(Interrupted):
+        ls.solve(system, system.x0, callback=stop, **book)
+    taken = list[int]()
+    found = ls.solve(system, system.x0, callback=lambda n, t, x: taken.append(n), **book)
+    assert taken == list(range(41, 100))
+    assert torch.equal(found.x, whole.x)
+    assert torch.equal(found.reduced[1], whole.reduced[1])
+    assert found.stats.nfe == whole.stats.nfe
+
+
+def test_a_run_to_infinity_says_where_and_with_which_step_not() -> None:
+    spring, one = ls.Newton(lambda t, x: -x), torch.ones(1, 1, dtype=F64)
+    with pytest.raises(ls.errors.Diverged, match="dt = 1.25") as raised:
+        ls.solve(spring, (one, 0 * one), t=(0, 5000), dt=2.5, method="leapfrog")  # stable below 2
+    assert raised.value.dt == 1.25
+    assert isinstance(raised.value.x, tuple)
 
 
 def test_saved_times_need_not_be_equally_far() -> None:
@@ -211,9 +251,9 @@ def test_gradients_go_through_the_steps() -> None:
         (ls.Newton(attraction), {}, "give dt= or steps="),
         (ls.Newton(attraction), {"dt": 0.1, "order": 2}, "no option 'order'"),
         (ls.Newton(attraction), {"dt": 0.1, "compensated": 1}, "True or False"),
-        (ls.Newton(attraction), {"dt": 0.1, "compensated": True, "compile": True}, "take one"),
+        (ls.Newton(attraction), {"dt": 0.1, "reduce": 1}, "a Record"),
         (ls.Newton(attraction), {"dt": 0.1, "grad": "reverse"}, "grad=True"),
-        (ls.Newton(lambda t, x: x[:, :1]), {"dt": 0.1}, "t = 0: a tree unlike"),
+        (ls.Newton(lambda t, x: x[:, :1]), {"dt": 0.1}, "t = 0 to 0.1: a tree unlike"),
     ],
 )
 def test_what_does_not_fit_is_refused(problem: ls.ODE, how: dict, says: str) -> None:

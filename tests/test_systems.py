@@ -6,7 +6,7 @@ of theirs is in test_equations.py.
 Published values, to all the digits given there:
 - robertson, hires, oregonator, van_der_pol, pleiades: Mazzia and Magherini 2008, Test Set for Initial Value
   Problem Solvers, release 2.4, University of Bari, from runs in extended precision.
-- arenstorf, three_body: periodic, Hairer, Norsett and Wanner 1993, II.0, and Chenciner and Montgomery 2000.
+- arenstorf, figure_eight: periodic, Hairer, Norsett and Wanner 1993, II.0, and Chenciner and Montgomery 2000.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def test_the_pendulum_returns_after_its_period() -> None:
     assert torch.allclose(once[1], once[0], atol=1e-8)  # twice as fast, round twice
 
 
-@pytest.mark.parametrize(("name", "error"), [("arenstorf", 1e-6), ("three_body", 1e-6), ("kepler", 1e-8)])
+@pytest.mark.parametrize(("name", "error"), [("arenstorf", 1e-6), ("figure_eight", 1e-6), ("kepler", 1e-8)])
 def test_closed_orbits_close(name: str, error: float) -> None:
     """To the digits that start and period are given with; Arenstorf's multiplies errors by thousands."""
     system = ls.systems.get(name)

@@ -15,7 +15,7 @@ from .core import MULTIPLIERS, Field, advance
 from .errors import ArgumentError, Diverged, SolveError, at_step, failed, said_of
 from .methods import REGISTRY, get
 from .methods.base import Method
-from .methods.symplectic import IN_TURN
+from .methods.nystrom import IN_TURN
 from .moments import Time, apart, numbers, stops
 from .noise import Noise
 from .plan import Plan
@@ -207,6 +207,8 @@ def solve(
         )
     if not isinstance(problem, ODE):
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
+    if problem.check is not None:
+        problem.check(x0)
     if not isinstance(x0, Tensor) or problem.space is not None:
         view, inner = seen(problem, x0)
         try:
@@ -264,6 +266,8 @@ def _equally(
     options: Mapping[str, Any],
 ) -> tuple[list[Tensor], Tensor, Any, Stats]:
     """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
+    from .pace import Pace
+    from .rollout import Rollout
     from .running import OPTIONS, rolled
 
     if "rtol" in options or "atol" in options:
@@ -271,7 +275,9 @@ def _equally(
     asked = {key: value for key, value in options.items() if key in OPTIONS}
     others = {key: value for key, value in options.items() if key not in OPTIONS}
     if grad in (True, False) or not torch.is_grad_enabled():
-        run = rolled(problem, x0, times, saved, chosen(method, **others), callback=callback, **asked)
+        pace = Pace(problem, chosen(method, **others), x0)
+        steps = Rollout(problem, pace, times, asked.pop("compile", False))
+        run = rolled(steps, x0, saved, callback=callback, **asked)
         return run.x, run.end, run.reduced, run.stats
     if asked:
         raise ArgumentError(

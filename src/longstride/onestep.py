@@ -14,7 +14,7 @@ from .integrate import chosen, seen
 from .matrix import Matrix
 from .pace import Pace, one_step
 from .problem import ODE
-from .rollout import Rollout, Stand
+from .rollout import Rollout
 from .stretches import Stretches
 from .tree import check_state
 
@@ -70,7 +70,8 @@ class Stepper:
         with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
             pace = self._pace(problem, x, layout)
             if way is None or not torch.is_grad_enabled():
-                return Rollout(problem, pace, times, self.compile).go(Stand(0, 0, (x,)), n).x
+                run = Rollout(problem, pace, times, self.compile)
+                return run.state(run.go(run.begin(x), n))
             (end,) = planned(problem, pace.plan(times), x, {n - 1}, way, None)
             return end
 

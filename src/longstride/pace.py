@@ -27,13 +27,15 @@ class Pace:
     is what they are remembered by.
 
     like: weights are made of L in float64 on the CPU, then brought to the precision and the device of a state
-    like this one; left as they are without it.
+    like this one; left as they are without it.  depth: how many steps to either side, where it is known.
     """
 
-    def __init__(self, problem: ODE, method: Method, like: Tensor | None = None) -> None:
+    def __init__(
+        self, problem: ODE, method: Method, like: Tensor | None = None, depth: int | None = None
+    ) -> None:
         self.method, self.like = method, like
         self.operator = problem.operator(method.splits)
-        self.depth = 0 if one_step(method) else HISTORY
+        self.depth = depth if depth is not None else 0 if one_step(method) else HISTORY
         self.steady: dict[float, Step] = {}
         self.written: dict[tuple[int, tuple[float, ...]], Step] = {}
         self.graphs: dict[int, Callable[..., Any]] = {}  # of these steps, by id, where they are compiled

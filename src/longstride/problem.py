@@ -75,6 +75,7 @@ class ODE:
     is x.
     acceleration: a(t, x) of x'' = a(t, x), where the state is (x, v): the halves of dimension 1 of a tensor,
     or a pair of trees. Methods for such equations take it, the others f.
+    check: is called with x0 before a run, and raises an `ArgumentError` where it is no start.
     """
 
     f: Callable[[Tensor, Any], Any]
@@ -85,6 +86,7 @@ class ODE:
     magnitude: Callable[[Tensor], Tensor] | None = None
     space: Space | None = None
     acceleration: Callable[[Tensor, Any], Any] | None = None
+    check: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         if callable(self.L):
@@ -100,11 +102,14 @@ class ODE:
             stiff=None if g is None else tree.rate(g),
             jacobian=tree.reader(known) if callable(known) else known,
             acceleration=None if a is None else tree.half().rate(a),
+            check=None,
         )
 
     def entered(self) -> ODE:
         """The same, of the variable of its space."""
-        return replace(self, space=None, magnitude=self.magnitude or getattr(self.space, "norm", None))
+        return replace(
+            self, space=None, check=None, magnitude=self.magnitude or getattr(self.space, "norm", None)
+        )
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""

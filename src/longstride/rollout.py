@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,6 @@ class Stand:
     xs: tuple[Tensor, ...]
     fs: tuple[Tensor, ...] = ()
 
-    @property
-    def x(self) -> Tensor:
-        return self.xs[-1]
-
 
 def differentiated(x: Tensor) -> bool:
     """Whether x carries more than its numbers: a graph, a tangent, or what torch.func wraps it in."""
@@ -44,8 +40,51 @@ def differentiated(x: Tensor) -> bool:
     return x.requires_grad or wrapped or forward_ad.unpack_dual(x).tangent is not None
 
 
-class Rollout:
-    """The steps of a problem along times, from one stand to the next; it remembers none of them.
+class Steps:
+    """Equal steps along times, from one stand to the next; it remembers none of them.
+
+    grain: `go` takes so many together, to other bits than one by one. What cuts a run at moments that differ
+    from call to call cuts it between those.
+    """
+
+    grain = 1
+
+    def __init__(self, name: str, times: Stretches, options: Mapping[str, Any] | None = None) -> None:
+        self.name, self.times, self.options = name, times, options or {}
+
+    def begin(self, x0: Tensor) -> Stand:
+        """Before the first step."""
+        return Stand(0, 0, (x0,))
+
+    def state(self, stand: Stand) -> Tensor:
+        """x there."""
+        return stand.xs[-1]
+
+    def step(self, stand: Stand) -> Stand:
+        """One step further.
+
+        Raises:
+            SolveError: what f raised, with method, step and time.
+        """
+        raise NotImplementedError
+
+    def go(self, stand: Stand, steps: int) -> Stand:
+        """So many steps further."""
+        for _ in range(steps):
+            stand = self.step(stand)
+        return stand
+
+    def along(self, times: Stretches) -> Steps:
+        """The same method on the same problem along other times."""
+        raise NotImplementedError
+
+    def where(self, n: int) -> str:
+        """What messages call step n."""
+        return at_step(self.name, n, self.times)
+
+
+class Rollout(Steps):
+    """The steps that a pace writes, on a problem.
 
     Where f can be bound to buffers (`bound.py`) and nothing is differentiated, steps are taken there; not the
     first one where gradients are on, for that shows whether f has any. Which ones are does not hang on where
@@ -60,7 +99,8 @@ class Rollout:
     def __init__(self, problem: ODE, pace: Pace, times: Stretches, compile: bool = False) -> None:
         if compile and isinstance(problem.L, Matrix):
             raise ArgumentError("compile=True takes an L that is a number or a tensor: leave it out")
-        self.problem, self.pace, self.times, self.compile = problem, pace, times, compile
+        super().__init__(pace.method.name, times, pace.method.options)
+        self.problem, self.pace, self.compile = problem, pace, compile
         self.field: Callable[[Any, Tensor], Tensor]
         (self.field,) = problem.fields(pace.method.splits)
         self.shows = torch.is_grad_enabled()
@@ -68,16 +108,11 @@ class Rollout:
         self.bind = getattr(problem.nonlinear, "bind", None) if able else None
 
     def step(self, stand: Stand) -> Stand:
-        """One step further.
-
-        Raises:
-            SolveError: what f raised, with method, step and time.
-        """
         n = stand.n
         step, t = self.pace.step(self.times, n), self.times[n]
         take = self._graph(step) if self.compile else self._advance
         try:
-            xs, fs = take(step, self._clock(t, stand.x) if self.compile else t, stand.xs, stand.fs)
+            xs, fs = take(step, self._clock(t, stand.xs[-1]) if self.compile else t, stand.xs, stand.fs)
         except Exception as error:
             raise failed(self.where(n), error) from error
         return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
@@ -105,11 +140,6 @@ class Rollout:
         return torch.full((), t, dtype=x.dtype.to_real(), device=x.device)
 
     def go(self, stand: Stand, steps: int) -> Stand:
-        """So many steps further.
-
-        Raises:
-            SolveError: what f raised, with method, step and time.
-        """
         last = stand.n + steps
         while stand.n < last:
             bound = self._bound(stand)
@@ -124,6 +154,9 @@ class Rollout:
             stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
         return stand
 
+    def along(self, times: Stretches) -> Rollout:
+        return Rollout(self.problem, self.pace, times)
+
     def _bound(self, stand: Stand) -> Bound | None:
         """The step that is next, where it can be bound and nothing it begins with is differentiated."""
         if self.bind is None or (stand.n == 0 and self.shows):
@@ -131,13 +164,9 @@ class Rollout:
         if any(map(differentiated, (*stand.xs, *stand.fs))):
             return None
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
-        key = id(step), stand.x.shape
+        key = id(step), stand.xs[-1].shape
         if key not in made:
             known = stand.xs, stand.fs
             grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
             made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
         return made[key]
-
-    def where(self, n: int) -> str:
-        """What messages call step n."""
-        return at_step(self.pace.method.name, n, self.times)

@@ -16,12 +16,9 @@ from .divergence import diverged, finite
 from .errors import ArgumentError
 from .integrate import Callback
 from .interrupts import between_steps
-from .methods.base import Method
 from .output import Fold, Folding, Record, Recording
-from .pace import Pace
-from .problem import ODE
 from .resume import Book, digest
-from .rollout import Rollout, Stand
+from .rollout import Stand, Steps
 from .solution import Stats
 from .stretches import Stretches
 
@@ -90,54 +87,47 @@ class Pieces:
     often: after every so manieth step something happens.  hurried: and after a tenth of a second.
     """
 
-    def __init__(self, often: Sequence[int], hurried: bool) -> None:
-        self.often, self.most = often, 1 if hurried else LOOK
+    def __init__(self, run: Steps, often: Sequence[int], hurried: bool) -> None:
+        self.run, self.often, self.most = run, often, run.grain if hurried else LOOK
 
-    def next(self, run: Rollout, stand: Stand, saved: Sequence[int]) -> Stand:
+    def next(self, stand: Stand, saved: Sequence[int]) -> Stand:
         """Up to the next step at which something happens; saved: the next that is kept."""
-        n, began = stand.n, time.monotonic()
+        n, began, grain = stand.n, time.monotonic(), self.run.grain
         steps = min(self.most, min([(n // k + 1) * k for k in self.often] + list(saved)) - n)
-        stand = run.go(stand, steps)
+        stand = self.run.go(stand, steps)
         if self.most < LOOK:
             quick = SHOWN * steps / max(time.monotonic() - began, 1e-9)
-            self.most = min(LOOK, 2 * self.most, 1 + int(quick))
+            self.most = min(LOOK, 2 * self.most, grain * (1 + int(quick / grain)))
         return stand
 
 
 def rolled(
-    problem: ODE,
+    run: Steps,
     x0: Tensor,
-    times: Stretches,
     saved: Sequence[int],
-    method: Method,
     *,
     callback: Callback | None = None,
     reduce: Any = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     progress: bool | Bar = False,
-    compile: bool = False,
 ) -> Run:
-    """Go along times from x0; see `integrate.solve`.
+    """Go along the times of a run from x0; see `integrate.solve`.
 
     saved: numbers of states to keep, rising; 0 is x0.
     reduce: a `Record`, a `Fold` without `at`, or several.
     checkpoint: a folder, where the run is written down every `checkpoint_every` seconds, when it is told to
         end, and when it has ended. The same call goes on from there, to the same bits. It stays there.
     progress: show a bar on a terminal, or call progress(done, of).
-    compile: steps of the same weights become one compiled graph; complex states are slower in it.
 
     Raises:
         ArgumentError: a bad argument, or a checkpoint of another run.
         Diverged: NaN or infinity, looked for every `LOOK` steps.  SolveError: what f raised.
     """
     began = time.perf_counter()
-    run = Rollout(problem, Pace(problem, method, x0), times, compile)
-    folds = Reductions(reduce, times)
-    stand, kept = Stand(0, 0, (x0,)), list[Tensor]()
-    if checkpoint is not None and torch.is_grad_enabled() and run.step(stand).x.requires_grad:
-        raise ArgumentError("a checkpoint keeps no graph: take grad=False with checkpoint=")
-    book = None if checkpoint is None else Book(checkpoint, asked(run, x0, saved, folds))
+    times, folds = run.times, Reductions(reduce, run.times)
+    stand, kept = run.begin(x0), list[Tensor]()
+    book = None if checkpoint is None else Book(checkpoint, asked(run, stand, x0, saved, folds))
     folds.begin(x0)
     if book is not None and (found := book.read(x0.device)):
         stand, kept, carries = found
@@ -146,11 +136,11 @@ def rolled(
         kept.append(x0)
     looked, written = [stand], time.monotonic()
     often = [LOOK, times.steps, *([] if callback is None else [1]), *(one.every for one in folds.asked)]
-    pieces = Pieces(often, hurried=book is not None or progress is not False)
-    with between_steps(book is not None) as told, shown(progress, method.name) as show:
+    pieces = Pieces(run, often, hurried=book is not None or progress is not False)
+    with between_steps(book is not None) as told, shown(progress, run.name) as show:
         while stand.n < times.steps:
-            stand = pieces.next(run, stand, saved[len(kept) : len(kept) + 1])
-            n, x, last = stand.n, stand.x, stand.n == times.steps
+            stand = pieces.next(stand, saved[len(kept) : len(kept) + 1])
+            n, x, last = stand.n, run.state(stand), stand.n == times.steps
             if callback is not None:
                 callback(n - 1, times[n], x)
             folds.note(n, x)
@@ -167,22 +157,23 @@ def rolled(
                 written = time.monotonic()
                 told.pass_on()
     seconds = time.perf_counter() - began
-    return Run(kept, stand.x, Stats(stand.nfe, stand.nfe, times.steps, seconds, stand.nfe), folds.found)
+    return Run(
+        kept, run.state(stand), Stats(stand.nfe, stand.nfe, times.steps, seconds, stand.nfe), folds.found
+    )
 
 
-def asked(run: Rollout, x0: Tensor, saved: Sequence[int], folds: Reductions) -> dict[str, Any]:
-    """What a checkpoint is of. The problem is what it answers at the start, and the method's weights."""
-    times, method = run.times, run.pace.method
-    weights = [w for g in run.pace.step(times, 0).stages for *_, w in g.terms]
-    with torch.no_grad():
-        answer = run.field(times[0], x0)
+def asked(run: Steps, stand: Stand, x0: Tensor, saved: Sequence[int], folds: Reductions) -> dict[str, Any]:
+    """What a checkpoint is of. The problem is what the first step makes of x0."""
+    times, first = run.times, run.state(run.step(stand))
+    if first.requires_grad:
+        raise ArgumentError("a checkpoint keeps no graph: take grad=False with checkpoint=")
     return {
-        "problem": digest([answer, *(torch.as_tensor(getattr(w, "value", w)) for w in weights)]),
+        "problem": digest([first]),
         "start": digest([x0]),
         "shape": list(x0.shape),
         "dtype": str(x0.dtype),
-        "method": method.name,
-        "options": {key: repr(value) for key, value in method.options.items()},
+        "method": run.name,
+        "options": {key: repr(value) for key, value in run.options.items()},
         "t": [times[0], times[-1]],
         "steps": times.steps,
         "dt": times.sizes[0],

@@ -14,6 +14,7 @@ from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER, LEAST, MOST, gragg
 from .methods.multistep import ADAMS, BDFS
+from .methods.nystrom import NYSTROM, NYSTROM_PAIRS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.sde import SCHEMES
 from .methods.second_order import HERMITE, RADAU
@@ -81,6 +82,10 @@ def _solvers() -> Iterator[Solver]:
         yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
     for name, nodes in RADAU.items():
         yield Solver(name, SECOND, str(nodes.order), "7 a round", nodes.reference)
+    for name, pair in NYSTROM_PAIRS.items():
+        yield Solver(name, f"Nystrom pair, {SECOND}", str(pair.order), str(pair.nfe), pair.reference)
+    for name, table in NYSTROM.items():
+        yield Solver(name, f"Nystrom, {SECOND}", str(table.order), str(table.nfe), table.reference)
     for name, splitting in SYMPLECTIC.items():
         yield Solver(
             name, f"symplectic, {SECOND}", str(splitting.order), str(splitting.nfe), splitting.reference

@@ -24,9 +24,10 @@ from .methods.exponential import EXPONENTIAL_PAIRS
 from .methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from .methods.extrapolation import BULIRSCH_STOER
 from .methods.multistep import ADAMS, BDFS
+from .methods.nystrom import IN_TURN, NYSTROM_PAIRS
 from .methods.rosenbrock import ROSENBROCK
 from .methods.second_order import HERMITE, RADAU
-from .methods.symplectic import IN_TURN
+from .nystrom import NystromStepper
 from .reversible import REVERSIBLE, Reversible
 from .semilinear import Semilinear
 from .switching import AUTO, Switching
@@ -46,6 +47,7 @@ KINDS: tuple[tuple[Mapping[str, Any], Callable[..., Stepper]], ...] = (
     (BULIRSCH_STOER, Extrapolated),
     (HERMITE, HermiteStepper),
     (RADAU, GaussRadau),
+    (NYSTROM_PAIRS, NystromStepper),
 )
 
 

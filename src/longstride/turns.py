@@ -1,10 +1,10 @@
-"""Drift and kick in turn: equal steps of x'' = a(t, x) by a symplectic splitting, in constant memory."""
+"""Equal steps of x'' = a(t, x): symplectic splittings, drift and kick in turn, and Nystrom's methods."""
 
 from __future__ import annotations
 
-import time
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,140 +12,103 @@ import torch
 from torch import Tensor
 
 from .core import Field, Step, advance
-from .errors import ArgumentError, SolveError, like, said
+from .errors import ArgumentError, SolveError, failed, like
 from .integrate import Callback
-from .methods.symplectic import SYMPLECTIC, WISDOM_HOLMAN, write
+from .methods.base import Method
+from .methods.nystrom import EQUAL
+from .methods.symplectic import WISDOM_HOLMAN
+from .pace import Pace
 from .problem import ODE
-from .solution import Solution, Stats, ended
+from .rollout import Rollout, Stand, Steps
+from .running import OPTIONS, rolled
+from .solution import Solution, ended
 from .stretches import Stretches
 from .summation import two_sum
 
 BLOCK = 8  # steps of a graph
+Parts = Sequence[Tensor]
+Taken = tuple[list[Tensor], list[Tensor]]
 
 
-class Run:
-    """Steps of a problem along times; it remembers none of them.
+class Turns(Rollout):
+    """Steps of (x, v), with a at x where the table keeps it, whatever the next step's length.
 
-    n: steps taken.  nfe: evaluations made.
+    compensated: what x and v lack is carried as well (`compensated`).
+    compile: BLOCK steps at a time are one graph, of states with the batch last in memory. Then its loops run
+    along the batch, as vectors, whatever a does across a sample.
+
+    Raises:
+        ArgumentError: a problem that is not x'' = a(t, x).
     """
 
-    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
-        self.problem, self.name, self.times, self.n, self.nfe = problem, name, times, 0, 0
+    def __init__(
+        self, problem: ODE, name: str, times: Stretches, compensated: bool = False, compile: bool = False
+    ) -> None:
+        self.table, self.compensated, self.blocks = EQUAL[name], compensated, compile
 
-    @property
-    def x(self) -> Tensor:
-        raise NotImplementedError
+        def written(times: Sequence[float], n: int, *_: Any) -> Step:
+            return self.table.write(times[n], times[n + 1], self.table.keeps, compensated)
 
-    @property
-    def h(self) -> float:
-        """The size of the step that is next."""
-        return self.times.sizes[self.times.stretch(self.n)]
+        method = Method(written, self.table.order, exponential=False, name=name)
+        super().__init__(problem, Pace(problem, method, depth=0), times)
+        if problem.acceleration is None:
+            raise ArgumentError(f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does")
+        self.a, self.field, self.bind = problem.acceleration, _checked(problem.acceleration), None
+        self.grain = BLOCK if compile else 1
 
-    def step(self) -> None:
-        """Step n."""
-        raise NotImplementedError
-
-    def go(self, upto: int, callback: Callback | None = None) -> Tensor:
-        """Takes the steps before `upto`; returns the state.
-
-        Raises:
-            SolveError: what a raised; NaN or infinity at the end of them.
-        """
-        while self.n < upto:
-            self.step()
-            self.n += 1
-            if callback is not None:
-                callback(self.n - 1, self.times[self.n], self.x)
-        x = self.x
-        if not bool(torch.isfinite(x).all()):
-            t = self.times[self.n]
-            raise SolveError(f"method {self.name}: NaN or infinity before t = {t:.6g}: take a smaller dt")
-        return x
-
-
-class Turns(Run):
-    """A run that carries (x, v), and a at x where the table keeps it, whatever the next step's length."""
-
-    carried = False
-
-    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
-        super().__init__(problem, name, x0, times)
+    def begin(self, x0: Tensor) -> Stand:
         if x0.ndim < 2 or x0.shape[1] % 2:
             raise ArgumentError(f"x0 of {tuple(x0.shape)}: its dimension 1 holds x and v, each a half")
-        self.xs, self.fs, self.field = list(x0.chunk(2, 1)), list[Tensor](), _checked(problem)
-        self.written: dict[tuple[float, bool], Step] = {}
+        x, v = x0.chunk(2, 1)
+        lost = (torch.zeros_like(x), torch.zeros_like(v)) if self.compensated else ()
+        if not self.table.keeps:
+            return Stand(0, 0, (x, v, *lost))
+        try:
+            return Stand(0, 1, (x, v, *lost), (self.field(self.times[0], x),))
+        except Exception as error:
+            raise failed(self.where(0), error) from error
 
-    @property
-    def x(self) -> Tensor:
-        return torch.cat(self.xs, 1)
+    def state(self, stand: Stand) -> Tensor:
+        return torch.cat(stand.xs[:2], 1)  # what these lack is less than they can show
 
-    @property
-    def weights(self) -> Step:
-        """Of the step that is next."""
-        key = self.h, bool(self.fs)
-        if key not in self.written:
-            self.written[key] = write(SYMPLECTIC[self.name], 0.0, self.h, key[1], self.carried)
-        return self.written[key]
+    def _advance(self, step: Step, t: float | Tensor, xs: Parts, fs: Parts) -> Taken:
+        field = self.field
+        return taken(lambda at, x: field(t + at, x), step, xs, fs)
 
-    def step(self) -> None:
-        step, t, field = self.weights, self.times[self.n], self.field
+    def go(self, stand: Stand, steps: int) -> Stand:
+        last = stand.n + steps
+        while self.blocks and stand.n < last:
+            alike = min(last, self.pace.alike(self.times, stand.n)) - stand.n
+            stand = self._block(stand) if alike >= BLOCK else self.step(stand)
+        return Steps.go(self, stand, last - stand.n)
 
-        def shifted(at: float, x: Tensor) -> Tensor:
-            return field(t + at, x)
+    def _block(self, stand: Stand) -> Stand:
+        n, step = stand.n, self.pace.step(self.times, stand.n)
+        assert all(stage.terms for stage in step.stages)  # found once, where no graph looks
+        xs, fs = (tuple(map(_batch_last, parts)) for parts in (stand.xs, stand.fs))
+        h = self.times.sizes[self.times.stretch(n)]
+        try:
+            xs, fs = compiled(self.a, step, h)(self._clock(self.times[n], xs[0]), xs, fs)
+        except Exception as error:
+            raise failed(self.where(n), error) from error
+        return Stand(n + BLOCK, stand.nfe + BLOCK * step.nfe, tuple(xs), tuple(fs))
 
-        self.xs, self.fs = advance([shifted], step, self.xs, self.fs)
-        self.nfe += step.nfe
+    def along(self, times: Stretches) -> Turns:
+        return Turns(self.problem, self.name, times, self.compensated)
 
 
-class Compensated(Turns):
-    """The same, with (x, v) kept as the sums of two numbers each: compensated summation (Kahan 1965).
+def taken(field: Field, step: Step, xs: Parts, fs: Parts) -> Taken:
+    """A step of (x, v), or of (x, v) and what they lack: compensated summation (Kahan 1965).
 
-    base: (x, v) rounded; what they lack is what a step works on, with the same weights, and small. After
-    each step what it came to is added to the base, and what that loses is where the next begins.
+    In the latter case the rows work on what is lacking, which is small, with the same weights. What that
+    comes to is added to (x, v), and what the sum loses is where the next step begins.
     """
-
-    carried = True
-
-    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
-        super().__init__(problem, name, x0, times)
-        x, v = self.base = self.xs
-        self.xs, a = [torch.zeros_like(x), torch.zeros_like(v), v], self.field
-        self.field = lambda t, lacking: a(t, self.base[0] + lacking)
-
-    @property
-    def x(self) -> Tensor:
-        return torch.cat([a + b for a, b in zip(self.base, self.xs, strict=False)], 1)
-
-    def step(self) -> None:
-        super().step()
-        (x, lacking_x), (v, lacking_v) = map(two_sum, self.base, self.xs)
-        self.base, self.xs = [x, v], [lacking_x, lacking_v, v]
-
-
-class Compiled(Turns):
-    """BLOCK steps at a time as one graph, of states with the batch last in memory.
-
-    Then a graph's loops run along the batch, as vectors, whatever a does across a sample.
-    """
-
-    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
-        super().__init__(problem, name, x0, times)
-        assert problem.acceleration is not None
-        self.a = problem.acceleration
-
-    def go(self, upto: int, callback: Callback | None = None) -> Tensor:
-        while callback is None and upto - self.n >= BLOCK:
-            step, last = self.weights, self.times.ends[self.times.stretch(self.n) + 1]
-            if last - self.n < BLOCK or len(step.keep_f) != len(self.fs):  # too few alike, or the first
-                self.step()
-                self.n += 1
-                continue
-            assert all(stage.terms for stage in step.stages)  # found once, where no graph looks
-            xs, fs = (tuple(map(_batch_last, parts)) for parts in (self.xs, self.fs))
-            t = torch.tensor(self.times[self.n], dtype=xs[0].dtype, device=xs[0].device)
-            self.xs, self.fs = compiled(self.a, step, self.h)(t, xs, fs)
-            self.n, self.nfe = self.n + BLOCK, self.nfe + BLOCK * step.nfe
-        return super().go(upto, callback)
+    x, v, *lost = xs
+    if not lost:
+        return advance([field], step, xs, fs)
+    moved, fs = advance([lambda at, lacking: field(at, x + lacking)], step, [*lost, v], fs)
+    (x, lost_x), (v, lost_v) = map(two_sum, (x, v), moved)
+    return [x, v, lost_x, lost_v], fs
 
 
 def _batch_last(x: Tensor) -> Tensor:
@@ -156,15 +119,13 @@ def _batch_last(x: Tensor) -> Tensor:
 def compiled(a: Callable[[Tensor, Tensor], Tensor], step: Step, h: float) -> Callable[..., Any]:
     """BLOCK steps of size h as one graph: of t at their beginning, xs and fs. Weights are constants."""
 
-    def block(
-        t: Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
-    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    def block(t: Tensor, xs: Parts, fs: Parts) -> tuple[Parts, Parts]:
         for k in range(BLOCK):
 
             def field(at: float, x: Tensor, begun: float = k * h) -> Tensor:
                 return a(t + (begun + at), x)
 
-            xs, fs = advance([field], step, xs, fs)
+            xs, fs = taken(field, step, xs, fs)
         return xs, fs
 
     # Code of its own: torch counts graphs by it, up to 8.
@@ -182,47 +143,36 @@ def turned(
     grad: Any,
     options: Mapping[str, Any],
 ) -> Solution:
-    """What `solve` gives for a splitting: the states after as many steps as `saved` says, 0 the start."""
-    began, kind = time.perf_counter(), _kind(name, options)
+    """What `solve` gives for such a method: the states after as many steps as `saved` says, 0 the start."""
+    own = {key: value for key, value in options.items() if key == "compile" or key not in OPTIONS}
+    asked = {key: value for key, value in options.items() if key not in own}
     if grad not in (True, False):
         raise ArgumentError(f"method {name!r}: gradients go through its steps, take grad=True")
     with torch.set_grad_enabled(grad and torch.is_grad_enabled()):
-        run = kind(problem, name, x0, times)
-        kept = [run.go(n, callback) if n else x0 for n in saved]
-        end = run.go(times.steps, callback)
-    stats = Stats(run.nfe, run.nfe, times.steps, time.perf_counter() - began, run.nfe)
-    return ended(torch.stack(kept), [times[n] for n in saved], stats, times[-1], end)
+        run = rolled(_steps(problem, name, times, own), x0, saved, callback=callback, **asked)
+    found = ended(torch.stack(run.x), [times[n] for n in saved], run.stats, times[-1], run.end)
+    return replace(found, reduced=run.reduced)
 
 
-def _kind(name: str, options: Mapping[str, Any]) -> Callable[..., Run]:
-    """What runs a method with these options."""
-    kinds = {"compensated": Compensated, "compile": Compiled} if name in SYMPLECTIC else {}
-    if unknown := [key for key in options if key not in kinds]:
-        takes = " or ".join(kinds) or "none"
+def _steps(problem: ODE, name: str, times: Stretches, options: Mapping[str, Any]) -> Steps:
+    """The steps of a method with these options."""
+    known = ("compensated", "compile") if name in EQUAL else ()
+    if unknown := [key for key in options if key not in known]:
+        takes = " or ".join(known) or "none"
         raise ArgumentError(f"method {name!r} has no option {unknown[0]!r}; its options: {takes}")
-    asked = [key for key in options if like(key, options[key], False)]
-    if len(asked) > 1:
-        raise ArgumentError("compensated and compile do not go together yet: take one")
+    asked = {key: like(key, value, False) for key, value in options.items()}
     if name == WISDOM_HOLMAN:
         from .nbody.planets import WisdomHolman  # few runs are of planets
 
-        return WisdomHolman
-    return kinds[asked[0]] if asked else Turns
+        return WisdomHolman(problem, times)
+    return Turns(problem, name, times, **asked)
 
 
-def _checked(problem: ODE) -> Field:
+def _checked(a: Callable[[Tensor, Any], Any]) -> Field:
     """a(t, x), which must be as x is."""
-    if problem.acceleration is None:
-        raise ArgumentError(
-            "a splitting takes drift and kick in turn: give it x'' = a(t, x), as ls.Newton(a) does"
-        )
-    a = problem.acceleration
 
     def checked(t: float, x: Tensor) -> Tensor:
-        try:
-            out = a(torch.tensor(t, dtype=x.dtype, device=x.device), x)
-        except Exception as error:
-            raise SolveError(f"t = {t:.6g}: {said(error)}") from error
+        out = a(torch.tensor(t, dtype=x.dtype, device=x.device), x)
         if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
             what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise SolveError(

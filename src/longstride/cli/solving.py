@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ from .task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..solution import Solution
     from ..systems import PDE, System
 
 ROWS = 20  # samples in the table; --json has all
@@ -59,13 +60,25 @@ def solve(
     shard: Annotated[
         int | None, typer.Option(min=1, help="Samples to a file of a data set.", show_default="up to 64")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the other starts.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the system's random start, or of the other starts.")
+    ] = None,
+    controller: Annotated[
+        str | None,
+        typer.Option(
+            help="What tells the steps: learned, or a policy's file. A picture shows constant ones beside it."
+        ),
+    ] = None,
+    pace: Annotated[
+        float | None, typer.Option(help="Of a policy: its steps are in proportion.", show_default="its own")
+    ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A parameter, where another option has its name, as n=64."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="A picture, .png; of a field in space, .gif, .mp4 or .zarr.")
+        Path | None,
+        typer.Option(help="A picture, .png; a film of curves or fields, .gif or .mp4; fields as .zarr."),
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -84,6 +97,7 @@ def solve(
     from contextlib import nullcontext
 
     from ..files import output_folder
+    from ..nbody import Policy
 
     data_set = out is not None and out.suffix == ".zarr"
     if dt is not None and (rtol is not None or atol is not None):
@@ -91,33 +105,40 @@ def solve(
     if not data_set and (save_every is not None or shard is not None):
         raise ArgumentError("--save-every and --shard are of data sets: --out NAME.zarr")
     set_threads(threads)
-    system, vary = chosen(name, context, param or [])
+    system, vary = chosen(name, context, param or [], seed)
     if vary and not data_set:
         raise ArgumentError(f"--{next(iter(vary))} of each sample's own is of data sets: --out NAME.zarr")
     if out is not None and not data_set:
-        check_picture(out, system)
+        check_picture(out, system, n, controller is not None)
     if data_set:
         assert out is not None
         make_data_set(in_space(system, n), out, samples or 1, as_json, until=until, save_every=save_every,
-                      method=method, dt=dt, rtol=rtol, atol=atol, seed=seed, dtype=dtype,
+                      method=method, dt=dt, rtol=rtol, atol=atol, seed=seed or 0, dtype=dtype,
                       batch=shard, vary=vary)  # fmt: skip
         return
-    how = system.steps(method, dt, rtol, atol)
     task = Task(
-        system, starts(system, n, samples, seed), system.t[1] if until is None else until,
-        method or ("rk4" if dt is not None and system.space is None else system.method), how,
-        drawn=out is not None,
+        system, starts(system, n, samples, seed or 0), system.t[1] if until is None else until,
+        method or ("rk4" if dt is not None and system.space is None else system.method),
+        system.steps(method, dt, rtol, atol), drawn=out is not None,
     )  # fmt: skip
+    if controller is not None or pace is not None:
+        steered(task, controller or "learned", pace, method, any(v is not None for v in (dt, rtol, atol)))
     with output_folder(out.parent) if out is not None else nullcontext() as part:
         with progress(f"solving {name}") as report:
             solution = task.run(report)
         wrong = next((line for line in solution.message if line), "") if solution else task.wrong
+        beside: list[tuple[Task, Solution]] = []
         if out is not None and part is not None:
-            task.draw(part / out.name, solution, wrong)
+            if isinstance(task.controller, Policy) and solution is not None and not wrong:
+                with progress("solving with a constant parameter") as report:
+                    beside.append(constant(task, solution, report))
+            task.draw(part / out.name, solution, wrong, [other.track(found) for other, found in beside])
     if solution is not None:
         ended = task.samples(solution)
+        for other, found in beside:
+            ended += [{**row, "sample": f"{row['sample']}, {other.label}"} for row in other.samples(found)]
         data = {
-            "system": name, "parameters": task.parameters(), "method": task.method, **how,
+            "system": name, "parameters": task.parameters(), "method": task.method, **task.how,
             "until": task.end, "seconds": solution.stats.seconds, "samples": ended,
             **({"out": str(out)} if out is not None else {}),
         }  # fmt: skip
@@ -128,12 +149,52 @@ def solve(
         raise SolveError(wrong)
 
 
+def steered(task: Task, controller: str, pace: float | None, method: str | None, others: bool) -> None:
+    """Give a run the steps that a policy tells, by Hermite's method where none is named."""
+    from .. import control
+
+    if others:
+        raise ArgumentError("--controller tells the steps: leave out --dt, --rtol and --atol")
+    policy = control.load("three_stars" if controller == "learned" else controller)
+    if pace is not None and not hasattr(policy, "at"):
+        raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
+    policy = policy if pace is None else policy.at(pace)
+    control.bound(policy, task.system)  # or it is refused, before anything runs
+    task.controller, task.method, task.how = policy, method or "hermite", {}
+    task.label = f"{controller} steps" + (f", pace {policy.pace:g}" if hasattr(policy, "pace") else "")
+
+
+def constant(task: Task, solution: Solution, report: Callable[[int, int], None]) -> tuple[Task, Solution]:
+    """The run with steps that are a constant share of the collision time, at the evaluations of another.
+
+    Along the same orbit steps of a share p are int dt/tau over p in number. Where the orbits part, a second
+    run takes the first one's number to do better.
+    """
+    import torch
+
+    steps = task.steps(solution)
+    found: list[tuple[Task, Solution]] = []
+    q, v = torch.from_numpy(steps.x).unbind(1)
+    time = task.system.acceleration.gravity.collision_time(q, v)  # type: ignore[union-attr]
+    share = abs(float(torch.trapezoid(1 / time, torch.from_numpy(steps.t)))) / solution.stats.nfe
+    for _ in range(2):
+        label = f"constant steps, {share:.4g} of the collision time"
+        other = Task(task.system, task.x0, task.end, "hermite_collision", {"rtol": share}, True, label=label)
+        ended = other.run(report)
+        assert ended is not None  # only equal steps have nothing to show
+        found.append((other, ended))
+        if abs(ended.stats.nfe - solution.stats.nfe) < 0.01 * solution.stats.nfe:
+            break
+        share *= ended.stats.nfe / solution.stats.nfe
+    return min(found, key=lambda one: abs(one[1].stats.nfe - solution.stats.nfe))
+
+
 def chosen(
-    name: str, context: typer.Context, pairs: Sequence[str]
+    name: str, context: typer.Context, pairs: Sequence[str], seed: int | None = None
 ) -> tuple[System, dict[str, tuple[float, float]]]:
     """The system with the parameters that stand among the options, --mu 3 or --mu=3.
 
-    And those with two bounds, --mu 1:3, whose default it has.
+    And those with two bounds, --mu 1:3, whose default it has.  seed: --seed, of systems that have one.
     """
     import inspect
 
@@ -144,6 +205,8 @@ def chosen(
     takes = inspect.signature(systems.SYSTEMS[name]).parameters
     options = [opt for p in context.command.params for opt in p.opts if opt.startswith("--")]
     found, words = dict(options_of(pairs)), list(context.args)
+    if seed is not None and "seed" in takes:
+        found.setdefault("seed", str(seed))
     while words:
         key, equals, value = words.pop(0).partition("=")
         if not key.startswith("--") or key[2:] not in takes:
@@ -177,15 +240,23 @@ def value_of(key: str, text: Any, takes: Any) -> Any:
     return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
 
 
-def check_picture(out: Path, system: System) -> None:
+def check_picture(out: Path, system: System, n: int, steered: bool) -> None:
     """Refuse what no picture of this system is written to."""
-    kinds = [".png"]
-    if system.space is not None:
-        from ..report import SUFFIXES
+    from ..report import SUFFIXES, check_film
+    from ..systems import Plane
 
-        kinds = [*SUFFIXES, ".zarr"]  # which was taken already
+    kinds = [*SUFFIXES] if system.space is not None or isinstance(system.view, Plane) else [".png"]
+    if system.space is not None:
+        kinds.append(".zarr")  # which was taken already
     if out.suffix not in kinds or out.is_dir():
         raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file")
+    film = out.suffix != ".png"
+    if film:
+        check_film(out)
+    if system.space is None and (film or steered) and max(n, len(system.x0)) > 1:
+        raise ArgumentError(
+            f"--out {out}: it shows one start; leave out --n, give one value of each parameter"
+        )
 
 
 def in_space(system: System, n: int = 1) -> PDE:

@@ -14,6 +14,7 @@ from ..errors import ArgumentError, Diverged, SolveError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..report import Steps, Track
     from ..solution import Solution
     from ..systems import System
 
@@ -32,6 +33,8 @@ class Task:
     method: str
     how: dict[str, Any]
     drawn: bool
+    controller: Any = None
+    label: str = ""
     ends: list[float] = field(default_factory=list)
     seen: list[Tensor] = field(default_factory=list)
     wrong: str = ""
@@ -57,7 +60,9 @@ class Task:
 
         common: dict[str, Any] = {"t": (start, self.end), "method": self.method, "grad": False, **self.how}
         if "dt" not in self.how:
-            common["save_at"] = self.marks() if self.drawn else None
+            common["save_at"] = self.marks() if self.drawn and not self.follows else None
+            if self.controller is not None:
+                common["controller"] = self.controller
             return solve(self.system, self.x0, watch=watch, **common)
         try:
             return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x, n + 1), **common)
@@ -69,6 +74,13 @@ class Task:
                 good = max(1, sum(abs(t - start) <= abs(error.t - start) for t in self.ends))
                 self.ends, self.seen = self.ends[:good], self.seen[:good]
             return None
+
+    @property
+    def follows(self) -> bool:
+        """Whether a picture is made of the steps of the one sample, and no other times are asked for."""
+        from ..systems import Plane
+
+        return isinstance(self.system.view, Plane) and len(self.x0) == 1
 
     @property
     def most(self) -> int:
@@ -95,32 +107,60 @@ class Task:
             return [start, *np.geomspace(first, self.end, self.most)[:-1].tolist(), self.end]
         return [*np.linspace(start, self.end, self.most)[:-1].tolist(), self.end]
 
-    def draw(self, path: Path, solution: Solution | None, wrong: str) -> None:
+    def draw(self, path: Path, solution: Solution | None, wrong: str, others: Sequence[Track] = ()) -> None:
+        """others: runs to stand beside this one."""
+        import torch
+
+        from ..report import between, orbit_picture, picture, trajectory_picture
+
+        t, x = self.seen_by(solution)
+        along, curve = (
+            (t, torch.stack(x)) if solution is None or "dt" in self.how else (solution.t, solution.x)
+        )
+        if self.system.space is not None:
+            picture(self.system, along, curve, path, self.title(), wrong)
+        elif path.suffix != ".png" or others:
+            orbit_picture(self.system, [self.track(solution), *others], path, self.title(), wrong)
+        else:
+            steps = self.steps(solution)
+            if self.follows:
+                times, states = between(self.system, steps)
+                along, curve = times.tolist(), states[:, None]
+            trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+
+    def seen_by(self, solution: Solution | None) -> tuple[list[float], list[Tensor]]:
+        """Times and states that were seen, from the start to where the run ended."""
+        if "dt" in self.how:
+            return [self.system.t[0], *self.ends], [self.x0, *self.seen]
+        if solution is None or solution.t_end is None:
+            return list(self.ends), list(self.seen)
+        return [*self.ends, float(solution.t_end[0])], [*self.seen, solution.x_end[:1]]
+
+    def steps(self, solution: Solution | None) -> Steps:
+        """Of the first sample."""
         import numpy as np
         import torch
 
-        from ..report import Steps, picture, trajectory_picture
+        from ..report import Steps
 
-        fixed, start = "dt" in self.how, self.system.t[0]
-        t, x = ([start, *self.ends], [self.x0, *self.seen]) if fixed else (list(self.ends), list(self.seen))
-        if solution is not None and solution.t_end is not None and not fixed:
-            t, x = [*t, float(solution.t_end[0])], [*x, solution.x_end[:1]]
+        t, x = self.seen_by(solution)
         ends, states = np.array(t), torch.cat([v[:1] for v in x])
         kept = np.append(ends[:-1] != ends[1:], True)  # refused steps are tried again from where they began
-        steps = Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
-        along, curve = (t, torch.stack(x)) if solution is None or fixed else (solution.t, solution.x)
-        if self.system.space is not None:
-            picture(self.system, along, curve, path, self.title(), wrong)
-        else:
-            trajectory_picture(self.system, along, curve, steps, path, self.title(), wrong)
+        return Steps(ends[kept], states[torch.from_numpy(kept)].numpy())
+
+    def track(self, solution: Solution | None) -> Track:
+        from ..report import Track
+
+        cost = f", {solution.stats.nfe} evaluations" if solution is not None else ""
+        return Track(self.system, self.label + cost, self.steps(solution))
 
     def title(self) -> str:
         """Parameters, method, span."""
         given = ", ".join(
             f"{k} = {', '.join(map(said, flat(value)))}" for k, value in self.system.parameters.items()
         )
-        how = ", ".join(f"{k} {v:g}" for k, v in self.how.items())
-        line = f"{self.method}, {how}, t = {self.system.t[0]:g} to {self.end:g}"
+        how = [self.label] if self.controller is not None else [f"{k} {v:g}" for k, v in self.how.items()]
+        line = ", ".join([self.method, *how, f"t = {self.system.t[0]:g} to {self.end:g}"])
         return f"{given}\n{line}" if given else line
 
     def parameters(self) -> dict[str, Any]:

@@ -55,42 +55,46 @@ class Splitting:
     def nfe(self) -> int:
         """Evaluations of a in a step; that of the last kick is the next step's first."""
         kicks = sum(part == KICK for part, _ in self.word)
-        return kicks - (self.first == KICK)
+        return kicks - self.keeps
 
+    @property
+    def keeps(self) -> bool:
+        """Whether the last evaluation of a step is the first of the next."""
+        return self.first == KICK
 
-def write(splitting: Splitting, s: float, t: float, kept: bool = False, carried: bool = False) -> Step:
-    """The rows of a step from (x, v) at s to (x, v) at t.
+    def write(self, s: float, t: float, kept: bool = False, carried: bool = False) -> Step:
+        """The rows of a step from (x, v) at s to (x, v) at t.
 
-    kept: a at (s, x) is known from the step before.  carried: the two states are what x and v lack to those
-    that the step began with, and the third is that v, with which x drifts as well.
-    """
-    h, stages, clock = t - s, list[Stage](), 0.0
-    x, v, known = 0, 1, 2 + carried
-    asked: int | None = 0 if kept else None  # the newest evaluation, if it is at x
+        kept: a at (s, x) is known from the step before.  carried: the two states are what x and v lack to those
+        that the step began with, and the third is that v, with which x drifts as well.
+        """
+        h, stages, clock = t - s, list[Stage](), 0.0
+        x, v, known = 0, 1, 2 + carried
+        asked: int | None = 0 if kept else None  # the newest evaluation, if it is at x
 
-    def row(weights: dict[int, float]) -> tuple[float, ...]:
-        return tuple(weights.get(i, 0.0) for i in range(max(weights) + 1))
+        def row(weights: dict[int, float]) -> tuple[float, ...]:
+            return tuple(weights.get(i, 0.0) for i in range(max(weights) + 1))
 
-    def evaluations() -> int:
-        return kept + sum(stage.at is not None for stage in stages)
+        def evaluations() -> int:
+            return kept + sum(stage.at is not None for stage in stages)
 
-    for i, (part, share) in enumerate(splitting.word):
-        if part == DRIFT:
-            clock += share
-            last = i == len(splitting.word) - 1
-            at = None if last else t if abs(clock - 1) < 1e-13 else s + clock * h
-            moving = {x: 1.0, v: share * h} | ({2: share * h} if carried else {})
-            asked = evaluations()
-            stages.append(Stage(row(moving), at=at))
-            x = known + len(stages) - 1
-        else:
-            if asked is None:
-                asked = 0
-                stages.append(Stage(row({x: 1.0}), at=s))
-                x = known
-            stages.append(Stage(row({v: 1.0}), row({asked: share * h})))
-            v = known + len(stages) - 1
-    return Step(tuple(stages), keep_x=(x, v), keep_f=(-1,) if splitting.first == KICK else ())
+        for i, (part, share) in enumerate(self.word):
+            if part == DRIFT:
+                clock += share
+                last = i == len(self.word) - 1
+                at = None if last else t if abs(clock - 1) < 1e-13 else s + clock * h
+                moving = {x: 1.0, v: share * h} | ({2: share * h} if carried else {})
+                asked = evaluations()
+                stages.append(Stage(row(moving), at=at))
+                x = known + len(stages) - 1
+            else:
+                if asked is None:
+                    asked = 0
+                    stages.append(Stage(row({x: 1.0}), at=s))
+                    x = known
+                stages.append(Stage(row({v: 1.0}), row({asked: share * h})))
+                v = known + len(stages) - 1
+        return Step(tuple(stages), keep_x=(x, v), keep_f=(-1,) if self.keeps else ())
 
 
 def composed(first: str, weights: Sequence[float]) -> tuple[float, ...]:
@@ -211,4 +215,3 @@ SYMPLECTIC: dict[str, Splitting] = {
     "kahan_li_8": Splitting(8, KICK, composed(KICK, _KAHAN_LI_8), KAHAN_LI),
 }  # fmt: skip
 WISDOM_HOLMAN = "wisdom_holman"  # of planets: its drifts are Kepler orbits, which no weights are
-IN_TURN = (*SYMPLECTIC, WISDOM_HOLMAN)

@@ -52,6 +52,7 @@ def logarithmic(
     """
     began, (start, end) = time.perf_counter(), span_of(t)
     positive("ds", ds)
+    gravity.check(x0)
     limit = Limits(max_steps=max_steps).max_steps
     if end <= start:
         raise ArgumentError(f"t = ({start}, {end}): it goes forward")

@@ -56,19 +56,36 @@ class Gravity:
         q, v = (part if part.ndim == 3 else part[None] for part in (q, v))
         if self.masses.ndim == 2 and len(q) not in (1, len(self.masses)):
             raise ArgumentError(f"masses of {len(self.masses)} systems do not go with {len(q)} starts")
-        if not bool((q.isfinite() & v.isfinite()).all()):
-            raise ArgumentError("places and velocities must be finite")
-        if self.softening == 0 and any(bool((r2 == 0).any()) for _, r2, _ in self._between(q)):
-            raise ArgumentError("two bodies are in one place: move them apart, or give a softening")
         if self.masses.ndim == 2:
             q, v = (part.expand(len(self.masses), *part.shape[1:]) for part in (q, v))
         if centred:
             q, v = q - self.centre(q), v - self.centre(v)
-        return torch.stack([q, v], 1)
+        x0 = torch.stack([q, v], 1)
+        self.check(x0)
+        return x0
+
+    def check(self, x0: Tensor) -> None:
+        """Refuse what no run can begin with.
+
+        Raises:
+            ArgumentError: no state of these bodies, numbers that are not finite, or two bodies in one place.
+        """
+        n, B = self.masses.shape[-1], len(self.masses) if self.masses.ndim == 2 else None
+        whole = isinstance(x0, Tensor) and x0.is_floating_point() and x0.ndim == 4
+        if not whole or x0.shape[1:3] != (2, n) or x0.shape[3] not in (2, 3) or B not in (None, len(x0)):
+            what = f"tensor {tuple(x0.shape)}" if isinstance(x0, Tensor) else type(x0).__name__
+            raise ArgumentError(
+                f"x0 is a {what}: states of these bodies are [{B or 'B'}, 2, {n}, 2] or [{B or 'B'}, 2, {n}, 3], "
+                "as Gravity.start makes them of places and velocities"
+            )
+        if not bool(x0.isfinite().all()):
+            raise ArgumentError("places and velocities must be finite")
+        if self.softening == 0 and any(bool((r2 == 0).any()) for _, r2, _ in self._between(x0[:, 0])):
+            raise ArgumentError("two bodies are in one place: move them apart, or give a softening")
 
     def problem(self) -> ODE:
         """x' = (v, a), with a alone for the methods that take it."""
-        return ODE(self.rate, acceleration=Attraction(self))
+        return ODE(self.rate, acceleration=Attraction(self), check=self.check)
 
     def rate(self, t: Tensor, x: Tensor) -> Tensor:
         """dx/dt of states [..., 2, N, d]."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, SolveError
+from ..errors import ArgumentError, SolveError, failed
 from ..methods.symplectic import WISDOM_HOLMAN
 from ..problem import ODE
+from ..rollout import Stand, Steps
 from ..stretches import Stretches
-from ..turns import Run
 from .gravity import Attraction
 from .kepler import kepler_step
 
@@ -40,8 +40,10 @@ class Jacobi:
         return self.inverse @ x
 
 
-class WisdomHolman(Run):
+class WisdomHolman(Steps):
     """Half a drift, a kick, half a drift; neighbouring halves are one, until somebody asks for x.
+
+    A stand is places and velocities in Jacobi's coordinates, after the kick.
 
     In Jacobi's coordinates the energy is that of N - 1 Kepler orbits, planet i about G (m_0 + .. + m_i), of a
     centre that moves straight on, and of what else there is, which is smaller by the masses of planets over
@@ -49,44 +51,56 @@ class WisdomHolman(Run):
     (m/m_0) h^2, and does not drift (Wisdom and Holman 1991; Rein and Tamayo 2015).
     """
 
-    def __init__(self, problem: ODE, name: str, x0: Tensor, times: Stretches) -> None:
-        super().__init__(problem, name, x0, times)
-        a = problem.acceleration
+    def __init__(self, problem: ODE, times: Stretches) -> None:
+        super().__init__(WISDOM_HOLMAN, times)
+        self.problem, a = problem, problem.acceleration
         if not isinstance(a, Attraction):
             raise ArgumentError(
                 f"method {WISDOM_HOLMAN!r} is for planets: give it the problem of an nbody.Gravity"
             )
-        gravity = a.gravity
-        masses = gravity.masses.to(x0)
+        gravity, masses = a.gravity, a.gravity.masses
         if bool((masses[..., 0] <= 0).any()) or bool((masses[..., :1] < masses).any()) or gravity.softening:
             raise ArgumentError("the first body must be the heaviest, without softening: it is the star")
-        self.gravity, self.jacobi, self.mass = gravity, Jacobi(masses), masses
+        self.gravity = gravity
+
+    def begin(self, x0: Tensor) -> Stand:
+        masses = self.gravity.masses.to(x0)
+        self.jacobi = Jacobi(masses)
         self.shares = torch.ones(masses.shape[-1:] * 2, dtype=x0.dtype, device=x0.device)
         self.shares[0, 1] = self.shares[1, 0] = 0.0
-        self.mu = gravity.G * self.jacobi.eta[..., 1:]
-        self.owed = 0.0  # of a drift: its second half, until somebody looks
-        self.q, self.v = (self.jacobi.enter(part) for part in x0.unbind(1))
+        self.mu = self.gravity.G * self.jacobi.eta[..., 1:]
+        return Stand(0, 0, tuple(self.jacobi.enter(part) for part in x0.unbind(1)))
 
-    @property
-    def x(self) -> Tensor:
-        q, v = self.drifted(self.owed)
+    def state(self, stand: Stand) -> Tensor:
+        q, v = self.drifted(stand, self.owed(stand.n))
         return torch.stack([self.jacobi.leave(q), self.jacobi.leave(v)], 1)
 
-    def step(self) -> None:
-        h = self.h
-        self.q, self.v = self.drifted(self.owed + h / 2)
-        self.v = self.v + h * self.kick(self.q)
-        self.owed, self.nfe = h / 2, self.nfe + 1
-
-    def drifted(self, t: float) -> tuple[Tensor, Tensor]:
-        if t == 0:
-            return self.q, self.v
+    def step(self, stand: Stand) -> Stand:
+        h = self.times.sizes[self.times.stretch(stand.n)]
+        q, v = self.drifted(stand, self.owed(stand.n) + h / 2)
         try:
-            q, v = kepler_step(self.q[..., :-1, :], self.v[..., :-1, :], t, self.mu)
+            v = v + h * self.kick(q)
+        except Exception as error:
+            raise failed(self.where(stand.n), error) from error
+        return Stand(stand.n + 1, stand.nfe + 1, (q, v))
+
+    def along(self, times: Stretches) -> WisdomHolman:
+        return WisdomHolman(self.problem, times)
+
+    def owed(self, n: int) -> float:
+        """Of a drift before step n: the second half of the last one."""
+        return self.times.sizes[self.times.stretch(n - 1)] / 2 if n else 0.0
+
+    def drifted(self, stand: Stand, t: float) -> tuple[Tensor, Tensor]:
+        q, v = stand.xs
+        if t == 0:
+            return q, v
+        try:
+            moved, turned = kepler_step(q[..., :-1, :], v[..., :-1, :], t, self.mu)
         except SolveError as error:
-            raise SolveError(f"method {WISDOM_HOLMAN}, t = {self.times[self.n]:.6g}: {error}") from error
-        centre = self.q[..., -1:, :] + t * self.v[..., -1:, :]
-        return torch.cat([q, centre], -2), torch.cat([v, self.v[..., -1:, :]], -2)
+            raise failed(self.where(max(stand.n - 1, 0)), error) from error
+        centre = q[..., -1:, :] + t * v[..., -1:, :]
+        return torch.cat([moved, centre], -2), torch.cat([turned, v[..., -1:, :]], -2)
 
     def kick(self, q: Tensor) -> Tensor:
         """What Kepler's parts leave of the accelerations, in Jacobi's coordinates.

@@ -38,10 +38,7 @@ def animation(
     shown = chosen_times(t, whole("frames", frames, 2, "an animation has two or more"))
     if len(shown) < 2:
         raise ArgumentError(f"{len(shown)} time: an animation needs two or more; keep them by save_at=")
-    if path.suffix not in (".gif", ".mp4"):
-        raise ArgumentError(f"{path}: an animation is a .gif or an .mp4")
-    if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
-        raise ArgumentError(f"{path}: an .mp4 needs the program ffmpeg, which is not here; write a .gif")
+    check_film(path)
     parts = parts_of(system, x[:, :SAMPLES])
     view, sheet = view_of(system), Sheet(system.name, subtitle)
     lines = parts[0].values.shape[1] if isinstance(view, SpaceTime) else 0
@@ -49,9 +46,27 @@ def animation(
         show = _curves(sheet, view, t, extent_of(system, view, parts), parts)
     else:
         show = _images(sheet, view, t, parts)
+    filmed(sheet, shown, show, path, colours_of(() if lines else parts, lines))
+
+
+def check_film(path: Path) -> None:
+    """
+    Raises:
+        ArgumentError: neither .gif nor .mp4, or .mp4 without ffmpeg.
+    """
+    if path.suffix not in (".gif", ".mp4"):
+        raise ArgumentError(f"{path}: an animation is a .gif or an .mp4")
+    if path.suffix == ".mp4" and not FFMpegWriter.isAvailable():
+        raise ArgumentError(f"{path}: an .mp4 needs the program ffmpeg, which is not here; write a .gif")
+
+
+def filmed(
+    sheet: Sheet, shown: Sequence[int], show: Callable[[int], None], path: Path, colours: np.ndarray
+) -> None:
+    """Write the sheet as show(i) leaves it for each i, SECONDS in all; a .gif in greys and colours [n, 3]."""
     rate = len(shown) / SECONDS
     if path.suffix == ".gif":
-        _gif(sheet.figure, (show(i) for i in shown), path, rate, colours_of(() if lines else parts, lines))
+        _gif(sheet.figure, (show(i) for i in shown), path, rate, colours)
         return
     writer = FFMpegWriter(fps=max(1, round(rate)))
     with writer.saving(sheet.figure, str(path), DOTS):
@@ -90,7 +105,7 @@ def _images(sheet: Sheet, view: Frames, t: Sequence[float], parts: Sequence[Part
             axes.tick_params(labelleft=column == 0, labelbottom=column == 0 and row == len(parts) - 1)
             drawn.append((framed(axes, view, part, 0, column), part, column))
         sheet.bar(drawn[-1][0], part.name, bottom, top)
-    said = _clock(sheet)
+    said = clock(sheet)
 
     def show(i: int) -> None:
         for image, part, column in drawn:
@@ -124,7 +139,7 @@ def _curves(
         axes.grid(True, which="major", color="#e8e8e8", lw=0.7)
         axes.tick_params(labelbottom=row == len(parts) - 1)
     axes.set_xlabel(view.axis, size=9, color=INK)
-    said = _clock(sheet)
+    said = clock(sheet)
 
     def show(i: int) -> None:
         for line, part, sample in lines:
@@ -134,7 +149,7 @@ def _curves(
     return show
 
 
-def _clock(sheet: Sheet) -> Callable[[float], None]:
+def clock(sheet: Sheet) -> Callable[[float], None]:
     """Says the time, below on the right."""
     text = sheet.figure.text(1 - 0.15 / sheet.width, 0.12 / sheet.height, "", size=9, color=FAINT, ha="right")
     return lambda t: text.set_text(f"t = {t:.4g}")

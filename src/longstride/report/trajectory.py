@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from .plots import COLOURS
 from .sheet import Sheet
 
 SAMPLES = 8  # drawn at most
+POINTS, FINEST = 10_000, 32  # along a curve, and of a step, at most
+AT_ONCE = 64  # states whose slopes are asked for together
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,25 @@ class Steps:
 
     t: np.ndarray
     x: np.ndarray
+
+
+def between(system: System, steps: Steps) -> tuple[np.ndarray, Tensor]:
+    """Times [T] and states [T, *shape] along the steps of a sample, by Hermite's cubic between their ends.
+
+    It costs an evaluation of each end, which is less than to ask a run for so many times.
+    """
+    t, x = torch.from_numpy(steps.t), torch.from_numpy(steps.x)
+    parts = zip(t.to(x.dtype).split(AT_ONCE), x.split(AT_ONCE), strict=True)
+    with torch.no_grad():
+        f = torch.cat([system.rate(*part) for part in parts])
+    fine = max(1, min(FINEST, POINTS // len(t)))
+    theta = (torch.arange(fine, dtype=t.dtype) / fine).view(1, -1, *[1] * (x.ndim - 1))
+    h = (t[1:] - t[:-1]).view(-1, 1, *[1] * (x.ndim - 1)).to(x.dtype)
+    a, b, fa, fb = x[:-1, None], x[1:, None], h * f[:-1, None], h * f[1:, None]
+    move = b - a
+    curve = a + theta * (fa + theta * (3 * move - 2 * fa - fb + theta * (fa + fb - 2 * move)))
+    times = t[:-1, None] + theta.view(1, -1) * (t[1:] - t[:-1])[:, None]
+    return torch.cat([times.flatten(), t[-1:]]).numpy(), torch.cat([curve.flatten(0, 1), x[-1:]])
 
 
 def trajectory_picture(
@@ -59,11 +81,12 @@ def _plane(sheet: Sheet, view: Plane, t: Sequence[float], points: np.ndarray) ->
     """Curves [T, B, C, 2]: one alone is coloured by time, several each in a colour of their own."""
     sheet.begin(6.6, 4.4)
     curves = points.reshape(len(points), -1, 2).swapaxes(0, 1)
+    many = len(curves) > 12
     axes = sheet.axes(0.65, sheet.bottom, 0.3 if len(curves) > 1 else 1.0, sheet.top)
     for i, curve in enumerate(curves):
         if len(curves) > 1:
             colour = COLOURS[i % len(COLOURS)]
-            axes.plot(*curve.T, lw=0.9, color=colour)
+            axes.plot(*curve.T, lw=0.5 if many else 0.9, color=colour)
         else:
             pieces = np.stack([curve[:-1], curve[1:]], 1)
             lines = LineCollection(list(pieces), cmap="viridis", lw=0.9, capstyle="round")
@@ -71,8 +94,9 @@ def _plane(sheet: Sheet, view: Plane, t: Sequence[float], points: np.ndarray) ->
             axes.add_collection(lines)
             sheet.bar(lines, "t")
         reached = curve[np.isfinite(curve).all(1)]
-        axes.plot(*reached[0], "o", ms=4, mfc=PAPER, mec=INK, mew=0.9, zorder=3)
-        axes.plot(*reached[-1], "o", ms=4, color=INK, zorder=3)
+        if not many:
+            axes.plot(*reached[0], "o", ms=4, mfc=PAPER, mec=INK, mew=0.9, zorder=3)
+        axes.plot(*reached[-1], "o", ms=2 if many else 4, color=INK, zorder=3)
     axes.autoscale()
     axes.margins(0.04)
     if view.equal:

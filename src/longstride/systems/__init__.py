@@ -14,8 +14,8 @@ from .dispersive import korteweg_de_vries, nonlinear_schroedinger
 from .electromagnetism import maxwell
 from .fluids import kolmogorov_flow, navier_stokes_2d, taylor_green
 from .fluids_3d import navier_stokes_3d
-from .gravity import burrau, outer_solar_system, plummer, three_stars
-from .orbits import arenstorf, kepler, pleiades, three_body
+from .gravity import burrau, outer_solar_system, plummer, three_body
+from .orbits import arenstorf, figure_eight, kepler, pleiades
 from .patterns import (
     allen_cahn,
     cahn_hilliard,
@@ -53,6 +53,7 @@ __all__ = [
     "dispersive_kuramoto_sivashinsky",
     "double_pendulum",
     "exponential_decay",
+    "figure_eight",
     "fisher_kpp",
     "fitzhugh_nagumo",
     "fitzhugh_nagumo_waves",
@@ -90,7 +91,6 @@ __all__ = [
     "swift_hohenberg",
     "taylor_green",
     "three_body",
-    "three_stars",
     "van_der_pol",
     "wave",
 ]

@@ -36,7 +36,7 @@ PLANETS = {
 
 
 @system("Saz Ulibarrena and Portegies Zwart 2025")
-def three_stars(seed: int = 1) -> System:
+def three_body(seed: int = 1) -> System:
     """Three bodies of one solar mass in a plane, from random places: au, solar masses, G = 1.
 
     A year is `nbody.YEAR`, nearly 2 pi; the span is 30 of them. Chaotic, with close encounters; mostly one
@@ -90,6 +90,7 @@ def _of(gravity: Gravity, q: Tensor, v: Tensor, end: float, more: tuple[str, ...
     return System(
         gravity.rate,
         acceleration=Attraction(gravity),
+        check=gravity.check,
         x0=x0,
         t=(0.0, end),
         labels=tuple(

@@ -138,7 +138,7 @@ def arenstorf(mu: Number = 0.012277471) -> System:
 
 
 @system("Chenciner and Montgomery 2000; numbers of Simo")
-def three_body() -> System:
+def figure_eight() -> System:
     """Three equal masses that follow each other along one figure eight, of period 6.32591398.
 
     The default span is one period. The state is all x, all y, all x', all y', as in `pleiades`. The orbit
