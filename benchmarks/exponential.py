@@ -8,7 +8,7 @@ rounds. Times at an error are interpolated on log-log work-precision curves.
 
 L by products: u_t = div(k grad u) + 5 u (1 - u) on 64 x 64 points between walls where u = 0, k between 0.1
 and 0.3, to t = 1, |L| = 1e4; a matrix of 4,096 x 4,096 that nobody writes down. The reference is tsit5 at
-rtol 1e-10.
+rtol 1e-10. One run each; products of GMRES with df/dx are not counted.
 
     python benchmarks/exponential.py [seconds]
 """

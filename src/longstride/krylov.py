@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -105,16 +105,14 @@ class Krylov(Matrix):
                     row[k] = row[k] + weight * v if k in row else weight * v
         parts = [*rest, *(u for row in rows.values() for u in row.values())]
         size = torch.stack([vector(u.detach()).norm(dim=1) for u in parts]).amax(0)
-        out, *others = [*rest, *(L.evolved(c, row, size) for c, row in rows.items())]
-        for other in others:
-            out = out + other
-        return out
+        rest += [L.evolved(c, row, size) for c, row in rows.items()]
+        return reduce(torch.add, rest)
 
     def evolved(self, c: float, us: dict[int, Tensor], size: Tensor) -> Tensor:
         """sum_k phi_k(c L) u_k, to the tolerance of states of a norm of `size` [B]."""
         like = next(iter(us.values()))
         zero = torch.zeros_like(like)
-        y, *ws = [vector(us.get(k, zero)) for k in range(max(1, *us) + 1)]
+        y, *ws = [vector(us.get(k, zero)) for k in range(max(*us, 1) + 1)]
         allowed = torch.where(size > 0, size, 1.0)
         allowed = allowed * max(self.tolerance, ROUND_OFF * torch.finfo(y.dtype).eps)
         s = torch.zeros_like(y[:, :1])
@@ -142,14 +140,7 @@ class Krylov(Matrix):
 def _later(ws: Sequence[Tensor], s: Tensor) -> list[Tensor]:
     """The polynomial w_1 + t w_2 + t^2/2 w_3 + ... in powers of t - s."""
     powers = [s**j / math.factorial(j) for j in range(len(ws))]
-    return [_sum(powers, ws[k:]) for k in range(len(ws))]
-
-
-def _sum(powers: Sequence[Tensor], ws: Sequence[Tensor]) -> Tensor:
-    out = powers[0] * ws[0]
-    for p, w in zip(powers[1:], ws[1:], strict=False):
-        out = out + p * w
-    return out
+    return [reduce(torch.add, (p * w for p, w in zip(powers, ws[k:], strict=False))) for k in range(len(ws))]
 
 
 def _scaled(times: Callable[[Tensor], Tensor], by: Tensor, v: Tensor) -> Tensor:

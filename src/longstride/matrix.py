@@ -35,7 +35,7 @@ class Matrix:
     terms: tuple[tuple[int, float, Any], ...] = ITS_TERMS
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
     __array_ufunc__ = None  # numbers of numpy leave products to this class
-    together: ClassVar[bool] = False  # whether products of a row are made in one, by `row`
+    together: ClassVar[bool] = False  # whether the products of a row are one, `sum`
 
     def __post_init__(self) -> None:
         if self.terms != ITS_TERMS:

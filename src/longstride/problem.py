@@ -113,7 +113,7 @@ class ODE:
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""
-        L = self.L  # a Matrix brings itself there
+        L: Any = self.L  # a Matrix brings itself there
         return (beside(L, x) if isinstance(L, Tensor) else L) * x
 
     def operator(self, splits: bool) -> Linear:
