@@ -382,6 +382,7 @@ def test_steps_that_failed_leave_no_nan_in_a_gradient(starts: tuple[float, ...])
         ({"events": ls.Event(lambda t, x: x[:, 0])}, "a list of ls.Event"),
         ({"events": [lambda t, x: x[:, 0]]}, "a list of ls.Event"),
         ({"method": "BDF"}, "did you mean bdf"),
+        ({"method": "leapfrg", "dt": 0.1}, "did you mean leapfrog"),
         ({"method": "rodas5p", "dt": 0.1}, "chooses its steps"),
         ({"method": "euler_maruyama", "dt": 0.1}, "for an ls.SDE"),
         ({"x0": torch.ones(2, dtype=torch.int64)}, "floating"),

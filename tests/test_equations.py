@@ -425,6 +425,27 @@ def test_what_is_held_down_is_so_in_buffers_too(name: str) -> None:
     assert float((f(t, c) - pde.f(t, c))[..., 0].abs().max()) > 1e-3
 
 
+def test_what_is_held_down_is_so_without_a_PDE() -> None:
+    """Growth e^(t/4) of what no field shows would be 1e16 by t = 150; the field itself is not touched."""
+    pde = ls.systems.get("swift_hohenberg", n=16, r=0.25)
+    own = ls.ODE(pde.f, L=pde.L, space=pde.space)
+    assert isinstance(own.entered().f, ls.spectral.Held)
+    assert isinstance(ls.ODE(pde.f, L=-pde.space.k2, space=pde.space).entered().f, ls.Pointwise)
+    assert torch.equal(run(own, pde.x0, 1.0, 5), run(pde, pde.x0, 1.0, 5))
+
+
+def test_a_state_of_other_fields_is_refused_before_anything_runs() -> None:
+    two, line = ls.systems.gray_scott(n=8), ls.Fourier(1.0, 8)
+    for wrong in (torch.ones(1, 3, 8, 8, dtype=F64), torch.ones(2, 8, 8, dtype=F64)):
+        with pytest.raises(ls.ArgumentError, match=r"fields u, v, give \[B, 2, 8, 8\]"):
+            run(two, wrong, 1.0, 1)
+    both = ls.PDE(space=line, L=torch.stack([-line.k2, -2 * line.k2]))
+    with pytest.raises(ls.ArgumentError, match="as many fields"):
+        run(both, both.x0, 1.0, 1)
+    with pytest.raises(ls.ArgumentError, match="needs space="):
+        ls.PDE(L=-line.k2)  # type: ignore[call-arg]
+
+
 def _steps_by_scipy(f: Callable, x0: np.ndarray, end: float) -> np.ndarray:
     integrate = pytest.importorskip("scipy.integrate")
     flat = lambda t, x: f(x.reshape(x0.shape)).ravel()  # noqa: E731

@@ -519,3 +519,38 @@ def test_samples_that_diverge_are_told_of(tmp_path: Path) -> None:
     assert result.exit_code == 1, result.output
     assert "2 of 2 samples" in result.stderr
     assert (opened(tmp_path / "x.zarr").status == 2).all()
+
+
+# netCDF
+
+
+def test_a_netcdf_file_is_the_group_as_one_file(tmp_path: Path) -> None:
+    """The same numbers, settings and parameters; it is written once, and nothing is left beside it."""
+    pde = ls.systems.burgers(n=16)
+    how = {"until": 0.2, "save_every": 0.1, "dt": 0.1, "vary": {"viscosity": (0.1, 0.5)}}
+    for name in ("b.nc", "b.zarr"):
+        assert generate(pde, tmp_path / name, 3, **how).made == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.nc", "b.zarr"]
+    file, group = (Trajectories(tmp_path / name, normalized=True) for name in ("b.nc", "b.zarr"))
+    assert file.settings == group.settings
+    for one, other in zip(file, group, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    written = (tmp_path / "b.nc").read_bytes()
+    with pytest.raises(ls.ArgumentError, match="does not grow"):
+        generate(pde, tmp_path / "b.nc", 4, **how)
+    assert (tmp_path / "b.nc").read_bytes() == written
+    with pytest.raises(ls.ArgumentError, match="complex"):
+        generate(ls.systems.ginzburg_landau(n=8), tmp_path / "c.nc", 1)
+    (tmp_path / "d.nc").write_text("no netCDF")
+    with pytest.raises(ls.ArgumentError, match="no data set"):
+        Trajectories(tmp_path / "d.nc")
+
+
+def test_a_data_set_of_a_channel_has_its_points(tmp_path: Path) -> None:
+    pde = ls.systems.rayleigh_benard(n=8, m=8)
+    generate(pde, tmp_path / "c.zarr", 2, until=0.01, save_every=0.01)
+    data = xarray.open_zarr(tmp_path / "c.zarr")
+    assert data.u.dims == ("sample", "time", "field", "x", "y")
+    assert torch.equal(torch.from_numpy(data.y.values), pde.space.x[1])
+    x0 = torch.from_numpy(data.u.values[:, 0])
+    assert torch.equal(x0, pde.random_starts(2, 0).float())

@@ -281,15 +281,16 @@ def test_energy_of_the_vortex_falls_by_its_enstrophy_and_it_stays_solenoidal() -
 def modes(kind: str, n: int) -> Tensor:
     """[m, n]: the functions of a series at its points."""
     x, m = (torch.arange(n, dtype=F64) + 0.5) / n, torch.arange(n, dtype=F64)[:, None]
-    return torch.cos(PI * m * x) if kind == "neumann" else torch.sin(PI * m * x)
+    m = m + 0.5 * ("-" in kind)
+    return torch.cos(PI * m * x) if kind.startswith("neumann") else torch.sin(PI * m * x)
 
 
-@pytest.mark.parametrize("kind", ["neumann", "dirichlet"])
+@pytest.mark.parametrize("kind", ["neumann", "dirichlet", "neumann-dirichlet", "dirichlet-neumann"])
 @pytest.mark.parametrize("n", [4, 7, 16])
 def test_a_series_is_the_sum_of_its_modes(kind: str, n: int) -> None:
     space = Box(2.0, n, kind, dealias=1.0)
     c = torch.randn(3, n, dtype=F64)
-    c[:, 0] *= kind == "neumann"
+    c[:, 0] *= kind != "dirichlet"
     assert close(space.leave(c), c @ modes(kind, n), 1e-13)
     assert close(space.enter(c @ modes(kind, n)), c, 1e-13)
     assert close(space.leave(c.float()).double(), c @ modes(kind, n), 1e-5)
@@ -308,7 +309,10 @@ def test_a_box_without_walls_is_a_fourier_series(real: bool) -> None:
     assert close(box.k2, fourier.k2, 1e-12)
 
 
-WALLS = (("neumann", "periodic", "dirichlet"), ("dirichlet", "neumann", "periodic"), ("neumann",) * 3)
+WALLS = (
+    ("neumann", "periodic", "dirichlet"), ("dirichlet", "neumann", "periodic"), ("neumann",) * 3,
+    ("dirichlet-neumann", "neumann-dirichlet", "periodic"), ("neumann", "dirichlet-neumann", "dirichlet"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("walls", WALLS)
@@ -317,8 +321,8 @@ def test_heat_between_walls_is_exact(walls: tuple[str, ...]) -> None:
     space = Box((1.0, 2.0, 3.0), (8, 9, 7), walls)
     shapes, k2 = [], 0.0
     for kind, x, a in zip(walls, space.x, space.length, strict=True):
-        k = (2 if kind == "periodic" else 1) * 2 * PI / a
-        shapes.append(torch.sin(k * x) if kind == "dirichlet" else torch.cos(k * x))
+        k = {"periodic": 4.0, "dirichlet": 2.0, "neumann": 2.0}.get(kind, 2.5) * PI / a
+        shapes.append(torch.sin(k * x) if kind.startswith("dirichlet") else torch.cos(k * x))
         k2 += k * k
     u = (shapes[0] * shapes[1] * shapes[2])[None].requires_grad_()
     found = end(ls.ODE(nothing, L=-space.k2, space=space), u, 0.02)
@@ -341,6 +345,32 @@ def test_standing_waves_between_walls(walls: str) -> None:
     x = end(pde, x0, 77.0)
     assert close(x[0], torch.stack([shape * math.cos(77 * w), -w * shape * math.sin(77 * w)]), 1e-11)
     assert pde.drift(x, x0)["energy"] < 1e-13
+
+
+@pytest.mark.parametrize(("walls", "start"), [("dirichlet-neumann", 0), ("neumann-dirichlet", 16)])
+def test_a_mirror_in_the_free_wall_makes_both_walls_fixed(walls: str, start: int) -> None:
+    """Allen-Cahn, whose force is odd: half of an even state between fixed walls, at order 4."""
+    half, whole = get("allen_cahn", dim=1, n=16, length=1.0, walls=walls, epsilon=0.3), get(
+        "allen_cahn", dim=1, n=32, length=2.0, walls="dirichlet", epsilon=0.3
+    )  # fmt: skip
+    x0 = torch.sin(PI * whole.space.x[0] / 2)[None] - 0.5 * torch.sin(1.5 * PI * whole.space.x[0])
+    cut, ends = slice(start, start + 16), []
+    for steps in (64, 128, 256):
+        ends.append(end(half, x0[:, cut], 2.0, steps=steps))
+        assert close(ends[-1], end(whole, x0, 2.0, steps=steps)[:, cut], 1e-14)
+    fine = end(half, x0[:, cut], 2.0, steps=2048)
+    for order in orders([float((x - fine).abs().max()) for x in ends]):
+        assert abs(order - 4) < 0.2
+
+
+def test_walls_of_two_kinds_turn_into_each_other() -> None:
+    space = Box((2.0, 1.0), (9, 8), ("dirichlet-neumann", "periodic"))
+    assert space.turned(0).walls == ("neumann-dirichlet", "periodic")
+    k, x = PI * 1.5 / 2, space.x[0].expand(9, 8)
+    slope = space.turned(0).leave(space.d(0) * space.enter(torch.sin(k * x)))
+    assert close(slope, k * torch.cos(k * x), 1e-13)
+    with pytest.raises(ls.ArgumentError, match="did you mean dirichlet-neumann"):
+        Box(1.0, 8, "dirichlet-neuman")
 
 
 def test_walls_are_an_option_of_the_command(tmp_path: Path) -> None:
@@ -460,8 +490,8 @@ def test_kassam_and_trefethens_allen_cahn() -> None:
 def test_a_channel_is_a_block_of_each_mode() -> None:
     """Heat between a cold wall and one of temperature 1 + a wave that decays, in one step of any length."""
     space = Channel(Chebyshev((0.0, 1.0), 18, right=(1.0, 0.0, 1.0)), Fourier(2.0, 9, dealias=1.0))
-    y, x = space.x
-    L, steady = ls.Blocks(0.1 * space.laplace), lambda t, c: 0.1 * space.lift(2).expand_as(c)
+    x, y = space.x
+    L, steady = space.blocks([[0.1 * space.laplace()]]), lambda t, c: 0.1 * space.lift(2).expand_as(c)
     exact = lambda t: y + torch.sin(2 * PI * y) * torch.cos(2 * PI * x) * math.exp(-0.8 * PI**2 * t)  # noqa: E731
     found = end(ls.ODE(steady, L=L, space=space), exact(0.0)[None], 0.5)
     assert close(found[0], exact(0.5), 1e-10)

@@ -122,15 +122,15 @@ class Blocks(Matrix):
         at, C = self.row + 1, M.shape[self.row]
         if C > FEW:  # the batch, where blocks are the same for all, is columns
             if self.each:
-                return _product(self._inward(M), x.movedim(at, -1)[..., None])[..., 0].movedim(-1, at)
-            return _product(self._inward(M), x.movedim((0, at), (-1, -2))).movedim((-1, -2), (0, at))
+                return product(self._inward(M), x.movedim(at, -1)[..., None])[..., 0].movedim(-1, at)
+            return product(self._inward(M), x.movedim((0, at), (-1, -2))).movedim((-1, -2), (0, at))
         out = M.select(at, 0) * x.narrow(at, 0, 1)
         for j in range(1, C):
             out = torch.addcmul(out, M.select(at, j), x.narrow(at, j, 1))
         return out
 
 
-def _product(M: Tensor, columns: Tensor) -> Tensor:
+def product(M: Tensor, columns: Tensor) -> Tensor:
     """[*K, C, C] times [*K, C, B], of which M may be real alone."""
     if M.is_complex() or not columns.is_complex():
         return M @ columns

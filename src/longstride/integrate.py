@@ -207,8 +207,8 @@ def solve(
         )
     if not isinstance(problem, ODE):
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
-    if problem.check is not None:
-        problem.check(x0)
+    if problem.space is None:  # else when it is entered
+        problem.demand(x0)
     if not isinstance(x0, Tensor) or problem.space is not None:
         view, inner = seen(problem, x0)
         try:
@@ -294,7 +294,7 @@ def _equally(
 def seen(problem: ODE, x0: Any) -> tuple[View, ODE]:
     """How a run sees the user's state, and the problem of what it sees."""
     if problem.space is not None:
-        return Within(problem.space), problem.entered()
+        return Within(problem), problem.entered()
     tree = Tree(x0)
     return tree, problem.flattened(tree)
 

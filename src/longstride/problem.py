@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -23,7 +24,9 @@ from .view import View
 
 
 class Space(Protocol):
-    """Between the user's x and another variable u: see `ODE`. It may have a norm(u) too, [B]: `magnitude`."""
+    """Between the user's x and another variable u: see `ODE`. It may have a norm(u) too, [B]: `magnitude`;
+    and held(f, L), f with what no x shows held down.
+    """
 
     def enter(self, x: Tensor) -> Tensor: ...
 
@@ -31,10 +34,11 @@ class Space(Protocol):
 
 
 class Within(View):
-    """States that are entered into a space."""
+    """States of a problem that are entered into its space."""
 
-    def __init__(self, space: Space) -> None:
-        self.space = space
+    def __init__(self, problem: ODE) -> None:
+        assert problem.space is not None
+        self.space, self.demand = problem.space, problem.demand
 
     def flat(self, state: Tensor) -> Tensor:
         """
@@ -45,6 +49,7 @@ class Within(View):
             raise ArgumentError("x0 must be a tensor of float32, float64, or complex ones of these")
         if state.ndim <= getattr(self.space, "dim", 0):
             raise ArgumentError(f"x0 {tuple(state.shape)} has no batch: give x0[None], [1, ...]")
+        self.demand(state)
         return self.space.enter(state)
 
     def nest(self, x: Tensor) -> Tensor:
@@ -106,10 +111,17 @@ class ODE:
         )
 
     def entered(self) -> ODE:
-        """The same, of the variable of its space."""
-        return replace(
-            self, space=None, check=None, magnitude=self.magnitude or getattr(self.space, "norm", None)
-        )
+        """The same, of the variable of its space, which may hold down what no x shows."""
+        parts = {part.name: getattr(self, part.name) for part in dataclasses.fields(ODE)}
+        if (held := getattr(self.space, "held", None)) is not None:
+            parts["f"] = held(self.f, self.L)
+        norm = self.magnitude or getattr(self.space, "norm", None)
+        return ODE(**{**parts, "space": None, "check": None, "magnitude": norm})
+
+    def demand(self, x: Any) -> None:
+        """Refuse an x that it cannot start from: see `check`."""
+        if self.check is not None:
+            self.check(x)
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""

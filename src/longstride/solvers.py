@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .errors import ArgumentError
+from .errors import ArgumentError, unknown
+from .methods import REGISTRY, get
 from .methods.base import Table
 from .methods.collocation import COLLOCATION
 from .methods.embedded import PAIRS
@@ -102,10 +103,17 @@ def chooses(method: str) -> None:
     """Refuse a method that does not take the equal steps of an ODE, where it is asked for these.
 
     Raises:
-        ArgumentError: it chooses its steps, or is for an SDE.
+        ArgumentError: it chooses its steps, is for an SDE, or there is none.
     """
     for solver in _solvers():
         if solver.name == method and solver.kind.startswith("SDE"):
             raise ArgumentError(f"method {method!r} is for an ls.SDE, and this is an ODE")
         if solver.name == method:
             raise ArgumentError(f"method {method!r} chooses its steps: leave out dt= and steps=")
+    raise unknown("method", method, of_an_ode())
+
+
+def of_an_ode() -> list[str]:
+    """The names of all methods that `ls.solve` has for an ODE."""
+    equal = [name for name in REGISTRY if not get(name).diffusion]
+    return equal + [solver.name for solver in _solvers() if not solver.kind.startswith("SDE")]

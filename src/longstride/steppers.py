@@ -68,4 +68,6 @@ def stepper(name: Any) -> Callable[..., Stepper]:
             f"method {name!r} has no error estimate: give dt= or steps=, or a method that has one, such as "
             "tsit5; `ls.list_solvers()` has them all"
         )
-    raise unknown("method", name, names)
+    from .solvers import of_an_ode  # which lists what there is
+
+    raise unknown("method", name, of_an_ode())

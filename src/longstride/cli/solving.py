@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..solution import Solution
     from ..systems import PDE, System
 
+DATA_SETS = (".zarr", ".nc")
 ROWS = 20  # samples in the table; --json has all
 
 
@@ -78,7 +79,7 @@ def solve(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="A picture, .png; a film of curves or fields, .gif or .mp4; fields as .zarr."),
+        typer.Option(help="A picture, .png; a film of curves or fields, .gif, .mp4; fields as .zarr or .nc."),
     ] = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -99,7 +100,7 @@ def solve(
     from ..files import output_folder
     from ..nbody import Policy
 
-    data_set = out is not None and out.suffix == ".zarr"
+    data_set = out is not None and out.suffix in DATA_SETS
     if dt is not None and (rtol is not None or atol is not None):
         raise ArgumentError("--dt takes equal steps: leave out --rtol and --atol")
     if not data_set and (save_every is not None or shard is not None):
@@ -247,7 +248,7 @@ def check_picture(out: Path, system: System, n: int, steered: bool) -> None:
 
     kinds = [*SUFFIXES] if system.space is not None or isinstance(system.view, Plane) else [".png"]
     if system.space is not None:
-        kinds.append(".zarr")  # which was taken already
+        kinds.extend(DATA_SETS)  # which were taken already
     if out.suffix not in kinds or out.is_dir():
         raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file")
     film = out.suffix != ".png"

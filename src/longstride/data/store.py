@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, differing
 from ..files import output_folder
+from .netcdf import File
 
 FORMAT = "longstride-trajectories"
 MISSING, REACHED, DIVERGED = range(3)
@@ -145,11 +146,13 @@ def _grow(zarr: Any, path: Path, layout: Layout, samples: int) -> None:
 
 
 def open_group(path: Path, mode: str) -> Any:
-    """The group as its readers see it.
+    """The group as its readers see it, or the netCDF file.
 
     Raises:
         ArgumentError: there is none, or it is not one of ours.
     """
+    if path.suffix == ".nc":
+        return File(path)
     zarr = zarr_of_extra()
     settings_of(path)
     try:
@@ -164,6 +167,8 @@ def settings_of(path: Path) -> dict[str, Any]:
     Raises:
         ArgumentError: it holds no trajectories.
     """
+    if path.suffix == ".nc":
+        return File(path).settings
     try:
         found = json.loads((path / "zarr.json").read_text())["attributes"]
     except OSError as error:

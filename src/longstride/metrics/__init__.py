@@ -2,7 +2,7 @@
 
 from .endpoint import endpoint_error, interval, resampled, squared_errors
 from .features import Statistics, class_agreement, frechet, frechet_distance, statistics
-from .flow import dissipation, enstrophy, kinetic_energy, velocity, vorticity
+from .flow import dissipation, enstrophy, kinetic_energy, nusselt, velocity, vorticity
 from .horizon import correlation, high_correlation_time, relative_error
 from .lyapunov import Lyapunov, lyapunov
 from .spectrum import energy_spectrum, spectrum_error
@@ -22,6 +22,7 @@ __all__ = [
     "interval",
     "kinetic_energy",
     "lyapunov",
+    "nusselt",
     "relative_error",
     "resampled",
     "spectrum_error",

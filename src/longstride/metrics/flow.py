@@ -15,7 +15,7 @@ from ..core import beside
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:
-    from ..spectral import Fourier
+    from ..spectral import Channel, Fourier
 
 
 def vorticity(space: Fourier, u: Tensor) -> Tensor:
@@ -61,6 +61,14 @@ def dissipation(space: Fourier, w: Tensor, viscosity: float) -> Tensor:
     nu <|grad u|^2> = nu <|w|^2> if div u = 0 in a periodic box: twice nu times `enstrophy`.
     """
     return 2 * viscosity * enstrophy(space, w)
+
+
+def nusselt(space: Channel, x: Tensor) -> Tensor:
+    """By how much more heat enters at the lower wall than conduction would carry, of states (psi, theta) of
+    `systems.rayleigh_benard`, [..., 2, *n, m]: 1 - <theta_y>, [...].
+    """
+    slope = beside(space.across[1].derivative(1)[0], x)
+    return 1 - (x.select(-1 - space.dim, 1) @ slope).flatten(1 - space.dim).mean(-1)
 
 
 def _components(space: Fourier, u: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Spectral spaces, and what equations on them are made of."""
 
 from .box import Box
-from .channel import Channel
+from .channel import Channel, Matrices
 from .chebyshev import Chebyshev
 from .fourier import Fourier
 from .held import Held
@@ -15,6 +15,7 @@ __all__ = [
     "Chebyshev",
     "Fourier",
     "Held",
+    "Matrices",
     "Pointwise",
     "RandomField",
     "Symbols",

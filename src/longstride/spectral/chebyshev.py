@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, finite, unknown, whole
 
-CONDITIONS = {"dirichlet": (1.0, 0.0, 0.0), "neumann": (0.0, 1.0, 0.0)}
+CONDITIONS = {"dirichlet": (1.0, 0.0, 0.0), "neumann": (0.0, 1.0, 0.0), "clamped": (1.0, 0.0, 0.0)}
 Condition = str | tuple[float, float, float]
 
 
@@ -19,7 +19,8 @@ class Chebyshev:
     """u on [a, b] as the polynomial through its values at n Gauss-Lobatto points, x_j = (a + b)/2 - (b - a)/2
     cos(pi j/(n - 1)), whose two ends follow from the conditions at the walls.
 
-    left, right: "dirichlet", u = 0; "neumann", u_x = 0; or (p, q, r): p u + q u_x = r.
+    left, right: "dirichlet", u = 0; "neumann", u_x = 0; (p, q, r): p u + q u_x = r; or, at both walls,
+    "clamped", u = u_x = 0, for equations of the fourth order.
 
     What a run carries is w [..., n - 2], the values inside. With P the map to all points and u_0 what the
     conditions alone add, u = P w + u_0; a derivative of u inside is d(0, order) w + lift(order):
@@ -30,9 +31,12 @@ class Chebyshev:
     eigenvalues of d(0, 2) grow as 0.05 n^4 (2/(b - a))^2, and its matrix is full: exponential methods want it
     made once, so equal steps.
 
+    Clamped, u is (x - a)(b - x) times the polynomial that is 0 at the walls and has its values inside
+    (Weideman and Reddy 2000): two degrees more.
+
     Raises:
         ArgumentError: b <= a, fewer than 4 points, an unknown condition, or conditions that do not determine
-            the ends.
+            the ends; one wall clamped and the other not.
     """
 
     def __init__(
@@ -46,6 +50,9 @@ class Chebyshev:
             raise ArgumentError(f"ends = {ends!r}: (a, b) with a < b")
         self.ends, self.n = (float(ends[0]), float(ends[1])), (whole("n", n, 4),)
         self.length, self.dim, self.shape = (self.ends[1] - self.ends[0],), 1, (n - 2,)
+        self.clamped = left == right == "clamped"
+        if "clamped" in (left, right) and not self.clamped:
+            raise ArgumentError(f"left = {left!r}, right = {right!r}: walls are clamped both or not at all")
         (p0, q0, r0), (p1, q1, r1) = (_condition(said) for said in (left, right))
         D = self.derivative(1)
         rows = torch.stack([q0 * D[0], q1 * D[-1]])
@@ -94,11 +101,31 @@ class Chebyshev:
     def d(self, axis: int = 0, order: int = 1) -> Tensor:
         """[n - 2, n - 2]: of w, the derivative inside, where the conditions have no right-hand side."""
         D = self.derivative(order)[1:-1]
-        return D[:, 1:-1] + D[:, [0, -1]] @ self.inner
+        if not self.clamped:
+            return D[:, 1:-1] + D[:, [0, -1]] @ self.inner
+        a, b = self.ends  # (q s)^(m) = q^(m) s + m q^(m - 1) s' + m (m - 1)/2 q^(m - 2) s''
+        x = self.x[0][1:-1, None]
+        s, found = (x - a) * (b - x), D[:, 1:-1] * (x - a) * (b - x)
+        if order > 0:
+            found = found + order * (a + b - 2 * x) * self.derivative(order - 1)[1:-1, 1:-1]
+        if order > 1:
+            found = found - order * (order - 1) * self.derivative(order - 2)[1:-1, 1:-1]
+        return found / s.mT
 
     def lift(self, order: int = 0) -> Tensor:
         """[n - 2]: what the right-hand sides of the conditions add to it."""
         return self.derivative(order)[1:-1][:, [0, -1]] @ self.given
+
+    def at(self, points: Tensor) -> Tensor:
+        """[P, n]: values at the points of the grid to those of the polynomial anywhere (barycentric; Berrut
+        and Trefethen 2004).
+        """
+        apart = points.to(torch.float64)[:, None] - self.x[0]
+        weights = (-1.0) ** torch.arange(self.n[0], dtype=torch.float64)
+        weights[0], weights[-1] = weights[0] / 2, weights[-1] / 2
+        terms = weights / torch.where(apart == 0, 1.0, apart)
+        hit = (apart == 0).any(1, keepdim=True)
+        return torch.where(hit, (apart == 0).double(), terms / terms.sum(1, keepdim=True))
 
     def enter(self, x: Tensor) -> Tensor:
         """The values inside [..., n - 2] of a field [..., n]; what it is at the walls is not looked at."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -150,6 +150,13 @@ class Fourier:
         each = c.abs().square()
         fields = c[0].numel() / math.prod(self.shape)
         return ((each * self.squares.to(each)).flatten(1).sum(1) / fields).sqrt()
+
+    def held(self, f: Callable[[Tensor, Tensor], Tensor], L: object) -> Callable[[Tensor, Tensor], Tensor]:
+        """f with what no field shows held down, where L lets it grow: see `Held`."""
+        from .held import Held  # which is about this
+
+        growth = float(L.detach().real.amax()) if isinstance(L, Tensor) and Held.needed(self) else 0.0
+        return Held(self, f, growth) if growth > 0 else f
 
     def _fits(self, x: Tensor) -> None:
         if x.ndim < self.dim or tuple(x.shape[-self.dim :]) != self.n:

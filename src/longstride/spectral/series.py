@@ -1,4 +1,4 @@
-"""Series along one axis: periodic, cosine, sine. A `Box` is made of them."""
+"""Series along one axis: periodic, cosine, sine, quarter waves. A `Box` is made of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Series:
@@ -18,13 +19,14 @@ class Series:
     """
 
     period = 1
+    shift = 0.0  # of mode numbers from whole ones
     sign: complex  # the derivative multiplies coefficients by sign k
     turn = 0  # which transforms of a field come first
     half = False  # whether coefficients stand for their conjugates too
 
     def __init__(self, length: float, n: int, share: float) -> None:
         self.length, self.n = length, n
-        self.top = math.ceil(share * n * self.period / 2 - 1e-9) - 1
+        self.top = math.ceil(share * n * self.period / 2 - self.shift - 1e-9) - 1
 
     @property
     def x(self) -> Tensor:
@@ -34,7 +36,7 @@ class Series:
     @cached_property
     def modes(self) -> Tensor:
         """m of each coefficient, float64."""
-        return torch.arange(self.top + 1, dtype=torch.float64)
+        return torch.arange(self.top + 1, dtype=torch.float64) + self.shift
 
     @property
     def square(self) -> Tensor:
@@ -140,6 +142,61 @@ class Sine(Cosine):
 
     sign = 1.0
     odd = True
+
+
+class QuarterCosine(Series):
+    """sum c_m cos(pi (m + 1/2) x/length), at the points of `Cosine`: u_x = 0 at 0 and u = 0 at length.
+
+    Both ways are one transform, of type 4, C_m = sum_j u_j cos(pi (2m + 1)(2j + 1)/4n), by one complex FFT of
+    n points: with v = u_0, u_2, ..., -u_3, -u_1 every term is v_p cos(pi (2m + 1)(4p + 1)/4n), the real part
+    of e^(-i pi (2m + 1)/4n) times the FFT of v_p e^(-i pi p/n). c = 2 C/n, and u is C of c.
+    """
+
+    period = 2
+    shift = 0.5
+    sign = -1.0
+    odd = False
+
+    @property
+    def x(self) -> Tensor:
+        return (torch.arange(self.n, dtype=torch.float64) + 0.5) * (self.length / self.n)
+
+    @property
+    def square(self) -> Tensor:
+        return torch.full_like(self.modes, 0.5)
+
+    def enter(self, u: Tensor, axis: int) -> Tensor:
+        return _apart(lambda v: self._turned(v, self.top + 1) * (2 / self.n), u, axis)
+
+    def leave(self, c: Tensor, axis: int) -> Tensor:
+        return _apart(lambda v: self._turned(pad(v, (0, self.n - self.top - 1)), self.n), c, axis)
+
+    def _turned(self, u: Tensor, wanted: int) -> Tensor:
+        order, turn, twist = quarters(self.n, self.odd, u.dtype, u.device)
+        V = torch.fft.fft(_picked(u, order) * turn)[..., :wanted]
+        return (V * twist[:wanted]).real
+
+
+class QuarterSine(QuarterCosine):
+    """sum c_m sin(pi (m + 1/2) x/length), at the points of `Cosine`: u = 0 at 0 and u_x = 0 at length.
+
+    As there, with v = u_0, u_2, ..., u_3, u_1 and minus the imaginary part.
+    """
+
+    sign = 1.0
+    odd = True
+
+
+@lru_cache(maxsize=64)
+def quarters(n: int, odd: bool, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """u_j as v but for signs; e^(-i pi p/n) with these; e^(-i pi (2m + 1)/4n), times i for sines."""
+    j, p = torch.arange(n), torch.arange(n, dtype=torch.float64)
+    order = torch.cat([j[::2], j[1::2].flip(0)])
+    signs = torch.ones_like(p) if odd else 1.0 - 2.0 * (order % 2)
+    twist = torch.polar(torch.ones_like(p), odd * math.pi / 2 - math.pi * (2 * p + 1) / (4 * n))
+    turn = torch.polar(torch.ones_like(p), -math.pi * p / n) * signs
+    kind = dtype.to_complex()
+    return order.to(device), turn.to(device, kind), twist.to(device, kind)
 
 
 class Tables(NamedTuple):

@@ -1,6 +1,7 @@
 """Ready problems: equations as data. Each function builds a `System`, an ODE that `ls.solve` takes."""
 
 from .base import SYSTEMS, Frames, Plane, Series, SpaceTime, System, get, list_systems
+from .channels import channel_flow, rayleigh_benard
 from .chaos import lorenz63, lorenz96, roessler
 from .classic import (
     double_pendulum,
@@ -48,6 +49,7 @@ __all__ = [
     "burgers",
     "burrau",
     "cahn_hilliard",
+    "channel_flow",
     "diffusion",
     "dispersion",
     "dispersive_kuramoto_sivashinsky",
@@ -83,6 +85,7 @@ __all__ = [
     "pendulum",
     "pleiades",
     "plummer",
+    "rayleigh_benard",
     "rigid_body",
     "robertson",
     "roessler",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError
 from ..problem import Space
-from ..spectral import Box, Fourier, Held, band, nothing
+from ..spectral import Box, Fourier, band, nothing
 from ..spectral.random import most_waves
 from .base import Frames, Number, SpaceTime, System, wide
 
@@ -24,12 +24,11 @@ class PDE(System):
     C fields. An equation of one's own needs a space, L and f; f is a `Pointwise`, or any function of (t, c).
 
     L: float64 or complex128, one number for each coefficient, broadcasting with a state's, or `ls.Blocks`
-    where it mixes fields.  x0: without one, `waves`
-    of the longest lengths.  starts: random starts [B, ...] like x0 of (samples or their indices, seed), for
-    `random_starts`.
+    where it mixes fields.  x0: without one, `waves` of the longest lengths.
+    starts: random starts [B, ...] like x0 of (samples or their indices, seed), for `random_starts`.
 
     Raises:
-        ArgumentError: an L that does not fit the coefficients.
+        ArgumentError: no space, or an L that does not fit its coefficients.
     """
 
     space: Space | None
@@ -55,6 +54,10 @@ class PDE(System):
         return band(self.space, components=tuple(self.x0.shape[1 : -self.space.dim]))
 
     def __post_init__(self) -> None:
+        if self.space is None:
+            raise ArgumentError(
+                "a PDE needs space=, such as ls.Fourier(length, n); without one it is an ls.ODE"
+            )
         if not isinstance(self.space, Fourier):
             return
         shape, dim = self.space.shape, self.space.dim
@@ -68,14 +71,27 @@ class PDE(System):
             view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
             object.__setattr__(self, "view", view)
 
-    def entered(self) -> PDE:
-        """The same, of coefficients; what no field shows does not grow: see `spectral.Held`."""
-        inner, space, L = super().entered(), self.space, self.L
-        assert isinstance(inner, PDE)
-        if not isinstance(space, Fourier) or not isinstance(L, Tensor) or not Held.needed(space):
-            return inner
-        growth = float(L.detach().real.amax())
-        return replace(inner, f=Held(space, self.f, growth)) if growth > 0 else inner
+    def demand(self, x: Tensor) -> None:
+        """
+        Raises:
+            ArgumentError: x has other fields than x0, or not as many fields and samples as L.
+        """
+        dim = getattr(self.space, "dim", 0)
+        lead, fields = x.shape[: x.ndim - dim], self.x0.shape[1 : self.x0.ndim - dim]
+        if fields and lead[1:] != fields:
+            raise ArgumentError(
+                f"x0 {tuple(x.shape)}: {self.name or 'this equation'} has the fields "
+                f"{', '.join(self.labels)}, give {['B', *fields, *x.shape[len(lead) :]]}".replace("'", "")
+            )
+        if isinstance(self.L, Tensor) and isinstance(self.space, Fourier):
+            c = (*lead, *self.space.shape)
+            if len(self.L.shape) > len(c) or any(
+                m not in (1, n) for m, n in zip(reversed(self.L.shape), reversed(c), strict=False)
+            ):
+                raise ArgumentError(
+                    f"L {tuple(self.L.shape)} on coefficients {c} of x0: give x0 as many fields, or samples"
+                )
+        super().demand(x)
 
 
 def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options: Any) -> Fourier:
