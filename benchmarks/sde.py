@@ -282,7 +282,7 @@ def cases() -> dict[str, Callable[[], object]]:
         for way in ("direct", "memory"):
             out[f"time/neural/{name}/64/{way}"] = lambda n=name, w=way: timed(n, "neural", 64, w)
     if "DIFFRAX_PYTHON" in os.environ:
-        for name in ("euler_maruyama", "milstein", "midpoint", "reversible_heun"):
+        for name in ("euler_maruyama", "midpoint"):
             for kind, batch in (("geometric", 1024), ("neural", 64), ("neural", 512)):
                 out[f"beside/{kind}/{name}/{batch}"] = lambda n=name, k=kind, b=batch: beside(n, k, b)
     for batch in (64, 512):
