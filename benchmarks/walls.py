@@ -5,7 +5,7 @@ x) e^t, with g the mean of u and g = 1/(1 + u^2): largest error at t = 1, 48 Che
 equation, u = 0 at the walls: error at the middle at t = 0.5, by a sine series and by Chebyshev points. 3.
 Heat at Chebyshev points, one step. 4. Linear waves to t = 1000: energy after 1000 steps, one step beside
 1000, float32 beside float64. 5. Transforms there and back, float64, one thread, the lowest of 200 in
-microseconds; scipy's for comparison.
+microseconds; scipy's for comparison; what walls of two kinds cost, over a cosine series.
 
     python benchmarks/walls.py
 """
@@ -116,6 +116,15 @@ def transforms(n: int, dim: int) -> list[float]:
     return [*times, fastest(lambda: scipy.fft.idctn(scipy.fft.dctn(v, axes=axes), axes=axes))]
 
 
+def quarter(n: int, dim: int) -> float:
+    """The time of a series between walls of two kinds over that of a cosine series, in turn."""
+    u = torch.randn(1, *[n] * dim, dtype=F64)
+    spaces = [Box(1.0, [n] * dim, kind) for kind in ("neumann", "neumann-dirichlet")]
+    spent = [[fastest(lambda s=space: s.leave(s.enter(u))) for space in spaces] for _ in range(5)]
+    one, two = (min(times) for times in zip(*spent, strict=True))
+    return two / one
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
 
@@ -161,10 +170,11 @@ def main() -> None:
     rows = []
     for n, dim in ((128, 1), (512, 1), (128, 2), (256, 2), (32, 3)):
         spent = once(f"transforms|{n}|{dim}", lambda n=n, dim=dim: transforms(n, dim))
-        rows.append([f"{n}^{dim}" if dim > 1 else str(n), *(f"{us:.0f}" for us in spent)])
+        ratio = once(f"quarter|{n}|{dim}", lambda n=n, dim=dim: quarter(n, dim))
+        rows.append([f"{n}^{dim}" if dim > 1 else str(n), *(f"{us:.0f}" for us in spent), f"{ratio:.1f}"])
     page += [
         "\n## Transforms there and back\n",
-        table(["points", "Fourier", "cosine", "sine", "scipy's cosine"], rows),
+        table(["points", "Fourier", "cosine", "sine", "scipy's cosine", "two kinds of walls/cosine"], rows),
     ]
     page.append(f"\ntorch {torch.__version__}, one thread, on a machine that other work shared.")
     text = "\n".join(page) + "\n"

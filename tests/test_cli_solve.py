@@ -134,7 +134,7 @@ def test_a_failure_is_drawn_as_far_as_it_came_and_exits_1(monkeypatch):
     assert row["message"] == seen["warning"]
     assert 0 < row["t"] < 50
     came = torch.isfinite(seen["x"][:, 0]).all(-1).numpy()
-    assert seen["t"][came].max() <= row["t"] < seen["t"][~came].min()
+    assert seen["t"][came].max() <= row["t"] == seen["steps"].t[-1]
     assert os.listdir() == ["x.png"]
 
 
@@ -177,6 +177,49 @@ def test_panels_show_steps_and_their_sizes(monkeypatch):
     assert sizes.get_yscale() == "log"
 
 
+def test_a_policy_tells_the_steps():
+    given = ("solve", "three_body", "--seed", 5, "--until", 3, "--controller", "learned", "--pace", 0.2)
+    (row,) = succeed(*given)["samples"]
+    system, policy = ls.systems.three_body(seed=5), ls.control.load("three_stars").at(0.2)
+    sol = ls.solve(system, system.x0, t=(0, 3), method="hermite", controller=policy)
+    assert row["x"] == sol.x_end[0].tolist()
+    assert row["accepted"] == int(sol.stats.accepted)
+
+
+def test_a_policy_is_drawn_beside_constant_steps_of_its_cost(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "longstride.report.orbit_picture", lambda s, tracks, path, *said: (seen.extend(tracks), path.touch())
+    )
+    given = ("--until", 40, "--controller", "learned", "--pace", 0.1, "--out", "x.gif")
+    ours, constant = succeed("solve", "three_body", *given)["samples"]
+    assert ours["NFE"] > 300
+    assert constant["NFE"] == pytest.approx(ours["NFE"], rel=0.02)
+    np.testing.assert_allclose(constant["x"], ours["x"], atol=0.02)
+    system = ls.systems.three_body()
+    whole = float(system.invariants["energy"](system.x0).abs())
+    for track, row in zip(seen, (ours, constant), strict=True):
+        assert len(track.steps.t) == row["accepted"] + 1
+        assert track.error[-1] * whole == pytest.approx(row["drift"]["energy"], rel=1e-6)
+        t, points, sizes = track.curve
+        assert len(t) == len(points) == len(sizes) + 1
+        np.testing.assert_allclose(points[-1], track.steps.x[-1, 0])
+        assert (np.diff(t) > 0).all()
+
+
+def test_a_film_shows_the_curves_as_they_grow():
+    from PIL import Image
+
+    assert run("solve", "kepler", "--until", 3, "--out", "x.gif").exit_code == 0
+    film = Image.open("x.gif")
+    dark = []
+    for frame in (5, film.n_frames - 1):
+        film.seek(frame)
+        dark.append(int((np.asarray(film.convert("L")) < 200).sum()))
+    assert film.n_frames > 50
+    assert dark[1] > dark[0]
+
+
 def test_systems_lists_the_registry():
     rows = succeed("systems")
     assert [r["name"] for r in rows] == list(ls.systems.SYSTEMS)
@@ -206,6 +249,12 @@ BAD = {
     "until": (["solve", "lorenz63", "--until", "soon"], "--until"),
     "infinity": (["solve", "lorenz63", "--until", "inf"], "t = inf"),
     "two names": (["solve", "lorenz63", "roessler"], "roessler"),
+    "a policy for bodies": (["solve", "pendulum", "--controller", "learned"], "bodies"),
+    "a policy and tolerances": (["solve", "burrau", "--controller", "learned", "--rtol", "1"], "--rtol"),
+    "no policy": (["solve", "burrau", "--controller", "none.json"], "not a policy"),
+    "pace": (["solve", "burrau", "--controller", "learned", "--pace", "0"], "pace"),
+    "film of several": (["solve", "burrau", "--n", "3", "--out", "x.gif"], "--n"),
+    "film of no curve": (["solve", "robertson", "--out", "x.gif"], ".png"),
 }
 
 

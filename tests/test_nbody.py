@@ -411,7 +411,8 @@ BAD = {
     ),
     "bodies that meet, given by hand": (lambda: solved(STARS, at_once_there(), 1.0, "tsit5"), "one place"),
     "bodies that meet, in equal steps": (
-        lambda: ls.solve(STARS.problem(), at_once_there(), t=(0, 1), method="leapfrog_dkd", dt=0.1), "one place"
+        lambda: ls.solve(STARS.problem(), at_once_there(), t=(0, 1), method="leapfrog_dkd", dt=0.1),
+        "one place",
     ),
     "too few bodies": (lambda: solved(STARS, at_once_there()[:, :, :2], 1.0, "hermite"), "Gravity.start"),
     "flat": (lambda: solved(STARS, at_once_there().flatten(1), 1.0, "hermite"), r"x0 is a tensor \(1, 12\)"),

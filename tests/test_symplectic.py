@@ -118,25 +118,21 @@ def test_angular_momentum_stays(name: str) -> None:
     assert torch.allclose(turning(found.x_end), turning(pericentre(4)), rtol=1e-13)
 
 
-def test_energy_does_not_drift() -> None:
-    """Its error after whole periods is as large after 30 as after 6; that of rk4 grows with each."""
-    period, n = 2 * math.pi, 30
-    marks = [k * period for k in range(1, n + 1)]
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("leapfrog", 60), ("blanes_moan_rkn_4", 20), ("blanes_moan_rkn_6", 15), ("kahan_li_8", 12), ("rk4", 60)],
+)
+def test_energy_does_not_drift(method: str, steps: int) -> None:
+    """The largest error of 100 periods is met in the first 50 already; that of rk4 grows with each.
 
-    def errors(method: str, steps: int) -> np.ndarray:
-        found = ls.solve(
-            ls.Newton(attraction),
-            pericentre(),
-            t=(0.0, n * period),
-            method=method,
-            steps=steps,
-            save_at=marks,
-        )
-        return (energy(found.x) - energy(pericentre())).abs()[:, 0].numpy()
-
-    kept, lost = errors("leapfrog", 60), errors("rk4", 60)
-    assert kept.max() < 3 * kept[:6].max()
-    assert lost[-1] > 4 * lost[5]
+    benchmarks/drift.py does so for 10,000 periods, and for planets.
+    """
+    found = ls.solve(
+        ls.Newton(attraction), pericentre(e=0.3), t=(0.0, 200 * math.pi), method=method, steps=100 * steps,
+        save_every=1, grad=False,
+    )  # fmt: skip
+    early, late = (energy(found.x) - energy(pericentre(e=0.3))).abs()[1:, 0].view(2, -1).amax(1).tolist()
+    assert (late > 1.9 * early) if method == "rk4" else (late < 1.5 * early)
 
 
 def test_compensated_sums_lose_less_to_rounding() -> None:
@@ -203,7 +199,7 @@ def test_a_run_is_reduced_and_goes_on_bit_for_bit(method: str, options: dict, tm
 
 def test_a_run_to_infinity_says_where_and_with_which_step_not() -> None:
     spring, one = ls.Newton(lambda t, x: -x), torch.ones(1, 1, dtype=F64)
-    with pytest.raises(ls.errors.Diverged, match="dt = 1.25") as raised:
+    with pytest.raises(ls.errors.Diverged, match=r"dt = 1\.25") as raised:
         ls.solve(spring, (one, 0 * one), t=(0, 5000), dt=2.5, method="leapfrog")  # stable below 2
     assert raised.value.dt == 1.25
     assert isinstance(raised.value.x, tuple)

@@ -80,7 +80,7 @@ class Task:
         """Whether a picture is made of the steps of the one sample, and no other times are asked for."""
         from ..systems import Plane
 
-        return isinstance(self.system.view, Plane) and len(self.x0) == 1
+        return isinstance(self.system.view, Plane) and len(self.x0) == 1 and "dt" not in self.how
 
     @property
     def most(self) -> int:

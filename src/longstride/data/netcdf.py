@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import ArgumentError
 from ..files import output_folder
 
@@ -71,10 +73,10 @@ class File:
 
 
 class Variable:
-    """Read where it is indexed, as numpy."""
+    """Read where it is indexed, as numpy that may be written to."""
 
     def __init__(self, array: Any) -> None:
         self.array, self.attrs, self.shape, self.ndim = array, array.attrs, array.shape, array.ndim
 
     def __getitem__(self, index: Any) -> Any:
-        return self.array[index].values
+        return np.array(self.array[index])

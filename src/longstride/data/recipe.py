@@ -177,9 +177,9 @@ def checked(pde: PDE, vary: Mapping[str, tuple[float, float]]) -> dict[str, tupl
     for name, (low, high) in sorted(vary.items()):
         if not isinstance(pde.parameters.get(name), float):
             real = [k for k, v in pde.parameters.items() if isinstance(v, float)]
-            raise ArgumentError(
-                f"{name} cannot vary: of {pde.name or 'this'}, {', '.join(real) or 'nothing'} can"
-            )
+            can = f"of {pde.name}, {', '.join(real) or 'nothing'} can"
+            own = "parameters are those of registered equations, see docs/systems.md"
+            raise ArgumentError(f"{name} cannot vary: {can if pde.name else own}")
         if not finite(name, low) < finite(name, high):
             raise ArgumentError(f"{name} = {low}, {high}: two rising values")
         bounds[name] = (float(low), float(high))

@@ -66,14 +66,13 @@ class Nystrom:
         h, stages = t - s, list[Stage]()
         lacking = (1.0,) if carried else ()
 
-        def moved(c: float, row: Row) -> dict[str, Row]:
-            x = (1.0, c * h, *(c * h * w for w in lacking))
-            return {"x": x, "f": tuple(h * h * w for w in row)}
+        def moved(c: float, row: Row, at: float | None = None) -> Stage:
+            return Stage((1.0, c * h, *(c * h * w for w in lacking)), tuple(h * h * w for w in row), at=at)
 
         for c, row in list(zip(self.c, self.a, strict=True))[kept:]:
-            stages.append(Stage(**moved(c, row), at=s + c * h))
+            stages.append(moved(c, row, s + c * h))
         if not self.keeps:
-            stages.append(Stage(**moved(1.0, self.b)))
+            stages.append(moved(1.0, self.b))
         stages.append(Stage((0.0, 1.0), tuple(h * w for w in self.d)))
         return Step(tuple(stages), keep_x=(-2, -1), keep_f=(-1,) if self.keeps else ())
 

@@ -65,8 +65,8 @@ class Splitting:
     def write(self, s: float, t: float, kept: bool = False, carried: bool = False) -> Step:
         """The rows of a step from (x, v) at s to (x, v) at t.
 
-        kept: a at (s, x) is known from the step before.  carried: the two states are what x and v lack to those
-        that the step began with, and the third is that v, with which x drifts as well.
+        kept: a at (s, x) is known from the step before.  carried: the two states are what x and v lack to
+        those that the step began with, and the third is that v, with which x drifts as well.
         """
         h, stages, clock = t - s, list[Stage](), 0.0
         x, v, known = 0, 1, 2 + carried

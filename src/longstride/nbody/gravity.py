@@ -70,13 +70,14 @@ class Gravity:
         Raises:
             ArgumentError: no state of these bodies, numbers that are not finite, or two bodies in one place.
         """
-        n, B = self.masses.shape[-1], len(self.masses) if self.masses.ndim == 2 else None
+        n, each = self.masses.shape[-1], self.masses.ndim == 2
         whole = isinstance(x0, Tensor) and x0.is_floating_point() and x0.ndim == 4
-        if not whole or x0.shape[1:3] != (2, n) or x0.shape[3] not in (2, 3) or B not in (None, len(x0)):
-            what = f"tensor {tuple(x0.shape)}" if isinstance(x0, Tensor) else type(x0).__name__
+        fits = whole and x0.shape[1:3] == (2, n) and x0.shape[3] in (2, 3)
+        if not fits or (each and len(x0) != len(self.masses)):
+            what = f"a tensor {tuple(x0.shape)}" if isinstance(x0, Tensor) else type(x0).__name__
+            size = f"[{len(self.masses) if each else 'B'}, 2, {n}, 2 or 3]"
             raise ArgumentError(
-                f"x0 is a {what}: states of these bodies are [{B or 'B'}, 2, {n}, 2] or [{B or 'B'}, 2, {n}, 3], "
-                "as Gravity.start makes them of places and velocities"
+                f"x0 is {what}: states of these bodies are {size}, as Gravity.start makes them"
             )
         if not bool(x0.isfinite().all()):
             raise ArgumentError("places and velocities must be finite")

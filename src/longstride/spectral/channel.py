@@ -108,21 +108,25 @@ class Channel:
 
 
 class Matrices:
-    """A read of a `Pointwise` in a channel, c [B, C (m - 2), *K] to [B, P, m - 2, *K]; or a write, where the
-    fields that come stand apart and those that go do not.
+    """A read of a `Pointwise` in a channel, c [..., C (m - 2), *K] to [..., P, m - 2, *K]. Its `write` is one
+    of P fields that stand apart as well, and leaves C that do not.
 
-    rows: P of C entries, matrices of `space` or numbers.
+    rows: matrices of `space` or numbers.
     """
 
     def __init__(self, space: Channel, rows: Sequence[Sequence[Tensor | float]]) -> None:
-        self.M, self.dim, self.fields = space.matrix(rows), space.dim, len(rows)
+        self.M, self.at, self.fields = space.matrix(rows), -space.dim, len(rows)
         self.made = dict[Any, Tensor]()
 
     def __call__(self, c: Tensor) -> Tensor:
+        return self._times(c).unflatten(self.at, (self.fields, -1))
+
+    def write(self, c: Tensor) -> Tensor:
+        return self._times(c.flatten(self.at - 1, self.at))
+
+    def _times(self, c: Tensor) -> Tensor:
         key = (c.dtype, c.device)
         if key not in self.made:
             self.made[key] = beside(self.M, c)
-        writes = c.ndim > self.dim + 1
-        columns = (c.flatten(1, 2) if writes else c).movedim((0, 1), (-1, -2))
-        found = product(self.made[key], columns).movedim((-1, -2), (0, 1))
-        return found if writes else found.unflatten(1, (self.fields, -1))
+        columns = c.movedim((0, self.at), (-1, -2))
+        return product(self.made[key], columns).movedim((-1, -2), (0, self.at))

@@ -42,10 +42,10 @@ def _random(
 
 
 def _stirred(fields: Tensor) -> Tensor:
-    """-u . grad a, u = (psi_y, -psi_x), of fields psi_x, psi_y and a_x, a_y of each a: [B, 2 + 2 A, ...]."""
-    psi_x, psi_y, *slopes = fields.unbind(1)
+    """-u . grad a, u = (psi_y, -psi_x), of psi_x, psi_y and a_x, a_y of each a, [..., 2 + 2 A, m - 2, n]."""
+    psi_x, psi_y, *slopes = fields.unbind(-3)
     return torch.stack(
-        [psi_x * a_y - psi_y * a_x for a_x, a_y in zip(slopes[::2], slopes[1::2], strict=True)], 1
+        [psi_x * a_y - psi_y * a_x for a_x, a_y in zip(slopes[::2], slopes[1::2], strict=True)], -3
     )
 
 
@@ -88,7 +88,7 @@ def rayleigh_benard(
     Ra, Pr = (_number(value) for value in (rayleigh, prandtl))
 
     def still(theta: Tensor) -> Tensor:
-        return torch.stack([torch.zeros_like(theta), theta], 1)
+        return torch.stack([torch.zeros_like(theta), theta], -3)
 
     along, across = space.x
     bump = 0.01 * torch.sin(math.pi * across) * torch.cos(4 * math.pi / length * along)
@@ -97,7 +97,7 @@ def rayleigh_benard(
             space.along,
             _stirred,
             reads=(Matrices(space, [*stream, [0, x], [0, theta_y]]),),
-            writes=(Matrices(space, [[inverse, 0], [0, 1]]),),
+            writes=(Matrices(space, [[inverse, 0], [0, 1]]).write,),
         ),
         L=space.blocks([[Pr * (inverse @ bilaplace), -Pr * Ra * k * inverse], [-x, space.laplace(1)]]),
         space=space,
@@ -148,7 +148,7 @@ def channel_flow(
             space.along,
             _stirred,
             reads=(Matrices(space, [[space.d(0)], [space.d(1)], [k * laplace], [laplace_y]]),),
-            writes=(Matrices(space, [[inverse]]),),
+            writes=(Matrices(space, [[inverse]]).write,),
         ),
         L=space.blocks([[carried + inverse @ bilaplace / _number(reynolds)]]),
         space=space,

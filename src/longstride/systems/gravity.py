@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ def burrau() -> System:
     After many close encounters, one of 4e-4 at t = 15.83, body 3 is thrown out and 4 and 5 stay a pair.
     """
     q = torch.tensor([[1.0, 3.0], [-2.0, -1.0], [1.0, -1.0]], dtype=F64)
-    return _of(Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), q, torch.zeros_like(q), 70.0)
+    found = _of(Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), q, torch.zeros_like(q), 70.0)
+    # Whose steps are short anyway: a Runge-Kutta pair makes them in a fifth of the time of Gauss-Radau.
+    return replace(found, methods=("vern9", "gauss_radau_15", "dopri8"), rtol=1e-13, atol=1e-13)
 
 
 @system("Hairer, Lubich and Wanner 2006, I.2.4; Ahnert 1994")
