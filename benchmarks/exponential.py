@@ -6,6 +6,10 @@ planned methods take equal steps. The error is the norm of x - reference over th
 end; the reference is scipy's Radau at rtol 1e-11. One thread, processor time, the lowest of up to two
 rounds. Times at an error are interpolated on log-log work-precision curves.
 
+L by products: u_t = div(k grad u) + 5 u (1 - u) on 64 x 64 points between walls where u = 0, k between 0.1
+and 0.3, to t = 1, |L| = 1e4; a matrix of 4,096 x 4,096 that nobody writes down. The reference is tsit5 at
+rtol 1e-10. One run each; products of GMRES with df/dx are not counted.
+
     python benchmarks/exponential.py [seconds]
 """
 
@@ -31,6 +35,7 @@ TOLERANCES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
 STEPS = (125, 250, 500, 1000, 2000)
 WANTED = (1e-3, 1e-5, 1e-7)
 N = 128
+LARGE = 64  # points along a side
 
 
 def brusselator() -> tuple[ls.ODE, torch.Tensor, float, ls.ODE]:
@@ -139,6 +144,62 @@ def measure(data: dict, until: float) -> None:
                     save(data)
 
 
+def conductor(count: list[int]) -> tuple[Callable, Callable, torch.Tensor]:
+    """v -> L v, which counts itself; f; the start."""
+    n = LARGE
+    at, between = (
+        torch.arange(1, n + 1, dtype=F64) / (n + 1),
+        (torch.arange(n + 1, dtype=F64) + 0.5) / (n + 1),
+    )
+    k = 0.2 * (1 + 0.5 * torch.sin(2 * math.pi * between)) * (n + 1) ** 2
+
+    def times(v: torch.Tensor) -> torch.Tensor:
+        count[0] += 1
+        p = torch.nn.functional.pad(v, (1, 1, 1, 1))
+        down, along = (p[:, 1:] - p[:, :-1])[..., 1:-1] * k[:, None], (p[..., 1:] - p[..., :-1])[:, 1:-1] * k
+        return down[:, 1:] - down[:, :-1] + along[..., 1:] - along[..., :-1]
+
+    start = (torch.sin(math.pi * at)[:, None] * torch.sin(math.pi * at))[None] ** 2
+    return times, lambda t, u: 5 * u * (1 - u), start
+
+
+def large(data: dict, until: float) -> None:
+    """Solvers of the large problem: seconds, error, products with L or evaluations of the whole."""
+    rows, count = data.setdefault("large", {}), [0]
+    times, f, x0 = conductor(count)
+    whole = ls.ODE(lambda t, u: f(t, u) + times(u))
+    runs: dict[str, Callable] = {}
+    for method, steps in (("krogstad", (10, 20, 40)), ("exp_adams_2", (40, 160))):
+        for n in steps:
+            for tol in (1e-6, 1e-10):
+                apart = ls.ODE(f, L=ls.Krylov(times, tolerance=tol))
+                runs[f"`{method}`, {n} steps, products to {tol:g}"] = lambda p=apart, m=method, n=n: ls.solve(
+                    p, x0, t=(0, 1), method=m, steps=n
+                )
+    for tol in (1e-4, 1e-6):
+        for method, how in (("kvaerno5", {"linear": "gmres"}), ("tsit5", {})):
+            runs[f"`{method}`{', GMRES' if how else ''}, rtol {tol:g}"] = (
+                lambda m=method, h=how, tol=tol: ls.solve(
+                    whole, x0, t=(0, 1), method=m, rtol=tol, atol=tol / 100, max_steps=100_000, **h)
+            )  # fmt: skip
+    missing = {name: run for name, run in runs.items() if name not in rows}
+    with torch.no_grad():
+        if missing:
+            truth = ls.solve(whole, x0, t=(0, 1), rtol=1e-10, atol=1e-12, max_steps=100_000).x[-1]
+        for name, run in missing.items():
+            if time.time() > until:
+                continue
+            count[0], begun = 0, time.process_time()
+            end = run().x[-1]
+            spent = time.process_time() - begun
+            rows[name] = {
+                "seconds": spent,
+                "products": count[0],
+                "error": float((end - truth).norm() / truth.norm()),
+            }
+            save(data)
+
+
 def curve(rows: dict, name: str, solver: str) -> list[tuple]:
     """(error, seconds) of a solver on a problem."""
     start = f"{name}|{solver}|"
@@ -164,6 +225,10 @@ def page(data: dict) -> str:
                     runs.append(f"{setting:g}: {row['seconds']:.2g}, {off}")
             shown = ["-" if s is None else f"{s:.2g}" for s in cells]
             lines.append(f"| {solver} | " + " | ".join([*shown, "; ".join(runs)]) + " |")
+    lines += ["\n## L by products\n", __doc__.split("\n\n")[2].replace("\n", " ") + "\n"]
+    lines += ["| solver | products with L | seconds | error |", "|---|---|---|---|"]
+    for name, row in data["large"].items():
+        lines.append(f"| {name} | {row['products']} | {row['seconds']:.2g} | {row['error']:.1e} |")
     lines.append(f"\ntorch {torch.__version__}, one thread, on a machine that other work shared.")
     return "\n".join(lines) + "\n"
 
@@ -173,6 +238,7 @@ def main() -> None:
     until = time.time() + (float(sys.argv[1]) if len(sys.argv) > 1 else 3600.0)
     path = OUT / "exponential.json"
     data = json.loads(path.read_text()) if path.exists() else {"references": {}, "rows": {}}
+    large(data, until)
     measure(data, until)
     text = page(data)
     (OUT / "exponential.md").write_text(text)

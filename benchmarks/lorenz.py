@@ -104,6 +104,22 @@ def scipy(x0: Tensor) -> Run:
     return timed(run)
 
 
+def cvode(x0: Tensor, method: str) -> Run:
+    """A loop over the systems: CVODE has one step for all that it is given."""
+    from sksundae.cvode import CVODE
+
+    def f(t: float, y: np.ndarray, out: np.ndarray) -> None:
+        a, b, c = y
+        out[0], out[1], out[2] = 10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c
+
+    def run(tol: float) -> tuple[Tensor, int]:
+        solver = CVODE(f, method=method, rtol=tol, atol=tol, max_num_steps=100_000)
+        span = np.array([0.0, 5.0])
+        return torch.from_numpy(np.stack([solver.solve(span, y).y[-1] for y in x0.numpy()])), 0
+
+    return timed(run)
+
+
 def diffrax(x0: Tensor, kind: str, folder: str) -> Run:
     start, end = f"{folder}/start.npy", f"{folder}/{kind}.npy"
     np.save(start, x0.numpy())
@@ -136,6 +152,8 @@ def candidates(x0: Tensor, folder: str) -> dict[str, Run]:
         found["torchdiffeq dopri5, shared step"] = torchdiffeq(x0)
     if importlib.util.find_spec("scipy"):
         found["scipy RK45, shared step"] = scipy(x0)
+    if importlib.util.find_spec("sksundae"):
+        found["CVODE Adams, in a loop"] = cvode(x0, "Adams")
     if "DIFFRAX_PYTHON" in os.environ:
         found["diffrax, vmap"] = diffrax(x0, "vmap", folder)
         found["diffrax, shared step"] = diffrax(x0, "shared", folder)

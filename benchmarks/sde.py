@@ -8,7 +8,8 @@ against its exact solution; the neural SDEs against 2^-11 steps of a method of o
 
 Times: least processor time of several rounds in which the two take turns, one thread, over the steps of a run
 of 128; float64; without a gradient, or forward and backward. Both draw their own noise. torchsde's methods
-are called as its documentation does; platen stands beside its milstein without derivatives.
+are called as its documentation does; platen stands beside its milstein without derivatives. diffrax, compiled
+by XLA, is asked over a pipe (DIFFRAX_PYTHON names its interpreter) and draws its noise step by step too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import importlib.util
 import json
 import math
 import os
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -165,6 +167,23 @@ def timed(name: str, kind: str, batch: int, way: str) -> dict[str, float]:
     return in_turns(runs, STEPS)
 
 
+@cache
+def diffrax() -> subprocess.Popen:
+    script = Path(__file__).parent / "peers" / "diffrax_sde.py"
+    flags = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+    return subprocess.Popen(
+        [os.environ["DIFFRAX_PYTHON"], str(script)], text=True, env={**os.environ, **flags},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def beside(name: str, kind: str, batch: int) -> dict[str, float]:
+    """Longstride, torchsde where it is there, and diffrax, one after the other."""
+    found, peer = timed(name, kind, batch, ""), diffrax()
+    print(name, kind, batch, STEPS, file=peer.stdin, flush=True)
+    return {**found, "diffrax": json.loads(peer.stdout.readline())}
+
+
 def bare(batch: int) -> dict[str, float]:
     """Microseconds of f and of g of the neural SDE alone."""
     model, x, t = Neural("diagonal", "ito"), torch.ones(batch, 8, dtype=F64), torch.zeros((), dtype=F64)
@@ -262,6 +281,10 @@ def cases() -> dict[str, Callable[[], object]]:
     for name in ("euler_maruyama", "midpoint", "reversible_heun"):
         for way in ("direct", "memory"):
             out[f"time/neural/{name}/64/{way}"] = lambda n=name, w=way: timed(n, "neural", 64, w)
+    if "DIFFRAX_PYTHON" in os.environ:
+        for name in ("euler_maruyama", "midpoint"):
+            for kind, batch in (("geometric", 1024), ("neural", 64), ("neural", 512)):
+                out[f"beside/{kind}/{name}/{batch}"] = lambda n=name, k=kind, b=batch: beside(n, k, b)
     for batch in (64, 512):
         out[f"bare/{batch}"] = lambda b=batch: bare(b)
     return {**out, "noise": noises, "gradients": exactness, "chosen": chosen}
@@ -299,6 +322,19 @@ def report(rows: dict[str, object]) -> str:
             lines.append(
                 f"| {name} | {kind} | {batch} | {way or 'none'} | {found['longstride']:.0f} | {rest}"
             )
+    if any(key.startswith("beside/") for key in rows):
+        lines += ["", "## Microseconds a step, beside diffrax", ""]
+        lines += [
+            "| method | equation | batch | longstride | torchsde | diffrax |",
+            "|---|---|---|---|---|---|",
+        ]
+    for key, found in rows.items():
+        if key.startswith("beside/"):
+            _, kind, name, batch = key.split("/")
+            cells = [
+                f"{found[who]:.0f}" if who in found else "-" for who in ("longstride", "torchsde", "diffrax")
+            ]
+            lines.append(f"| {name} | {kind} | {batch} | " + " | ".join(cells) + " |")
     for key, found in rows.items():
         if key.startswith("bare/"):
             batch = key.split("/")[1]

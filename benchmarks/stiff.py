@@ -6,7 +6,9 @@ Van der Pol mu = 1000 (0 to 2000), Robertson (0 to 1e11), Brusselator in one dim
 to 10): one solve, one thread, processor time, the lowest of rounds in which all solvers take turns. The error
 is the root mean square of (x - reference)/(1e-6 scale + |reference|) at the end; the reference is Radau's of
 scipy at rtol 1e-12. Times at an error are interpolated on log-log work-precision curves. Then 1000 parameters
-at once, mu or k2, beside a loop over scipy measured on some of them.
+at once, mu or k2, beside a loop over scipy measured on some of them. diffrax, Kvaerno5 with its PI
+controller, stands in a table of its own with some of the others, all measured in turn (DIFFRAX_PYTHON names
+its interpreter, which is asked over a pipe; its compilation is not counted).
 
 What is measured is kept in benchmarks/results/stiff.json, and a second call adds what is missing; it stops
 taking new measurements after as many seconds as it is told.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import time
 import warnings
@@ -34,6 +37,7 @@ from work_precision import at_error
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-3, 1e-4, 1e-6, 1e-8, 1e-9, 1e-10)
 ASKED = (1e-3, 1e-6, 1e-9)
+BESIDE = ("longstride rodas5p", "longstride radau5", "scipy Radau")  # diffrax
 OURS = ("rodas5p", "radau5", "kvaerno5")
 SCIPY = ("Radau", "BDF", "LSODA")
 LOOP = "scipy Radau"
@@ -193,6 +197,27 @@ def candidates() -> dict[str, Callable[[Problem, float], tuple]]:
     return found
 
 
+def diffrax() -> dict[str, Callable[[Problem, float], tuple]]:
+    """Kvaerno5 of diffrax, whose answers bring their own seconds; nothing where it is not there."""
+    if "DIFFRAX_PYTHON" not in os.environ:
+        return {}
+    script = Path(__file__).parent / "peers" / "diffrax_stiff.py"
+    flags = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+    process = subprocess.Popen(
+        [os.environ["DIFFRAX_PYTHON"], str(script)], text=True, env={**os.environ, **flags},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    names = {id(problem): name for name, problem in PROBLEMS.items()}
+
+    def run(problem: Problem, tol: float) -> tuple:
+        asked = {"problem": names[id(problem)], "tol": tol, "scale": problem.scale, "end": problem.end}
+        print(json.dumps({**asked, "x0": list(problem.x0)}), file=process.stdin, flush=True)
+        said = json.loads(process.stdout.readline())
+        return np.array(said["x"]), said["good"], said["seconds"]
+
+    return {"diffrax Kvaerno5": run}
+
+
 def references(data: dict) -> dict[str, np.ndarray]:
     kept = data.setdefault("references", {})
     for name, problem in PROBLEMS.items():
@@ -202,26 +227,28 @@ def references(data: dict) -> dict[str, np.ndarray]:
     return {name: np.array(x) for name, x in kept.items()}
 
 
-def single(data: dict, until: float, rounds: int) -> None:
+def single(
+    data: dict, until: float, rounds: int, runs: dict, tolerances: tuple = TOLERANCES, where: str = "single"
+) -> None:
     """Rounds over problems, tolerances and solvers, each keeping its lowest time."""
-    truth, runs, rows = references(data), candidates(), data.setdefault("single", {})
+    truth, rows = references(data), data.setdefault(where, {})
     for n in range(rounds):
         for name, problem in PROBLEMS.items():
-            for tol in TOLERANCES:
+            for tol in tolerances:
                 for solver, run in runs.items():
                     key = f"{name}|{solver}|{tol:.0e}"
                     row = rows.get(key, {"seconds": 9e9, "rounds": 0})
                     if row["rounds"] > n or time.time() > until:
                         continue
                     begun = time.process_time()
-                    x, good = run(problem, tol)
-                    spent = time.process_time() - begun
+                    x, good, *told = run(problem, tol)
+                    spent = told[0] if told else time.process_time() - begun
                     rows[key] = {
                         "seconds": min(spent, row["seconds"]),
                         "rounds": row["rounds"] + 1,
                         "error": error(x, truth[name], problem) if good else None,
                     }
-                save(data)
+                    save(data)
 
 
 def batches(data: dict, until: float) -> None:
@@ -299,26 +326,31 @@ def save(data: dict) -> None:
     (RESULTS / "stiff.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
+def table(rows: dict, solvers: list[str]) -> list[str]:
+    """A table of seconds and errors."""
+    lines = ["| problem | solver | " + " | ".join(f"{tol:.0e}" for tol in ASKED) + " |", "|---" * 5 + "|"]
+    for name in PROBLEMS:
+        for solver in solvers:
+            found = [rows.get(f"{name}|{solver}|{tol:.0e}") for tol in ASKED]
+            shown = [
+                "-" if row is None else "failed" if row["error"] is None
+                else f"{row['seconds']:.3g} s, {row['error']:.1e}"
+                for row in found
+            ]  # fmt: skip
+            lines.append(f"| {name} | {solver} | " + " | ".join(shown) + " |")
+    return lines
+
+
 def page(data: dict) -> str:
     rows, lines = data["single"], ["# Stiff problems\n", __doc__.split("\n\n")[2].strip() + "\n"]
     solvers = [s for s in candidates() if any(f"|{s}|" in key for key in rows)]
-    lines += ["\n## One solve\n", "Seconds and error at rtol.\n"]
-    lines += [
-        "| problem | solver | " + " | ".join(f"{tol:.0e}" for tol in ASKED) + " |",
-        "|---|---|---|---|---|",
-    ]
-    for name in PROBLEMS:
-        for solver in solvers:
-            cells = []
-            for tol in ASKED:
-                row = rows.get(f"{name}|{solver}|{tol:.0e}")
-                if row is None:
-                    cells.append("-")
-                elif row["error"] is None:
-                    cells.append("failed")
-                else:
-                    cells.append(f"{row['seconds']:.3g} s, {row['error']:.1e}")
-            lines.append(f"| {name} | {solver} | " + " | ".join(cells) + " |")
+    lines += ["\n## One solve\n", "Seconds and error at rtol.\n", *table(rows, solvers)]
+    if beside := data.get("diffrax"):
+        lines += [
+            "\n## One solve, beside diffrax\n",
+            "Seconds and error at rtol; all of this table in turn.\n",
+        ]
+        lines += table(beside, [*BESIDE, "diffrax Kvaerno5"])
     lines += ["\n## Time over that of scipy's Radau, at Radau's error\n"]
     lines += ["| problem | Radau's rtol | its error | " + " | ".join(solvers) + " |"]
     lines += ["|---" * (len(solvers) + 3) + "|"]
@@ -386,7 +418,10 @@ def main() -> None:
     data = json.loads(path.read_text()) if path.exists() else {}
     explicit(data, until)
     batches(data, until)
-    single(data, until, ROUNDS)
+    single(data, until, ROUNDS, candidates())
+    if peer := diffrax():
+        runs = {name: run for name, run in candidates().items() if name in BESIDE} | peer
+        single(data, until, ROUNDS, runs, ASKED, "diffrax")
     text = page(data)
     (RESULTS / "stiff.md").write_text(text)
     picture(data)

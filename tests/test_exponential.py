@@ -83,7 +83,7 @@ def test_every_way_solves_linear_equations_with_polynomial_forcing() -> None:
     product = lambda v: (A @ v[..., None])[..., 0]  # noqa: E731
     for n in (1, 2, 4):
         diagonal = Elementwise(z).solve([w @ Q for w in ws[:n]], CS)
-        krylov = Krylov(product, lambda e: e.norm(dim=1) / 1e-9)
+        krylov = Krylov(product, lambda e: e.norm(dim=1) / 2e-11)
         for y, dense, by_products in zip(
             diagonal, Squared(A).solve(ws[:n], CS), krylov.solve(ws[:n], CS), strict=True
         ):
@@ -100,7 +100,7 @@ def test_a_sample_is_solved_for_as_it_is_alone() -> None:
 
     def krylov(rows: slice) -> Tensor:
         times = lambda v: (A[rows] @ v[..., None])[..., 0]  # noqa: E731
-        return Krylov(times, lambda e: e.norm(dim=1) / 1e-6).solve([w[rows]], [1.0])[0]
+        return Krylov(times, lambda e: e.norm(dim=1) / 2e-8).solve([w[rows]], [1.0])[0]
 
     together = Squared(A).solve([w], [1.0])[0], krylov(slice(3))
     for i in range(3):
@@ -112,7 +112,7 @@ def test_a_sample_is_solved_for_as_it_is_alone() -> None:
 
 def test_a_krylov_space_that_is_too_small_is_said_to_be() -> None:
     z = torch.linspace(-1e6, -1.0, 300, dtype=F64)
-    way = Krylov(lambda v: z * v, lambda e: e.norm(dim=1) / 1e-9)
+    way = Krylov(lambda v: z * v, lambda e: e.norm(dim=1) / 2e-11)
     way.solve([torch.ones(1, 300, dtype=F64)], [1.0])
     assert way.failed.tolist() == [True]
 
@@ -197,6 +197,138 @@ def test_bad_matrices() -> None:
         ls.integrate.plan_problem(
             ls.ODE(lambda t, x: x, L=ls.Matrix(torch.eye(2))), (0.0, 1.0), "etdrk2"
         ).to_json()
+
+
+# L by products
+
+
+def diffusion(n: int, wide: float) -> tuple[Tensor, Tensor]:
+    """The second difference with walls at 0, its eigenvalues from -4 wide on, as a matrix and they."""
+    one = torch.ones(n - 1, dtype=F64)
+    A = wide * (one.diag(1) + one.diag(-1) - 2 * torch.eye(n, dtype=F64))
+    return A, torch.linalg.eigvalsh(A)
+
+
+@pytest.mark.parametrize("name", [n for n in PLANNED if not n.startswith(("deis", "dpm"))])
+def test_products_as_L_are_the_matrix_to_their_tolerance(name: str) -> None:
+    """Every row of every method, also where Krylov spaces are smaller than the state."""
+    A, _ = diffusion(60, 0.5 if get(name).kind == "reversible" else 40.0)
+    f = lambda t, x: torch.sin(x + t)  # noqa: E731
+    x0 = torch.linspace(-1, 1, 120, dtype=F64).view(2, 60)
+    dense = ls.solve(ls.ODE(f, L=ls.Matrix(A)), x0, t=(0, 1), method=name, steps=5)
+    free = ls.solve(ls.ODE(f, L=lambda v: v @ A.T), x0, t=(0, 1), method=name, steps=5)
+    assert float((free.x - dense.x).norm()) < 1e-9 * float(dense.x.norm())
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-10])
+def test_a_stiff_step_in_parts_keeps_the_tolerance(tolerance: float) -> None:
+    """e^(hL) x and h phi_1(hL) b with h |lambda| = 2e4, where one space of 105 vectors does not do."""
+    A, values = diffusion(300, 5e3)
+    V = torch.linalg.eigh(A)[1]
+    made = torch.Generator().manual_seed(3)
+    x0, b = torch.randn(2, 1, 300, dtype=F64, generator=made)
+    count = [0]
+
+    def times(v: Tensor) -> Tensor:
+        count[0] += 1
+        return v @ A
+
+    L = ls.Krylov(times, tolerance=tolerance)
+    found = ls.solve(ls.ODE(lambda t, x: b, L=L), x0, t=(0, 1), method="exp_euler", steps=1).x[-1]
+    exact = (x0 @ V * torch.exp(values) + b @ V * phi(1, values)) @ V.T
+    assert float((found - exact).norm()) < 3 * tolerance * float(x0.norm())
+    assert count[0] > 105
+
+
+def test_samples_walk_through_their_step_as_they_do_alone() -> None:
+    A, _ = diffusion(150, 1.0)
+    wide = torch.tensor([[2000.0], [1.0], [300.0]], dtype=F64)  # the first takes parts of its steps
+    x0 = torch.linspace(-1, 1, 450, dtype=F64).view(3, 150)
+
+    def end(rows: slice) -> Tensor:
+        problem = ls.ODE(lambda t, x: torch.cos(x), L=lambda v: wide[rows] * (v @ A))
+        return ls.solve(problem, x0[rows], t=(0, 1), method="exp_adams_2", steps=2).x[-1]
+
+    together = end(slice(3))
+    for i in range(3):
+        assert torch.allclose(end(slice(i, i + 1))[0], together[i], rtol=0, atol=3e-11)
+
+
+@pytest.mark.parametrize("name", ["exp_euler", "etdrk2", "krogstad", "exp_adams_2"])
+def test_orders_with_products(name: str) -> None:
+    """u_t = u_zz + p(t, z) + u^2, solved by z (1 - z) e^t, in spaces smaller than the state."""
+    n = 19
+    A, _ = diffusion(n, (n + 1.0) ** 2)
+    z = torch.arange(1, n + 1, dtype=F64) / (n + 1)
+    g = lambda t: (z * (1 - z))[None] * torch.exp(t)  # noqa: E731
+    forced = lambda t: g(t) + 2 * torch.exp(t) - g(t) ** 2  # noqa: E731
+    problem = ls.ODE(lambda t, x: forced(t) + x**2, L=ls.Krylov(A, tolerance=1e-13))
+    start, end = (g(torch.tensor(t, dtype=F64)) for t in (0.0, 1.0))
+    errors = [
+        float((ls.solve(problem, start, t=(0, 1), method=name, steps=m).x[-1] - end).norm()) for m in (32, 64)
+    ]
+    assert abs(order(errors) - get(name).order) < 0.2
+
+
+def test_gradients_go_through_products() -> None:
+    """To the state, and to what L is made of, beside those through a matrix."""
+    A, _ = diffusion(30, 30.0)
+    x0 = torch.linspace(0, 1, 30, dtype=F64)[None].requires_grad_()
+    k = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    f = lambda t, x: -(x**3)  # noqa: E731
+    slopes = []
+    for L in (ls.Matrix(k * A), lambda v: k * (v @ A), lambda v: k * (v @ A)):
+        grad = True if len(slopes) < 2 else "checkpoint"
+        x = ls.solve(ls.ODE(f, L=L), x0, t=(0, 1), method="krogstad", steps=5, grad=grad).x
+        slopes.append(torch.autograd.grad(x.square().sum(), (x0, k)))
+    for one in slopes[1:]:
+        for v, w in zip(slopes[0], one, strict=True):
+            assert torch.allclose(v, w, rtol=1e-8, atol=1e-10)
+
+
+def test_products_of_trees_complex_states_sparse_matrices_and_backward_in_time() -> None:
+    A, _ = diffusion(12, 3.0)
+    x0 = torch.linspace(-1, 1, 24, dtype=F64).view(2, 12)
+    f = lambda t, x: torch.sin(x)  # noqa: E731
+    how = {"t": (0.0, 1.0), "method": "etdrk4", "steps": 4}
+    exact = ls.solve(ls.ODE(f, L=ls.Matrix(A)), x0, **how).x
+    sparse = ls.solve(ls.ODE(f, L=ls.Krylov(A.to_sparse())), x0, **how).x
+    tree = ls.ODE(lambda t, x: {"x": f(t, x["x"])}, L=lambda v: {"x": v["x"] @ A})
+    for found in (sparse, ls.solve(tree, {"x": x0}, **how).x["x"]):
+        assert torch.allclose(found, exact, rtol=1e-9, atol=1e-10)
+    z0, still = x0.to(torch.complex128), lambda t, x: 0 * x
+    for end in (1.0, -1.0):
+        turn = ls.solve(
+            ls.ODE(still, L=lambda v: 1j * (v @ A.to(v))), z0, t=(0, end), method="exp_euler", steps=2
+        )
+        assert torch.allclose(turn.x[-1], z0 @ torch.linalg.matrix_exp(1j * end * A), atol=1e-9)
+    low = ls.solve(ls.ODE(f, L=lambda v: v @ A.float()), x0.float(), **how).x
+    assert torch.allclose(low, exact.float(), atol=1e-4)
+
+
+def test_steps_of_a_pair_along_products_where_they_are_shared() -> None:
+    A, _ = diffusion(20, 30.0)
+    x0, f = torch.linspace(0, 1, 40, dtype=F64).view(2, 20), lambda t, x: x - x**3
+    how = {"t": (0, 1), "method": "krogstad43", "rtol": 1e-6, "shared_step": True}
+    dense, free = (ls.solve(ls.ODE(f, L=L), x0, **how) for L in (ls.Matrix(A), ls.Krylov(A)))
+    assert torch.equal(dense.stats.accepted, free.stats.accepted)
+    assert torch.allclose(dense.x, free.x, rtol=1e-8)
+
+
+def test_bad_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    x0, f = torch.ones(1, 4, dtype=F64), lambda t, x: 0 * x
+    for bad in (3.0, torch.ones(3), torch.ones(2, 3)):
+        with pytest.raises(ls.ArgumentError, match="products"):
+            ls.Krylov(bad)
+    with pytest.raises(ls.ArgumentError, match="tolerance"):
+        ls.Krylov(torch.eye(4), tolerance=0.0)
+    with pytest.raises(ls.SolveError, match="return L v, as v is"):
+        ls.solve(ls.ODE(f, L=lambda v: v[:, :2]), x0, t=(0, 1), steps=1)
+    monkeypatch.setattr("longstride.krylov.PARTS", 2)
+    values = -(10.0 ** torch.linspace(0, 8, 200, dtype=F64))
+    stiff, x = ls.ODE(lambda t, x: 1 + 0 * x, L=lambda v: values * v), torch.ones(1, 200, dtype=F64)
+    with pytest.raises(ls.SolveError, match="too stiff for products"):
+        ls.solve(stiff, x, t=(0, 1), method="exp_euler", steps=1)
 
 
 # Exponential Rosenbrock

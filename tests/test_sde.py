@@ -24,7 +24,8 @@ CASES = [
     for sense in INTERPRETATIONS
     if scheme.fits(noise, sense)
 ]
-ADAPTIVE = [(n, k, i) for n, k, i in CASES if SCHEMES[n].orders[k] >= 1 and k != "additive"] + [
+CHOOSE = [(n, k, i) for n, k, i in CASES if SCHEMES[n].orders[k] >= 1 and not SCHEMES[n].pairs]
+ADAPTIVE = [case for case in CHOOSE if case[1] != "additive"] + [
     (n, "additive", "ito") for n, k, i in CASES if (k, i) == ("additive", "ito")
 ]
 MU, SIGMA = 0.7, torch.tensor([0.5, -0.3], dtype=F64)
@@ -142,10 +143,73 @@ def test_increments_of_equal_steps_are_the_same_for_any_chunk_and_batch(area: bo
         assert h is None if H is None else torch.equal(h, H[a:b, :2])
 
 
+# Areas of pairs of motions
+
+
+def test_areas_of_steps_have_the_moments_of_levys() -> None:
+    """Var A = h^2/4, h^2/20 + h (H_i^2 + H_j^2)/5 around H_i W_j - W_i H_j; no correlation with W_i W_j."""
+    h, source = 0.3, Independent((40_000, 3), seed=4)
+    W, H = source.increments(0, 2, True)
+    W, H = W * h**0.5, H * (h / 12) ** 0.5
+    A = source.areas(0, 2, W, H, torch.full((2, 1, 1), h, dtype=F64))
+    assert torch.equal(A, -A.mT)
+    assert torch.equal(A[1:], source.areas(1, 2, W[1:], H[1:], torch.full((1, 1, 1), h, dtype=F64)))
+    one, n = A[..., 0, 2], A[..., 0, 2].numel()
+    rest = one - (H[..., 0] * W[..., 2] - W[..., 0] * H[..., 2])
+    spread = h**2 / 20 + h / 5 * (H[..., 0] ** 2 + H[..., 2] ** 2)
+    assert math.isclose(one.var(), h**2 / 4, rel_tol=0.03)
+    assert math.isclose((rest**2 / spread).mean(), 1.0, rel_tol=5 * math.sqrt(2 / n))
+    for other in (W[..., 0] * W[..., 2], A[..., 0, 1], A[..., 1, 2]):
+        assert abs(float((one * other).mean() / (one.std() * other.std()))) < 5 / math.sqrt(n)
+
+
+def test_areas_of_a_path_add_up_and_converge() -> None:
+    """What parts leave out has a variance of h^2/(12 parts); Chen's relation; the path run back."""
+    path = ls.Brownian((3000, 2), (0.0, 1.0), seed=9)
+    ends = path.place([0.25, 0.75])[:, None]
+    W, fine = path.areas(ends, 256)
+    for parts in (2, 16):
+        left = path.areas(ends, parts)[1][0, :, 0, 1] - fine[0, :, 0, 1]
+        assert math.isclose(left.square().mean(), 0.5**2 / 12 * (1 / parts - 1 / 256), rel_tol=0.2)
+    w, a = path.areas(path.place([0.25, 0.5, 0.75])[:, None], 128)
+    crossed = w[0, :, :, None] * w[1, :, None]
+    assert torch.allclose(a.sum(0) + (crossed - crossed.mT) / 2, fine[0], atol=1e-13)
+    back = path.areas(ends.flip(0), 256)
+    assert torch.allclose(back[0], -W, atol=1e-14)
+    assert torch.allclose(back[1], -fine, atol=1e-13)
+
+
 # Orders
 
 
-@pytest.mark.parametrize(("name", "noise", "sense"), CASES)
+@pytest.mark.parametrize("sense", INTERPRETATIONS)
+def test_order_one_with_noise_that_does_not_commute(sense: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside one half of the methods that do not know the areas of the path."""
+    what, path, x0 = problem("general", sense), ls.Brownian((150, 2), (0.0, 1.0), seed=2), start(150)
+    run = lambda n, name: ls.solve(what, x0, t=(0.0, 1.0), steps=n, method=name, brownian=path).x[-1]  # noqa: E731
+    areas, plain = ls.Brownian.areas, "euler_maruyama" if sense == "ito" else "heun"
+    with monkeypatch.context() as fewer:  # 512 parts of 512 steps would be dear
+        fewer.setattr(ls.Brownian, "areas", lambda path, places, parts: areas(path, places, 32))
+        end = run(512, "milstein_levy")
+    for name, order, steps in (("milstein_levy", 1.0, (8, 32)), (plain, 0.5, (32, 128))):
+        coarse, fine = (rms(run(n, name) - end) for n in steps)
+        assert abs(math.log(coarse / fine, 4) - order) < 0.2
+
+
+@pytest.mark.parametrize("sense", INTERPRETATIONS)
+def test_areas_do_not_matter_where_noise_commutes(sense: str) -> None:
+    """Diagonal noise written as general: Milstein's step, whatever A."""
+    plain, x0 = problem("diagonal", sense), start(5)
+    wide = replace(plain, g=lambda t, x: torch.diag_embed(plain.g(t, x)), noise="general")
+    how = {"t": (0.0, 1.0), "steps": 8, "brownian": ls.Brownian((5, 2), (0.0, 1.0), seed=1)}
+    one, other = (
+        ls.solve(plain, x0, method="milstein", **how),
+        ls.solve(wide, x0, method="milstein_levy", **how),
+    )
+    assert torch.allclose(one.x, other.x, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "noise", "sense"), [case for case in CASES if not SCHEMES[case[0]].pairs])
 def test_strong_orders(name: str, noise: str, sense: str) -> None:
     """Errors on the same paths: from the exact solution where there is one, else from many short steps."""
     order, what = SCHEMES[name].orders[noise], problem(noise, sense)

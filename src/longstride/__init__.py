@@ -13,6 +13,7 @@ from .events import Event
 from .guidance import Guidance
 from .integrate import solve
 from .invert import invert
+from .krylov import Krylov
 from .likelihood import log_likelihood
 from .matrix import Matrix
 from .methods import list_methods
@@ -52,6 +53,7 @@ __all__ = [
     "Fourier",
     "Guidance",
     "Integral",
+    "Krylov",
     "Matrix",
     "Newton",
     "Parallel",

@@ -7,14 +7,15 @@ the motion W on [a, b], h = b - a, is
     W_ab = W(b) - W(a),        H_ab = (1/h) int_a^b (W(s) - W(a)) ds - W_ab/2
 
 two independent normals of variance h and h/12; H is the space-time Levy area. Run backward in time W_ab
-changes its sign and H_ab does not.
+changes its sign and H_ab does not. Levy's area of two motions, A_ij = (1/2) int (W_i dW_j - W_j dW_i) with
+W counted from a on, changes its sign too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -24,7 +25,7 @@ from .errors import ArgumentError, finite
 from .noise import seed_of
 
 DEPTH = 30  # times are whole multiples of a span's 2^-30
-LEVELS, STEPS_W, STEPS_H, FIELDS = range(4)  # what the numbers of a seed are for
+LEVELS, STEPS_W, STEPS_H, FIELDS, STEPS_A = range(5)  # what the numbers of a seed are for
 GOLDEN, BITS32 = 0x9E3779B97F4A7C15 - 2**64, 2**32 - 1
 MIX = ((30, 0xBF58476D1CE4E5B9 - 2**64), (27, 0x94D049BB133111EB - 2**64))
 AT_ONCE = 2**16  # numbers: what is drawn at once fits into a cache
@@ -73,6 +74,22 @@ class Independent:
     def increments(self, a: int, b: int, area: bool) -> tuple[Tensor, Tensor | None]:
         """Unit normals of steps a to b, [b - a, *shape]: those of W and, if asked, those of H."""
         return self._drawn(STEPS_W, a, b), self._drawn(STEPS_H, a, b) if area else None
+
+    def areas(self, a: int, b: int, W: Tensor, H: Tensor, h: Tensor) -> Tensor:
+        """A [b - a, B, m, m] of steps a to b of length h [b - a, 1, 1], given their W and H [b - a, B, m].
+
+        A normal of A's mean and variance given W and H, H_i W_j - W_i H_j and h^2/20 + h (H_i^2 + H_j^2)/5
+        (Foster and Habermann 2023). So A has its variance h^2/4, and is uncorrelated with W.
+        """
+        (batch, m), A = self.shape, known(W, H)
+        if m == 1:
+            return A
+        i, j = torch.triu_indices(m, m, 1, device=self.device)
+        z = replace(self, shape=(batch, len(i)))._drawn(STEPS_A, a, b)
+        z = z * (h * h / 20 + h / 5 * (H[..., i].square() + H[..., j].square())).sqrt()
+        A[..., i, j] += z
+        A[..., j, i] -= z
+        return A
 
     def _drawn(self, use: int, a: int, b: int) -> Tensor:
         """One counter serves two steps."""
@@ -149,6 +166,19 @@ class Brownian:
         """W and H [n, *shape] of the intervals between places [n + 1, B or 1] that follow each other."""
         return self.changes(places, *self.at(places))
 
+    def areas(self, places: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+        """W [n, B, m] and A [n, B, m, m] of intervals between places [n + 1, 1], from so many parts of each.
+
+        Chen's relation adds up the parts; of each part alone A is its mean given W and H. What that leaves
+        out has a variance of h^2/(12 parts).
+        """
+        n, lengths = len(places) - 1, places.diff(dim=0)
+        inner = places[:-1] + lengths * torch.arange(parts, device=places.device) // parts
+        W, H = self.between(torch.cat([inner.view(-1, 1), places[-1:]]))
+        W, H = (v.view(n, parts, *self.shape) for v in (W, H))
+        before = W.cumsum(1) - W
+        return W.sum(1), known(W, before / 2 + H).sum(1)
+
     def changes(self, places: Tensor, W: Tensor, J: Tensor) -> tuple[Tensor, Tensor]:
         """The same from what `at` says of the places. Of an interval of length 0 both are 0."""
         h = places.diff(dim=0).double().mul_(self.unit)
@@ -184,6 +214,12 @@ class Brownian:
     @cached_property
     def _keys(self) -> Tensor:
         return keys(self.seed, LEVELS, self.shape[0], self.device)[:, None]
+
+
+def known(W: Tensor, H: Tensor) -> Tensor:
+    """H_i W_j - W_i H_j: the mean of A_ij = (1/2) int (W_i dW_j - W_j dW_i) over a step, given W and H."""
+    one = H[..., :, None] * W[..., None, :]
+    return one - one.mT
 
 
 def _zeros(places: Tensor) -> int:

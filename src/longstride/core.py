@@ -84,6 +84,8 @@ class Step:
 def combine(terms: Sequence[tuple[int, int, Weight]], known: Sequence[Known]) -> Tensor:
     """The weighted sum of one row. Only its own fresh result is ever written in place."""
     kind, i, w = terms[0]
+    if isinstance(w, Matrix) and w.together:
+        return w.sum([(weight, known[kind][i]) for kind, i, weight in terms])
     out = known[kind][i]
     fresh = not (isinstance(w, float) and w == 1.0)
     if fresh:

@@ -130,7 +130,7 @@ class Course(ABC):
         noise: tuple[Tensor, Tensor | None],
         live: Sequence[Tensor | None],
     ) -> list[Leg]:
-        """Legs between times, with the noise that the scheme makes of W and H [n, B, ...].
+        """Legs between times, with the noise that the scheme makes of W and H [n, B, ...], or of W and A.
 
         steps: the lengths, as they multiply f.
         """
@@ -157,7 +157,8 @@ class Even(Course):
         times: Sequence[float],
         source: Independent | Brownian,
     ) -> None:
-        super().__init__(name, scheme, eq, x, len(times) - 1, math.prod(source.shape))
+        parts = len(times) - 1 if scheme.pairs and isinstance(source, Brownian) else 1
+        super().__init__(name, scheme, eq, x, len(times) - 1, parts * math.prod(source.shape))
         self.times, self.source = times, source
 
     def drawn(self, a: int, b: int) -> list[Leg]:
@@ -168,13 +169,20 @@ class Even(Course):
         return self.legs_of(told, h, lengths, self._noise(a, b, lengths), [None] * (b - a))
 
     def _noise(self, a: int, b: int, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
-        source, area = self.source, self.scheme.area
+        source, pairs = self.source, self.scheme.pairs
+        area = self.scheme.area or pairs
         if isinstance(source, Brownian):
-            return source.between(source.place(self.times[a : b + 1])[:, None])
+            places = source.place(self.times[a : b + 1])[:, None]
+            # As many parts of a step as there are steps: then the areas are of order 1 as well.
+            return source.areas(places, self.steps) if pairs else source.between(places)
         backward = self.times[0] > self.times[-1]
-        W, H = source.increments(*((self.steps - b, self.steps - a) if backward else (a, b)), area)
+        first, last = (self.steps - b, self.steps - a) if backward else (a, b)
+        W, H = source.increments(first, last, area)
         scale = beside(lengths.abs().sqrt(), W)
         W, H = W * scale, None if H is None else H * (scale / 12**0.5)
+        if pairs and H is not None:
+            A = source.areas(first, last, W, H, beside(lengths.abs(), W))
+            return (-W.flip(0), -A.flip(0)) if backward else (W, A)
         return (-W.flip(0), None if H is None else H.flip(0)) if backward else (W, H)
 
 

@@ -23,7 +23,8 @@ from .matrix import TERMS, halvings
 from .operator import phi
 
 SPACES = (8, 12, 17, 24, 33, 45, 60, 80, 105)  # dimensions in which a Krylov solution is looked at
-SHARE = 0.02  # of the tolerances, that a Krylov solution may be wrong by
+LOST = 0.1  # what is left of a vector without its parts in a basis, below which they are taken off again
+SHARE = 0.02  # of the tolerances of an adaptive run, that a Krylov solution may be wrong by
 
 
 class Exponentials(Protocol):
@@ -43,7 +44,7 @@ def exponentials(
 ) -> Exponentials:
     """Of A = by J, by [G, 1].  weigh: an error [B, D] over what the tolerances allow, [G]."""
     if isinstance(structure, MatrixFree):
-        return Krylov(lambda v: by * structure.times(J, v), weigh)
+        return Krylov(lambda v: by * structure.times(J, v), lambda e: weigh(e) / SHARE)
     if isinstance(structure, Diagonal):
         return Elementwise(by * J[0])
     whole = structure.whole(J) if isinstance(structure, Banded) else J[0]
@@ -108,8 +109,10 @@ class Krylov:
 
     Arnoldi's basis V of m + 1 vectors, A V_m = V_(m+1) H: y is made of e^(c H) e_1, H square by a column of
     zeros. Its last number belongs to a vector that V_m has not seen, and is the estimate (Saad 1992,
-    corrected scheme). A sample's answer is of the first space of `SPACES` in which the estimate is below
-    SHARE of the tolerances, whoever goes on beside it.
+    corrected scheme). A sample's answer is of the first space of `SPACES` in which the estimate is allowed,
+    whoever goes on beside it.
+
+    weigh: an error [B, D] over what is allowed, [B].
     """
 
     def __init__(self, times: Callable[[Tensor], Tensor], weigh: Callable[[Tensor], Tensor]) -> None:
@@ -117,28 +120,34 @@ class Krylov:
         self.failed: Tensor | None = None
 
     def solve(self, ws: Sequence[Tensor], cs: Sequence[float]) -> list[Tensor]:
-        W = torch.stack(list(ws)[::-1], -1)
-        size = W.detach().abs().sum(1).amax(1)[:, None]
-        size = torch.where(size > 0, size, 1.0)
-        W, D, p = W / size[..., None], W.shape[1], W.shape[2]
+        ys, good, _ = self._solved(ws, cs)
+        self.failed = ~good if self.failed is None else self.failed | ~good
+        return ys
 
-        def times(v: Tensor) -> Tensor:
-            y, z = v.split((D, p), 1)
-            pushed = self.times(y) + (W @ z[..., None])[..., 0]
-            return torch.cat([pushed, z[:, 1:], torch.zeros_like(z[:, :1])], 1)
+    def reach(self, ws: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """y(c) and c [B]: 1, or the largest power of 1/2 to which the last space is good.
 
-        V = torch.zeros_like(torch.cat([ws[0], W[:, 0]], 1))[:, None]
-        V[..., -1] = 1.0
-        columns, spaces = list[Tensor](), sorted({min(m, D + p) for m in SPACES})
+        The error allowed is shared out evenly over [0, 1]. What is not finite is let through.
+        """
+        (y,), good, space = self._solved(ws, (1.0,))
+        reached = torch.ones_like(y[:, 0])
+        while not bool(good.all()):
+            reached = torch.where(good, reached, reached / 2)
+            c = float(reached.min())
+            (found,), estimate = space.read((c,))
+            y = torch.where(good[:, None], y, found)
+            good = good | ~(self.weigh(estimate) > c)
+        return y, reached
+
+    def _solved(self, ws: Sequence[Tensor], cs: Sequence[float]) -> tuple[list[Tensor], Tensor, Space]:
+        """y(c) for each c, for whom they are good, and the last space."""
+        space = Space(self.times, ws)
         ys: list[Tensor] = []
         good: Tensor | None = None
-        for m in range(1, spaces[-1] + 1):
-            V, column = _widened(V, times(V[:, -1]))
-            columns.append(column)
-            if m not in spaces:
-                continue
-            found, estimate = self._read(V[..., :D], columns, cs, size)
-            now = self.weigh(estimate.detach()) <= SHARE
+        for m in sorted({min(m, space.most) for m in SPACES}):
+            space.widen(m)
+            found, estimate = space.read(cs)
+            now = ~(self.weigh(estimate) > 1)
             if good is None:
                 ys, good = found, now
             else:
@@ -148,30 +157,63 @@ class Krylov:
             if bool(good.all()):
                 break
         assert good is not None
-        self.failed = ~good if self.failed is None else self.failed | ~good
-        return ys
+        return ys, good, space
 
-    @staticmethod
-    def _read(
-        V: Tensor, columns: Sequence[Tensor], cs: Sequence[float], size: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
+
+class Space:
+    """The Krylov space of [A W; 0 N] and its last unit vector, W = (w_p, ..., w_1) as large as 1.
+
+    V [B, m + 1, D + p]: its basis.  columns: those of H, the k-th [B, k + 1].  most: what m may come to.
+    """
+
+    def __init__(self, times: Callable[[Tensor], Tensor], ws: Sequence[Tensor]) -> None:
+        W = torch.stack(list(ws)[::-1], -1)
+        size = W.detach().abs().sum(1).amax(1)[:, None]
+        self.size = torch.where(size > 0, size, 1.0)
+        self.times, self.W, self.columns = times, W / self.size[..., None], list[Tensor]()
+        self.D, self.p = W.shape[1:]
+        self.most = self.D + self.p
+        self.V = W.new_zeros(len(W), 1, self.most)
+        self.V[..., -1] = 1.0
+
+    def widen(self, m: int) -> None:
+        graph, have = torch.is_grad_enabled(), len(self.columns)
+        if not graph:  # room at once; what is in a graph is not written to
+            self.V = torch.nn.functional.pad(self.V, (0, 0, 0, m - have))
+        for k in range(have, m):
+            known = self.V[:, : k + 1]
+            v, column = _direction(known, self._product(known[:, -1]))
+            self.columns.append(column)
+            if graph:
+                self.V = torch.cat([known, v[:, None]], 1)
+            else:
+                self.V[:, k + 1] = v
+
+    def _product(self, v: Tensor) -> Tensor:
+        y, z = v.split((self.D, self.p), 1)
+        pushed = self.times(y) + (self.W @ z[..., None])[..., 0]
+        return torch.cat([pushed, z[:, 1:], torch.zeros_like(z[:, :1])], 1)
+
+    def read(self, cs: Sequence[float]) -> tuple[list[Tensor], Tensor]:
         """y(c) for each c, and the estimate of the error at the largest."""
-        m = len(columns)
-        rows = [torch.nn.functional.pad(c, (0, m + 1 - c.shape[1])) for c in columns]
+        m, V = len(self.columns), self.V[..., : self.D]
+        rows = [torch.nn.functional.pad(c, (0, m + 1 - c.shape[1])) for c in self.columns]
         H = torch.stack([*rows, torch.zeros_like(rows[0])], -1)
         weights = [torch.linalg.matrix_exp(c * H)[..., 0] for c in cs]
         last = weights[cs.index(max(cs))][:, -1:]
-        return [size * (w[:, None] @ V)[:, 0] for w in weights], size * last * V[:, -1]
+        return [self.size * (w[:, None] @ V)[:, 0] for w in weights], (self.size * last * V[:, -1]).detach()
 
 
-def _widened(V: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """The orthonormal V [B, m, n] with what w adds to it, and the column of H, [B, m + 1]."""
+def _direction(V: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """What w adds to the orthonormal V [B, m, n], a unit vector or 0, and the column of H, [B, m + 1]."""
     before, total = torch.linalg.vector_norm(w, dim=1), torch.zeros_like(V[..., 0])
-    for _ in range(2):  # once more, against round-off
+    for _ in range(2):
         h = (V @ w[..., None])[..., 0]
         total, w = total + h, w - (h[:, None] @ V)[:, 0]
-    length = torch.linalg.vector_norm(w, dim=1)
+        length = torch.linalg.vector_norm(w, dim=1)
+        if bool((length >= LOST * before).all()):
+            break
     new = length > 10 * torch.finfo(w.dtype).eps * before  # else the space is complete
     length = torch.where(new, length, 0.0)
     v = torch.where(new[:, None], w / torch.where(new, length, 1.0)[:, None], 0.0)
-    return torch.cat([V, v[:, None]], 1), torch.cat([total, length[:, None]], 1)
+    return v, torch.cat([total, length[:, None]], 1)

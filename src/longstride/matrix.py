@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Matrix:
     terms: tuple[tuple[int, float, Any], ...] = ITS_TERMS
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
     __array_ufunc__ = None  # numbers of numpy leave products to this class
+    together: ClassVar[bool] = False  # whether the products of a row are one, `sum`
 
     def __post_init__(self) -> None:
         if self.terms != ITS_TERMS:
@@ -110,7 +111,15 @@ class Matrix:
 
     def anew(self) -> Matrix:
         """The same, with nothing made yet where it is differentiated by: a graph is for one run."""
-        return replace(self, made={}) if self.A.requires_grad else self
+        return replace(self, made={}) if self.requires_grad else self
+
+    @property
+    def requires_grad(self) -> bool:
+        return self.A.requires_grad
+
+    def within(self, view: Any) -> Matrix:
+        """The same on states as a run carries them (`view.View`)."""
+        return self
 
     def beside(self, x: Tensor) -> Matrix:
         """Multiplied out, where x is and as precise: what is applied again and again."""

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 from .core import Field, Weight, beside
 from .errors import ArgumentError, SolveError, unknown
 from .interpolation import Path
+from .krylov import Krylov
 from .matrix import Matrix
 from .methods.sde import INTERPRETATIONS, KINDS
 from .operator import Linear
@@ -62,8 +63,9 @@ class ODE:
     f(t, x) gets t as a scalar tensor, real, where x is and as precise; in adaptive runs one for each
     sample, [B], unless the step is shared.
 
-    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, or an `ls.Matrix`;
-    exponential methods solve it exactly, the others see L x + f as one field.
+    L: a number or a tensor that multiplies x (a diagonal operator), real or complex, an `ls.Matrix`, or a
+    function v -> L v that is linear, which is `ls.Krylov` of it; exponential methods solve it exactly, the
+    others see L x + f as one field.
 
     stiff: g, of the same kind as f. Additive methods solve for L x + g and take f explicitly; the others see
     one field.
@@ -82,7 +84,7 @@ class ODE:
     """
 
     f: Callable[[Tensor, Any], Any]
-    L: Weight | Matrix = 0.0
+    L: Weight | Matrix | Callable[[Any], Any] = 0.0
     stiff: Callable[[Tensor, Tensor], Tensor] | None = None
     jacobian: Callable[[Tensor, Tensor], Tensor] | str | tuple[int, int] | None = None
     jump_times: tuple[float, ...] = ()
@@ -90,6 +92,10 @@ class ODE:
     space: Space | None = None
     acceleration: Callable[[Tensor, Any], Any] | None = None
     check: Callable[[Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        if callable(self.L):
+            object.__setattr__(self, "L", Krylov(self.L))
 
     def flattened(self, tree: Tree) -> ODE:
         """The same on states that are laid out flat; L may be a tree as well."""
@@ -119,7 +125,7 @@ class ODE:
 
     def linear(self, x: Tensor) -> Any:
         """L x, as precise as x and where x is."""
-        L = self.L  # a Matrix brings itself there
+        L: Any = self.L  # a Matrix brings itself there
         return (beside(L, x) if isinstance(L, Tensor) else L) * x
 
     def operator(self, splits: bool) -> Linear:
@@ -236,8 +242,8 @@ class SDE:
             interpretation=interpretation,
         )
 
-    def slope(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """g, and sum_j (dg_j/dx) g_j as x, from one evaluation.
+    def slope(self, t: Tensor, x: Tensor, I: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: E741
+        """g, and sum_j (dg_j/dx) g_j as x, from one evaluation; sum_ij (dg_j/dx) g_i I_ij with I [B, m, m].
 
         Of diagonal noise J^T g is J g. Else J v is the derivative of J^T w by w, pulled back along v.
         """
@@ -248,10 +254,10 @@ class SDE:
             y = x if graph and x.requires_grad else x.detach().requires_grad_()
             g = self.g(t, y)
             graph = graph and (y is x or len(leaves([g])) > 1)
-            slope = self._slope(g, y, graph)
+            slope = self._slope(g, y, graph, g if I is None else _mixed(g, I))
         return (g, slope) if graph else (g.detach(), slope.detach())
 
-    def _slope(self, g: Tensor, y: Tensor, graph: bool) -> Tensor:
+    def _slope(self, g: Tensor, y: Tensor, graph: bool, along: Tensor) -> Tensor:
         if not g.requires_grad:
             return torch.zeros_like(y)
         if self.noise == "diagonal":
@@ -261,7 +267,7 @@ class SDE:
         (pulled,) = grad(g, y, w, create_graph=True, materialize_grads=True)
         if not pulled.requires_grad:
             return torch.zeros_like(y)
-        columns = [g] if self.noise == "scalar" else g.unbind(-1)
+        columns = [along] if self.noise == "scalar" else along.unbind(-1)
         pushed = [
             grad(pulled, w, v, create_graph=graph, retain_graph=True, materialize_grads=True)[0]
             for v in columns
@@ -269,3 +275,8 @@ class SDE:
         if self.noise == "scalar":
             return pushed[0]
         return torch.stack([p[..., j] for j, p in enumerate(pushed)]).sum(0)
+
+
+def _mixed(g: Tensor, I: Tensor) -> Tensor:  # noqa: E741
+    """sum_i g_i I_ij as column j, g [B, ..., m]."""
+    return (g.flatten(1, -2) @ I).view(g.shape)

@@ -65,6 +65,8 @@ class Asked:
         usable(options.get("controller"))
         if limits.get("on_budget", "stop") != "stop":
             raise ArgumentError("on_budget='reach' is not for an SDE: give nfe= alone, or dt=")
+        if rule.pairs:
+            raise ArgumentError(f"method {name!r} draws areas of equal steps: give dt= or steps=")
         if order < 1:
             raise ArgumentError(
                 f"method {name!r} is of strong order {order} with {noise} noise: with steps chosen by their "

@@ -81,7 +81,7 @@ class Semilinear(Stepper):
     @property
     def differentiated(self) -> bool:
         """Whether something is differentiated by L."""
-        return bool((self.L.A if isinstance(self.L, Matrix) else self.L).requires_grad)
+        return bool(self.L.requires_grad)
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         rungs = list(self._rungs(h))

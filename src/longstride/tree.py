@@ -102,7 +102,9 @@ class Tree(View):
 
     def weight(self, value: Any, dtype: torch.dtype) -> Any:
         """A number or tensor for all leaves as it is, or a tree of such, each broadcast along its leaf."""
-        if isinstance(value, Tensor | Matrix | int | float | complex):
+        if isinstance(value, Matrix):
+            return value.within(self)
+        if isinstance(value, Tensor | int | float | complex):
             return value
         try:
             given = self.spec.flatten_up_to(value)

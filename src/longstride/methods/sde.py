@@ -26,7 +26,8 @@ Size = Any  # float | Tensor
 class Equation(Protocol):
     """What a step asks of a problem.
 
-    push: x + g z, summed over the columns of g where it has some.  slope: g and g'g.
+    push: x + g z, summed over the columns of g where it has some.  slope: g and g'g; with I [B, m, m]
+    sum_ij g_j' g_i I_ij.
     """
 
     def f(self, t: Tensor, x: Tensor) -> Tensor: ...
@@ -35,7 +36,7 @@ class Equation(Protocol):
 
     def push(self, x: Tensor, g: Tensor, z: Tensor) -> Tensor: ...
 
-    def slope(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def slope(self, t: Tensor, x: Tensor, I: Tensor | None = None) -> tuple[Tensor, Tensor]: ...  # noqa: E741
 
 
 def _alone(ito: bool, h: Size, W: Tensor, H: Tensor | None) -> State:
@@ -46,7 +47,8 @@ def _alone(ito: bool, h: Size, W: Tensor, H: Tensor | None) -> State:
 class Scheme:
     """A method: orders is its strong order for each kind of noise it is for, evaluations those of f and g.
 
-    interpretations: of the integral. With additive noise all are one. area: whether it needs H.
+    interpretations: of the integral. With additive noise all are one. area: whether it needs H. pairs:
+    whether it needs the areas A [B, m, m] of pairs of motions, which `noise` then gets in place of H.
     start: what it carries beside x, made at the start; it then costs one evaluation of each.
     """
 
@@ -56,6 +58,7 @@ class Scheme:
     evaluations: tuple[int, int]
     reference: str
     area: bool = False
+    pairs: bool = False
     noise: Callable[[bool, Size, Tensor, Tensor | None], State] = _alone
     start: Callable[[Equation, Tensor, Tensor], State] = lambda eq, t, x: (x,)
     reversible: bool = False
@@ -89,6 +92,22 @@ def milstein(eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z: State
     (x,) = state
     g, slope = eq.slope(s, x)
     return (eq.push(eq.push(drift(x, eq.f(s, x), h), g, z[0]), slope, z[1]),)
+
+
+def _iterated(ito: bool, h: Size, W: Tensor, A: Tensor | None) -> State:
+    """W, and the iterated integrals I_ij of W_i by W_j: (W_i W_j - delta_ij h)/2 + A_ij, without h in
+    Stratonovich's sense.
+    """
+    assert A is not None
+    I = W[..., :, None] * W[..., None, :] / 2 + A  # noqa: E741
+    return W, (I - h[..., None] / 2 * torch.eye(W.shape[-1], dtype=W.dtype, device=W.device) if ito else I)
+
+
+def milstein_levy(eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z: State) -> State:
+    """x + h f + sum_j g_j W_j + sum_ij g_j' g_i I_ij: Milstein's for noise whose columns do not commute."""
+    (x,), (W, I) = state, z  # noqa: E741
+    g, slope = eq.slope(s, x, I)
+    return (eq.push(drift(x, eq.f(s, x), h), g, W) + slope,)
 
 
 def _platen_noise(ito: bool, h: Size, W: Tensor, H: Tensor | None) -> State:
@@ -270,6 +289,8 @@ SMOOTH = {"diagonal": 1.5, "scalar": 1.5}
 SCHEMES = {
     "euler_maruyama": Scheme(euler_maruyama, ROUGH, (ITO,), (1, 1), "Maruyama 1955"),
     "milstein": Scheme(milstein, COMMUTING, INTERPRETATIONS, (1, 1), "Milstein 1974", noise=_double),
+    "milstein_levy": Scheme(milstein_levy, {"general": 1.0}, INTERPRETATIONS, (1, 1),
+                            "Milstein 1974; areas: Foster and Habermann 2023", pairs=True, noise=_iterated),
     "platen": Scheme(platen, COMMUTING, (ITO,), (1, 2), "Kloeden and Platen 1992, 11.1",
                      noise=_platen_noise),
     "heun": Scheme(heun, EVEN, (STRATONOVICH,), (2, 2), "Ruemelin 1982"),
@@ -277,13 +298,15 @@ SCHEMES = {
     "reversible_heun": Scheme(reversible_heun, ROUGH, (STRATONOVICH,), (1, 1), "Kidger et al. 2021",
                               start=lambda eq, t, x: (x, x, eq.f(t, x), eq.g(t, x)), reversible=True),
     "sri1w1": Scheme(SRI1W1.step, SMOOTH, (ITO,), SRI1W1.evaluations, "Roessler 2010, SRI1W1", True,
-                     SRI1W1.noise),
+                     noise=SRI1W1.noise),
     "sri2w1": Scheme(SRI2W1.step, SMOOTH, (ITO,), SRI2W1.evaluations, "Roessler 2010, SRI2W1", True,
-                     SRI2W1.noise),
-    "sea": Scheme(sea, {"additive": 1.0}, INTERPRETATIONS, (1, 2), "Foster et al. 2024, SEA", True, _mean),
-    "sra1": Scheme(sra1, {"additive": 1.5}, INTERPRETATIONS, (2, 2), "Roessler 2010, SRA1", True, _mean),
+                     noise=SRI2W1.noise),
+    "sea": Scheme(sea, {"additive": 1.0}, INTERPRETATIONS, (1, 2), "Foster et al. 2024, SEA", True,
+                  noise=_mean),
+    "sra1": Scheme(sra1, {"additive": 1.5}, INTERPRETATIONS, (2, 2), "Roessler 2010, SRA1", True,
+                   noise=_mean),
     "shark": Scheme(shark, {"additive": 1.5}, INTERPRETATIONS, (2, 2), "Foster et al. 2024, ShARK", True,
-                    _mean),
+                    noise=_mean),
 }  # fmt: skip
 DEFAULTS = ("shark", "sri1w1", "heun", "euler_maruyama")  # the first that fits
 
