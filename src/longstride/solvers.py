@@ -83,10 +83,9 @@ def _solvers() -> Iterator[Solver]:
         yield Solver(name, SECOND, str(hermite.order), "1, with its derivative", hermite.reference)
     for name, nodes in RADAU.items():
         yield Solver(name, SECOND, str(nodes.order), "7 a round", nodes.reference)
-    for name, pair in NYSTROM_PAIRS.items():
-        yield Solver(name, f"Nystrom pair, {SECOND}", str(pair.order), str(pair.nfe), pair.reference)
-    for name, table in NYSTROM.items():
-        yield Solver(name, f"Nystrom, {SECOND}", str(table.order), str(table.nfe), table.reference)
+    for name, nystrom in (NYSTROM_PAIRS | NYSTROM).items():
+        kind = f"Nystrom{' pair' if nystrom.other else ''}, {SECOND}"
+        yield Solver(name, kind, str(nystrom.order), str(nystrom.nfe), nystrom.reference)
     for name, splitting in SYMPLECTIC.items():
         yield Solver(
             name, f"symplectic, {SECOND}", str(splitting.order), str(splitting.nfe), splitting.reference

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..core import Stage, Step
 from ..errors import ArgumentError
-from .symplectic import SYMPLECTIC, WISDOM_HOLMAN
+from .symplectic import SYMPLECTIC, WISDOM_HOLMAN, Splitting
 
 Row = tuple[float, ...]
 
@@ -110,5 +110,6 @@ NYSTROM_PAIRS = {
         ), 5,
     ),
 }  # fmt: skip
-EQUAL = {**SYMPLECTIC, **NYSTROM, **NYSTROM_PAIRS}  # what equal steps of x'' = a(t, x) are made by
+# What equal steps of x'' = a(t, x) are made by.
+EQUAL: dict[str, Splitting | Nystrom] = {**SYMPLECTIC, **NYSTROM, **NYSTROM_PAIRS}
 IN_TURN = (*EQUAL, WISDOM_HOLMAN)

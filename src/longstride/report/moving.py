@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,7 @@ def filmed(
     """Write the sheet as show(i) leaves it for each i, SECONDS in all; a .gif in greys and colours [n, 3]."""
     rate = len(shown) / SECONDS
     if path.suffix == ".gif":
-        _gif(sheet.figure, (show(i) for i in shown), path, rate, colours)
+        _gif(sheet.figure, shown, show, path, rate, colours)
         return
     writer = FFMpegWriter(fps=max(1, round(rate)))
     with writer.saving(sheet.figure, str(path), DOTS):
@@ -75,14 +75,22 @@ def filmed(
             writer.grab_frame()
 
 
-def _gif(figure: Figure, steps: Iterator[None], path: Path, rate: float, colours: np.ndarray) -> None:
+def _gif(
+    figure: Figure,
+    shown: Sequence[int],
+    show: Callable[[int], None],
+    path: Path,
+    rate: float,
+    colours: np.ndarray,
+) -> None:
     """One palette for all frames, no dithering: what does not change is not written again."""
     from PIL import Image
 
     figure.set_dpi(DOTS)
     canvas, shared = FigureCanvasAgg(figure), palette(colours)
     drawn = []
-    for _ in steps:
+    for i in shown:
+        show(i)
         canvas.draw()
         frame = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
         drawn.append(frame.quantize(palette=shared, dither=Image.Dither.NONE))
