@@ -32,8 +32,8 @@ import torch
 from torch import Tensor, nn
 
 import longstride as ls
-from longstride.brownian import Independent
 from longstride.methods.sde import SCHEMES
+from longstride.sde.brownian import Independent
 
 RESULTS = Path(__file__).parent / "results"
 F64 = torch.float64

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride import bound as bound_module
-from longstride.bound import Bound, fits
 from longstride.core import Step, advance
+from longstride.equal_steps import bound as bound_module
+from longstride.equal_steps.bound import Bound, fits
+from longstride.equal_steps.pace import Pace
+from longstride.equal_steps.stretches import Stretches
 from longstride.methods import get
-from longstride.pace import Pace
 from longstride.spectral import Box, Fourier, Pointwise
 from longstride.spectral.threads import best
-from longstride.stretches import Stretches
 
 F64 = torch.float64
 BOXES = [

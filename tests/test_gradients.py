@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from longstride.gradients.ways.recall import recall
+from longstride.gradients.ways.transpose import Chain
+from longstride.gradients.ways.ways import Adjoint, Checkpoint
 from torch import Tensor, nn
 
 import longstride as ls
-from longstride import gradients
-from longstride.gradients import Adjoint, Checkpoint
+from longstride.gradients.ways import ways as gradients
 from longstride.methods import REGISTRY
 from longstride.models import mixture
-from longstride.recall import recall
-from longstride.transpose import Chain
 
 F64 = torch.float64
 EDM, VP, FLOW = ls.process.EDM(), ls.process.VP(), ls.process.Flow()

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride.equal_steps.pace import Pace, one_step
+from longstride.equal_steps.rollout import Rollout, Stand
+from longstride.equal_steps.running import LOOK
+from longstride.equal_steps.stretches import Stretches
 from longstride.errors import Diverged
 from longstride.integrate import plan_problem
 from longstride.methods import REGISTRY, get
-from longstride.pace import Pace, one_step
-from longstride.rollout import Rollout, Stand
-from longstride.running import LOOK
-from longstride.stretches import Stretches
 
 F64 = torch.float64
 KS = ls.systems.kuramoto_sivashinsky(length=22.0, n=32)

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from longstride.sde.solve.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
+from longstride.sde.solve.course import Bound, Even
 from torch import Tensor
 
 import longstride as ls
 from counting import Counted
-from longstride.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
-from longstride.course import Bound, Even
 from longstride.methods.sde import INTERPRETATIONS, KINDS, SCHEMES
 
 F64 = torch.float64

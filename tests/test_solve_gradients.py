@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 import torch
+from longstride.adaptive.solve.carry import Limits
+from longstride.adaptive.solve.stepping import Loop
+from longstride.gradients.ways.backsolve import Backsolve
+from longstride.gradients.ways.recorded import Tape
+from longstride.gradients.ways.reversible import REVERSIBLE, Reversible
+from longstride.gradients.ways.ways import Checkpoint
 from torch import Tensor, nn
 
 import longstride as ls
-from longstride.backsolve import Backsolve
-from longstride.carry import Limits
 from longstride.control import I
-from longstride.gradients import Checkpoint
 from longstride.methods.embedded import PAIRS
-from longstride.recorded import Tape
-from longstride.reversible import REVERSIBLE, Reversible
-from longstride.stepping import Loop
 
 F64 = torch.float64
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride import turns
 from longstride.core import advance
+from longstride.equal_steps import turns
 from longstride.methods.symplectic import KICK, SYMPLECTIC, Splitting
 
 F64 = torch.float64

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import MULTIPLIERS, Field, advance
+from .equal_steps.stretches import Stretches
 from .errors import ArgumentError, Diverged, SolveError, at_step, failed, said_of
 from .methods import REGISTRY, get
 from .methods.base import Method
@@ -21,12 +22,11 @@ from .noise import Noise
 from .plan import Plan
 from .problem import ODE, SDE, Within
 from .solution import Solution, Stats, at_once, ended
-from .stretches import Stretches
 from .tree import Tree, check_state
 from .view import View
 
 if TYPE_CHECKING:
-    from .differentiable import Way
+    from .gradients.differentiable import Way
 
 Callback = Callable[[int, float, Tensor], Any]
 
@@ -118,7 +118,7 @@ def take(
 def chosen(method: str, **options: Any) -> Method:
     """A method for a problem."""
     if method not in REGISTRY:
-        from .solvers import chooses  # it knows all methods
+        from .steppers.solvers import chooses  # it knows all methods
 
         chooses(method)
     rule = get(method, **options)
@@ -137,7 +137,7 @@ def plan_problem(
     rule = chosen(method, **options)
     operator = problem.operator(rule.splits)
     if isinstance(operator.L, MULTIPLIERS):  # which equal steps share
-        from .pace import Pace
+        from .equal_steps.pace import Pace
 
         return Pace(problem, rule, like).plan(Stretches.between(times, [1] * (len(times) - 1)))
     steps = tuple(rule.step(times, n, operator) for n in range(len(times) - 1))
@@ -169,9 +169,9 @@ def solve(
     With dt or steps the steps are equal, and `method` is any of `ls.list_methods()`, "rk4" if none is named,
     "etdrk4" where L is a tensor or a matrix. With neither, steps follow from rtol and atol, `method` is one
     of `ls.list_solvers()`, "tsit5" if none is named, "krogstad43" with such an L, and f gets t [B], one for
-    each sample. The other arguments are those of `longstride.adaptive.adaptive`: controller, save_at, events,
-    jump_times, nfe, max_steps, ...
-    An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve_sde`.
+    each sample. The other arguments are those of `longstride.adaptive.solve.adaptive`: controller, save_at,
+    events, jump_times, nfe, max_steps, ...
+    An `SDE` has methods and arguments of its own, seed among them: see `longstride.sde.solve.solve_sde`.
 
     Args:
         x0: [B, ...], or a tree of such: tuples, lists and dicts, nested. f and all else that is called with a
@@ -196,7 +196,7 @@ def solve(
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
     if isinstance(problem, SDE):
-        from .sde import solve_sde  # it builds on Solution, above
+        from .sde.solve import solve_sde  # it builds on Solution, above
 
         if any(v is not None for v in (plan, callback, save_every)) or isinstance(save_at, str):
             raise ArgumentError(
@@ -225,7 +225,7 @@ def solve(
         others = steps or options or any(v is not None for v in (t, method, dt, save_at, save_every))
         return _planned(problem, x0, plan, callback, grad, bool(others))
     if dt is None and steps == 0:
-        from .adaptive import adaptive  # it builds on Solution, above
+        from .adaptive.solve import adaptive  # it builds on Solution, above
 
         if callback is not None or save_every is not None:
             raise ArgumentError("callback= and save_every= go with dt=, steps= or plan=")
@@ -239,10 +239,10 @@ def solve(
     saved = numbers(times, marks, every, save_every, save_at)
     marks = [times[n] for n in saved]
     if method in IN_TURN:
-        from .turns import turned  # it builds on Solution, above
+        from .equal_steps.turns import turned  # it builds on Solution, above
 
         return turned(problem, x0, times, saved, method, callback, grad, options)
-    from .differentiable import Flow
+    from .gradients.differentiable import Flow
 
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):
         flow = Flow(problem.rate, shared=True)
@@ -266,9 +266,9 @@ def _equally(
     options: Mapping[str, Any],
 ) -> tuple[list[Tensor], Tensor, Any, Stats]:
     """Equal steps: the states `saved`, the end, what reductions came to; gradients in the way asked for."""
-    from .pace import Pace
-    from .rollout import Rollout
-    from .running import OPTIONS, rolled
+    from .equal_steps.pace import Pace
+    from .equal_steps.rollout import Rollout
+    from .equal_steps.running import OPTIONS, rolled
 
     if "rtol" in options or "atol" in options:
         raise ArgumentError("dt= and steps= take equal steps: leave them out, or rtol= and atol=")
@@ -303,8 +303,8 @@ def _made(
     problem: ODE, plan: Plan, x0: Tensor, callback: Callback | None, grad: Any, save: set[int] | None = None
 ) -> tuple[list[Tensor], Stats]:
     """`run`, with gradients in the way asked for."""
-    from .differentiable import WAYS, planned
-    from .gradients import way_of
+    from .gradients.differentiable import WAYS, planned
+    from .gradients.ways import way_of
 
     way = way_of(grad, WAYS)
     if way is None or not torch.is_grad_enabled():

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from .errors import ArgumentError, SolveError, positive
-from .expm import Krylov as Solver
-from .jacobian import shaped, vector
 from .matrix import ITSELF, Matrix
+from .steppers.expm import Krylov as Solver
+from .steppers.jacobian import shaped, vector
 
 if TYPE_CHECKING:
     from .view import View

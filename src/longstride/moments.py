@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .equal_steps.stretches import Stretches
 from .errors import ArgumentError, finite, positive, said_of, whole
-from .stretches import Stretches
 
 Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
 

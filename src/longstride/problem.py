@@ -247,7 +247,7 @@ class SDE:
 
         Of diagonal noise J^T g is J g. Else J v is the derivative of J^T w by w, pulled back along v.
         """
-        from .transpose import leaves  # which is about runs of problems
+        from .gradients.transpose import leaves  # which is about runs of problems
 
         graph = torch.is_grad_enabled()
         with torch.enable_grad():

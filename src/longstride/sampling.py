@@ -18,7 +18,7 @@ from .core import Stage, Step, Weight
 from .denoiser import Denoiser
 from .errors import ArgumentError, finite, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
-from .gradients import Way, differentiable, way_of
+from .gradients.ways import Way, differentiable, way_of
 from .guidance import Guidance
 from .integrate import Callback, run
 from .methods import Method, get

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .events import Crossings
-from .interpolant import Interpolant
+from .adaptive.events import Crossings
+from .adaptive.interpolant import Interpolant
 from .plan import Plan
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .events import several
+from .adaptive.events import several
 
 
 class View:

@@ -26,7 +26,7 @@ def methods(
     The options of each are in --json and docs/methods.md.
     """
     from ..methods import list_methods
-    from ..solvers import list_solvers
+    from ..steppers.solvers import list_solvers
 
     found: Iterable[Any] = list_solvers() if solve else list_methods()
     rows = [

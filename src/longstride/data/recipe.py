@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..equal_steps.pace import Pace
+from ..equal_steps.rollout import Rollout, Stand
+from ..equal_steps.stretches import Stretches
 from ..errors import ArgumentError, finite, positive
 from ..integrate import chosen, seen, solve
 from ..noise import Noise
-from ..pace import Pace
 from ..processes import device
-from ..rollout import Rollout, Stand
 from ..spectral import Channel, Chebyshev, Fourier
-from ..stretches import Stretches
 from ..systems import PDE, get
 from .store import DIVERGED, FIRST, FORMAT, NAMES, REACHED, Layout
 

@@ -102,7 +102,7 @@ def _flow(problem: ODE | Callable[[Tensor], Tensor], dt: float, method: str | No
             return x
 
         return iterated
-    from ..onestep import stepper  # half of the house
+    from ..equal_steps.onestep import stepper  # half of the house
 
     step = stepper(problem, method or ("etdrk4" if isinstance(problem.L, MULTIPLIERS) else "rk4"), dt=dt)
     return lambda t, x: step.repeat(x, every, t)

@@ -7,9 +7,9 @@ import time
 import torch
 from torch import Tensor
 
-from ..carry import Limits
+from ..adaptive.carry import Limits
+from ..adaptive.failure import NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT
 from ..errors import ArgumentError, positive
-from ..failure import NON_FINITE, REACHED, RUNNING, STATUSES, STEP_LIMIT
 from ..moments import marks_of, span_of
 from ..solution import Solution, Stats
 from .gravity import Gravity

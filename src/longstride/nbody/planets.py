@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..equal_steps.rollout import Stand, Steps
+from ..equal_steps.stretches import Stretches
 from ..errors import ArgumentError, SolveError, failed
 from ..methods.symplectic import WISDOM_HOLMAN
 from ..problem import ODE
-from ..rollout import Stand, Steps
-from ..stretches import Stretches
 from .gravity import Attraction
 from .kepler import kepler_step
 

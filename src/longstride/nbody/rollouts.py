@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, positive, unknown, whole
-from ..hermite import corrected
 from ..methods.runge_kutta import TSIT5
+from ..steppers.hermite import corrected
 from .gravity import Gravity
 from .rules import Look, Rule, dot, look
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..bound import Call, Laid, weighed, weighing
 from ..core import Weight
+from ..equal_steps.bound import Call, Laid, weighed, weighing
 from .fourier import Fourier
 from .threads import chosen, using
 from .transforms import Plain, Transforms
@@ -22,7 +22,7 @@ Write = Callable[[Tensor], Any]  # of a field that g returned
 
 
 class BoundPointwise:
-    """`Pointwise` on coefficients like these, without gradients: see `longstride.bound`.
+    """`Pointwise` on coefficients like these, without gradients: see `longstride.equal_steps.bound`.
 
     folded: whether the only write is left to the weights of the step, as `scale`.
     """

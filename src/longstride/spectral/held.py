@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..bound import BoundField, Call
+from ..equal_steps.bound import BoundField, Call
 from .fourier import Fourier
 
 
@@ -44,7 +44,7 @@ class Held:
 
     @property
     def bind(self) -> Callable[[Tensor, bool], BoundField] | None:
-        """As that of f, if it has one: see `longstride.bound`."""
+        """As that of f, if it has one: see `longstride.equal_steps.bound`."""
         bind = getattr(self.f, "bind", None)
         return None if bind is None else lambda c, folded: BoundHeld(self, bind(c, False))
 

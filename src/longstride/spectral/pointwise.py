@@ -54,7 +54,7 @@ class Pointwise:
 
     @property
     def bind(self) -> Callable[[Tensor, bool], BoundPointwise]:
-        """The same for coefficients like these, into buffers: see `longstride.bound`."""
+        """The same for coefficients like these, into buffers: see `longstride.equal_steps.bound`."""
         return partial(BoundPointwise, self)
 
     def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:

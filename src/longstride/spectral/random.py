@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..brownian import FIELDS, keys, normals
 from ..errors import ArgumentError, finite, positive, whole
 from ..noise import seed_of
+from ..sde.brownian import FIELDS, keys, normals
 from .box import Box
 from .fourier import Fourier
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...adaptive.events import Event, locate
 from ...core import Stage, Step, advance
 from ...errors import ArgumentError
-from ...events import Event, locate
 from ...methods.base import one_of
 from ...methods.runge_kutta import Tableau, runge_kutta
 from ...operator import Linear

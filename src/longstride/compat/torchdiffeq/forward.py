@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...differentiable import Flow
-from ...events import Crossings, implicit
+from ...adaptive.events import Crossings, implicit
+from ...gradients.differentiable import Flow
 from .inputs import Func, State, asked
 from .run import combined, on_grid, states, timed, until
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...adaptive import adaptive
+from ...adaptive.events import Event
+from ...adaptive.solve import adaptive
 from ...control import I
-from ...differentiable import Flow, moves
 from ...errors import ArgumentError, SolveError, finite
-from ...events import Event
+from ...gradients.differentiable import Flow, moves
 from ...problem import ODE
 from ...solution import Solution
 from .fixed import Grid

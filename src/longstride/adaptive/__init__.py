@@ -1,0 +1,1 @@
+"""What takes steps that are chosen as the run goes."""

@@ -1,0 +1,1 @@
+"""Runs in equal steps, at the memory of one."""

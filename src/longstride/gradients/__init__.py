@@ -1,0 +1,1 @@
+"""Ways back through a run."""

@@ -1,0 +1,1 @@
+"""One trial step of each family of methods."""
