@@ -37,6 +37,12 @@ def read(path: str | Path) -> tuple[Path, Tensor, dict[str, Any]]:
     """
     shipped = [folder / path for folder in SHIPPED if isinstance(path, str)]
     path = next((known for known in shipped if known.with_suffix(".json").exists()), Path(path))
+    if not path.with_suffix(".json").exists():
+        known = sorted({file.stem for folder in SHIPPED for file in folder.glob("*.json")})
+        raise ArgumentError(
+            f"{path} is not a policy: there is no file {path.with_suffix('.json')}; those that come with the "
+            f"library are {', '.join(known)}"
+        )
     try:
         told = json.loads(path.with_suffix(".json").read_text())
         numbers = load_file(path.with_suffix(".safetensors"))["numbers"]

@@ -94,6 +94,8 @@ class ODE:
     check: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.L, Tensor) and self.L.layout != torch.strided:
+            raise ArgumentError("L is a sparse tensor: give ls.Krylov(L), which multiplies with it")
         if callable(self.L):
             object.__setattr__(self, "L", Krylov(self.L))
 
@@ -119,7 +121,19 @@ class ODE:
         return ODE(**{**parts, "space": None, "check": None, "magnitude": norm})
 
     def demand(self, x: Any) -> None:
-        """Refuse an x that it cannot start from: see `check`."""
+        """Refuse an x that it cannot start from: see `check`.
+
+        Raises:
+            ArgumentError: an L that multiplies it to another shape.
+        """
+        if self.space is None and isinstance(self.L, Tensor) and isinstance(x, Tensor):
+            L, wanted = tuple(self.L.shape), tuple(x.shape)
+            if len(L) > len(wanted) or any(
+                m not in (1, n) for m, n in zip(L[::-1], wanted[::-1], strict=False)
+            ):
+                raise ArgumentError(
+                    f"L {L} multiplies x0 {wanted} element by element: a matrix is ls.Matrix(L)"
+                )
         if self.check is not None:
             self.check(x)
 

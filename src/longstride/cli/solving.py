@@ -156,7 +156,10 @@ def steered(task: Task, controller: str, pace: float | None, method: str | None,
 
     if others:
         raise ArgumentError("--controller tells the steps: leave out --dt, --rtol and --atol")
-    policy = control.load("three_stars" if controller == "learned" else controller)
+    try:
+        policy = control.load("three_stars" if controller == "learned" else controller)
+    except ArgumentError as error:
+        raise ArgumentError(f"--controller is learned, or a policy's file: {error}") from error
     if pace is not None:
         if not hasattr(policy, "at"):
             raise ArgumentError(f"--pace {pace}: the policy {controller} has none")

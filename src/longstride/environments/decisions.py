@@ -222,5 +222,10 @@ class Decisions:
                                     for name in ("error", "before", "value", "evaluations")})  # fmt: skip
         self.spent = self.spent + evaluations
         self.over = was | ~(now.error <= task.lost) | (made >= task.decisions)
-        reward = torch.where(was, 0.0, task.reward(now))
+        reward = task.reward(now)
+        if reward.shape != was.shape:
+            raise ArgumentError(
+                f"reward gave {tuple(reward.shape)}: one number for each of {len(was)} systems"
+            )
+        reward = torch.where(was, 0.0, reward)
         return Decided(self.observation(), reward, self.over, self.seen.error, evaluations)

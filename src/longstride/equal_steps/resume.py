@@ -77,7 +77,9 @@ class Book:
         plain = {key: torch.view_as_real(x) if x.is_complex() else x for key, x in tensors.items()}
         pairs = [key for key, x in tensors.items() if x.is_complex()]  # which safetensors has no type for
         with whole_file(self.folder / name) as part:
-            whole = {key: x.detach().cpu().clone() for key, x in plain.items()}
+            whole = {
+                key: x.detach().cpu().clone(memory_format=torch.contiguous_format) for key, x in plain.items()
+            }
             save_file(whole, part, {"about": json.dumps({**about, "complex": pairs})})
 
     def _tensors(self, name: str, device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:

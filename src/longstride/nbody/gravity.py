@@ -34,7 +34,7 @@ class Gravity:
     def __post_init__(self) -> None:
         m = self.masses
         if not isinstance(m, Tensor) or not m.is_floating_point() or m.ndim not in (1, 2):
-            raise ArgumentError("masses must be a tensor of real numbers, [N] or [B, N]")
+            raise ArgumentError("masses must be a tensor of float32 or float64, [N] or [B, N]")
         if not bool((m >= 0).all()) or not bool(m.isfinite().all()):
             raise ArgumentError("masses must be finite and not negative")
         positive("G", self.G)

@@ -19,7 +19,8 @@ KINDS = ("periodic", *WALLS)
 
 class Box(Fourier):
     """Along each axis a Fourier, a cosine or a sine series: "periodic", "neumann" (u_x = 0 at both walls),
-    "dirichlet" (u = 0), or of either kind first one wall's, then the other's, "dirichlet-neumann".
+    "dirichlet" (u = 0), or of either kind first one wall's, then the other's, "dirichlet-neumann". One for
+    all axes, or one for each, ("periodic", "dirichlet") or "periodic,dirichlet".
 
     All that `Fourier` has, for coefficients that are real along walls: modes cos(pi m x/length) or sin(pi m
     x/length), m = 0 .. highest, or m + 1/2 between walls of two kinds, at the points (j + 1/2) length/n,
@@ -45,7 +46,8 @@ class Box(Fourier):
         dealias: float | str = 2 / 3,
     ) -> None:
         super().__init__(length, n, real=real, dealias=dealias)
-        self.walls = (walls,) * self.dim if isinstance(walls, str) else tuple(walls)
+        kinds = tuple(walls.split(",") if isinstance(walls, str) else walls)
+        self.walls = kinds * self.dim if isinstance(walls, str) and len(kinds) == 1 else kinds
         if len(self.walls) != self.dim:
             raise ArgumentError(f"walls = {walls!r}: one kind for each of {self.dim} axes")
         halved = max((i for i, kind in enumerate(self.walls) if kind == "periodic"), default=-1)

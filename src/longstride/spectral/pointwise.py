@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import beside
+from ..errors import ArgumentError
 from .bound import BoundPointwise
 from .fourier import Fourier
 
@@ -41,6 +42,17 @@ class Pointwise:
     source: Tensor | None = None
     linear: Symbol = None
     made: dict[Any, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ArgumentError: a space that has no transform of its own.
+        """
+        if not isinstance(self.space, Fourier):
+            along = ", of a channel its space.along" if hasattr(self.space, "along") else ""
+            raise ArgumentError(
+                f"a Pointwise sits on a Fourier or a Box{along}: not on a {type(self.space).__name__}"
+            )
 
     def __call__(self, t: Tensor, c: Tensor) -> Tensor:
         found = self.at_points(c)

@@ -46,11 +46,14 @@ class Plane:
 
 @dataclass(frozen=True)
 class SpaceTime:
-    """Drawn as an image: row takes x [..., *shape] to [..., N], which stand from first to last on an axis."""
+    """Drawn as an image: row takes x [..., *shape] to [..., N], which stand from first to last on an axis.
 
-    row: Callable[[Tensor], Tensor]
+    Several images, one below the other: row gives a tuple, and colour has as many names.
+    """
+
+    row: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
     axis: str
-    colour: str
+    colour: str | tuple[str, ...]
     first: float
     last: float
 
@@ -58,11 +61,11 @@ class SpaceTime:
 @dataclass(frozen=True)
 class Frames:
     """Drawn as an image for each time: image takes x [..., *shape] to [..., n1, n2], on a box of these
-    lengths.
+    lengths. Several, as in `SpaceTime`.
     """
 
-    image: Callable[[Tensor], Tensor]
-    colour: str
+    image: Callable[[Tensor], Tensor | tuple[Tensor, ...]]
+    colour: str | tuple[str, ...]
     length: tuple[float, float]
 
 

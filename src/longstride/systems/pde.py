@@ -68,8 +68,15 @@ class PDE(System):
         if not self.x0.numel():
             object.__setattr__(self, "x0", waves(self.space))
         if self.view == System.view:
-            view = seen(self.space) if self.space.real else seen(self.space, "|u|", torch.abs)
-            object.__setattr__(self, "view", view)
+            object.__setattr__(self, "view", self._usual_view(self.space))
+
+    def _usual_view(self, space: Fourier) -> SpaceTime | Frames:
+        """One field below the other, as `labels` has them; of a complex field the modulus."""
+        if self.x0.ndim == space.dim + 2:
+            fields = self.x0.shape[1]
+            names = self.labels if len(self.labels) == fields else tuple(f"u_{i + 1}" for i in range(fields))
+            return seen(space, names, lambda u: u.unbind(-space.dim - 1))
+        return seen(space) if space.real else seen(space, "|u|", torch.abs)
 
     def demand(self, x: Tensor) -> None:
         """
@@ -106,7 +113,7 @@ def box(length: float, n: int, dim: int = 1, walls: str = "periodic", **options:
         raise ArgumentError(f"dim = {dim}: 1, 2 or 3")
     if walls == "periodic":
         return Fourier(length, [n] * dim, **options)
-    return Box(length, [n] * dim, walls.split(",") if "," in walls else walls, **options)
+    return Box(length, [n] * dim, walls, **options)
 
 
 def symbol(value: Number, space: Fourier) -> Number:
@@ -126,16 +133,20 @@ def waves(space: Fourier, highest: int = 4) -> Tensor:
 
 
 def seen(
-    space: Fourier, colour: str = "u", shown: Callable[[Tensor], Tensor] = lambda u: u
+    space: Fourier, colour: str | tuple[str, ...] = "u", shown: Callable[[Tensor], Any] = lambda u: u
 ) -> SpaceTime | Frames:
-    """How fields on a space are drawn; shown takes a state to one real field [..., *n].
+    """How fields on a space are drawn; shown takes a state to a field [..., *n], or to a tuple of such.
 
     In one dimension space against time, in two an image for each time, in three that of the first plane.
     """
     if space.dim == 1:
         return SpaceTime(shown, "x", colour, 0.0, space.length[0])
-    image = shown if space.dim == 2 else lambda u: shown(u)[..., 0]
-    return Frames(image, colour, (space.length[0], space.length[1]))
+
+    def plane(u: Tensor) -> Any:
+        found = shown(u)
+        return tuple(v[..., 0] for v in found) if isinstance(found, tuple) else found[..., 0]
+
+    return Frames(shown if space.dim == 2 else plane, colour, (space.length[0], space.length[1]))
 
 
 def gradient(space: Fourier, u: Tensor) -> Tensor:
