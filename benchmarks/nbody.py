@@ -20,7 +20,6 @@ of each are kept as soon as it is done, in results/nbody.json, and the page is w
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -33,7 +32,6 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.methods.symplectic import SYMPLECTIC
 from longstride.nbody import Gravity, kepler_step, three_stars_at
 
 RESULTS, F64 = Path(__file__).parent / "results", torch.float64
