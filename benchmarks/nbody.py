@@ -2,7 +2,7 @@
 
     python benchmarks/nbody.py [PART ...]
 
-REBOUND_PYTHON names an interpreter that has REBOUND (5.2.2 here). Parts: steps, radau, batch, drift. Results
+REBOUND_PYTHON names an interpreter that has REBOUND (5.2.2 here). Parts: steps, radau, batch. Results
 of each are kept as soon as it is done, in results/nbody.json, and the page is written anew.
 
 - steps: the outer Solar System for 200,000 days. The largest relative energy error after each tenth, of the
@@ -15,14 +15,11 @@ of each are kept as soon as it is done, in results/nbody.json, and the page is w
   system: the least of nine (us, peer_us, times), and the median of the nine ratios. first_s: seconds of the
   first run, most of which compile. REBOUND's loop is over sim.steps(n), where steps are equal, else
   sim.integrate(t), in C both; the simulations are made before.
-- drift: Kepler's problem with e = 0.5 over 10,000 periods, 120 forces in each: the energy error at the end
-  of each tenth of them, its trend in that against its size.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -35,7 +32,6 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.methods.symplectic import SYMPLECTIC
 from longstride.nbody import Gravity, kepler_step, three_stars_at
 
 RESULTS, F64 = Path(__file__).parent / "results", torch.float64
@@ -174,33 +170,7 @@ def timed(
     }  # fmt: skip
 
 
-def drift(periods: int = 10_000, forces: int = 120) -> list[dict[str, Any]]:
-    e, rows = 0.5, []
-
-    def attraction(t: Tensor, q: Tensor) -> Tensor:
-        return -q / q.square().sum(-1, keepdim=True) ** 1.5
-
-    x0 = (
-        torch.tensor([[1 - e, 0.0]], dtype=F64),
-        torch.tensor([[0.0, math.sqrt((1 + e) / (1 - e))]], dtype=F64),
-    )
-    marks = [2 * math.pi * periods * k / 10 for k in range(1, 11)]
-    problem = ls.ODE(lambda t, x: x, acceleration=attraction)
-    for name in ("leapfrog", "yoshida_4"):
-        per = forces // SYMPLECTIC[name].nfe
-        found = ls.solve(
-            problem, torch.cat(x0, 1), t=(0.0, marks[-1]), method=name, steps=per * periods // 10,
-            save_at=marks, compile=True, grad=False,
-        ).x  # fmt: skip
-        x, v = found.chunk(2, -1)
-        error = 1 - (v.square().sum(-1) / 2 - 1 / x.norm(dim=-1))[:, 0] / -0.5
-        rows.append({"method": name, "steps": per, "first": float(error[0]), "last": float(error[-1]),
-                     "largest": float(error.abs().max())})  # fmt: skip
-        print(rows[-1], flush=True)
-    return rows
-
-
-PARTS = {"steps": steps, "radau": radau, "batch": batch, "drift": drift}
+PARTS = {"steps": steps, "radau": radau, "batch": batch}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
