@@ -87,6 +87,12 @@ def test_fields_of_a_channel_have_walls_of_their_own() -> None:
         Channel([Chebyshev(n=8), Chebyshev(n=9)], Fourier(1.0, 8))
 
 
+def test_a_pointwise_of_a_channel_sits_along_it() -> None:
+    space = Channel(Chebyshev((0.0, 1.0), 8), Fourier(2.0, 8))
+    with pytest.raises(ls.ArgumentError, match=r"space\.along"):
+        ls.Pointwise(space, lambda u: u)  # type: ignore[arg-type]
+
+
 def test_allen_cahn_in_a_channel_at_order_4() -> None:
     """u - u^3, which is 0 where u is; dealiased along, so a product of three keeps to the waves."""
     space = Channel(Chebyshev((0.0, 2.0), 16), Fourier(4.0, 16, dealias=1 / 2))

@@ -195,6 +195,12 @@ def test_a_saved_network_acts_as_before(tmp_path: Path) -> None:
         assert again.about == "test"
 
 
+def test_a_reward_is_a_number_for_each_system() -> None:
+    task = replace(springs(), reward=lambda seen: -seen.error.sum())
+    with pytest.raises(ls.ArgumentError, match="each of 3 systems"):
+        Decisions(task, task.starts(range(3))).decide(torch.zeros(3, dtype=torch.long))
+
+
 def test_a_policy_for_something_else_is_refused(tmp_path: Path) -> None:
     network, stars = small(springs()), three_stars_task()
     with pytest.raises(ls.ArgumentError, match="made for another observation"):

@@ -453,6 +453,15 @@ def test_gradients(linear: str | None) -> None:
     assert math.isclose(slope, apart, rel_tol=1e-6)
 
 
+def test_a_matrix_as_a_tensor_is_refused_with_what_to_write() -> None:
+    A, x = -torch.eye(3, dtype=torch.float64), torch.ones(1, 3, dtype=torch.float64)
+    for options in ({"dt": 0.1}, {}):
+        with pytest.raises(ls.ArgumentError, match=r"ls\.Matrix"):
+            ls.solve(ls.ODE(lambda t, x: -x, L=A), x, t=(0, 1), **options)
+    with pytest.raises(ls.ArgumentError, match=r"ls\.Krylov"):
+        ls.ODE(lambda t, x: -x, L=A.to_sparse())
+
+
 def test_complex_states_and_what_is_refused() -> None:
     """i psi' = (z + |psi|^2) psi: |psi| stays and the phase is t (z + |psi|^2)."""
     z = torch.tensor([1.0, 30.0], dtype=F64)

@@ -145,6 +145,17 @@ def test_frames_of_three_dimensions_are_a_plane(figures):
     assert first.images[0].get_extent() == [0.0, 4.0, 0.0, 4.0]
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_all_fields_of_an_equation_without_a_view_are_drawn(dim):
+    space = ls.spectral.Fourier(1.0, [8] * dim)
+    u = torch.rand(3, 1, 2, *space.n)
+    pde = ls.PDE(space=space, L=-space.k2, x0=u[0], labels=("u", "v"))
+    parts = fields.parts_of(pde, u)
+    assert [part.name for part in parts] == ["u", "v"]
+    for i, part in enumerate(parts):
+        assert np.array_equal(part.values, (u[:, :, i, ..., 0] if dim == 3 else u[:, :, i]).double().numpy())
+
+
 def test_chosen_times_go_from_the_first_to_the_last_evenly_in_time():
     assert fields.chosen_times([0.0, 1.0, 2.0], 6) == [0, 1, 2]
     even = fields.chosen_times([0.1 * i for i in range(101)], 6)

@@ -288,6 +288,22 @@ def test_a_killed_process_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(sol.x_end, whole.x_end)
 
 
+def test_a_run_between_walls_is_written_down_whatever_its_strides(tmp_path: Path) -> None:
+    space = ls.spectral.Box((2.0, 1.0), (8, 6), "periodic,dirichlet-neumann")
+    heat = ls.PDE(space=space, L=-0.02 * space.k2, f=ls.Pointwise(space, lambda u: u - u**3))
+
+    def run(**more: Any) -> ls.Solution:
+        return ls.solve(heat, heat.x0, t=(0, 1), method="krogstad", dt=0.05, grad=False, **more)
+
+    def stopped(n: int, t: float, x: Any) -> None:
+        if n == 10:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        run(checkpoint=tmp_path / "walls", checkpoint_every=1e-9, callback=stopped)
+    assert torch.equal(run(checkpoint=tmp_path / "walls").x, run().x)
+
+
 def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path: Path) -> None:
     options = {"t": (0, 5), "dt": 0.05, "method": "etdrk4", "checkpoint": tmp_path / "run", "grad": False}
     ls.solve(KS, KS.x0, **options)

@@ -43,7 +43,7 @@ def three_body(seed: int = 1) -> System:
     body leaves in the end. `nbody.three_stars_at` gives any number of such starts.
     """
     gravity = Gravity(torch.ones(3, dtype=F64))
-    return _of(gravity, *three_stars_at(1, seed), 30 * YEAR)
+    return of_bodies(gravity, *three_stars_at(1, seed), 30 * YEAR)
 
 
 @system("Burrau 1913; Szebehely and Peters 1967")
@@ -53,7 +53,7 @@ def burrau() -> System:
     After many close encounters, one of 4e-4 at t = 15.83, body 3 is thrown out and 4 and 5 stay a pair.
     """
     q = torch.tensor([[1.0, 3.0], [-2.0, -1.0], [1.0, -1.0]], dtype=F64)
-    return _of(Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), q, torch.zeros_like(q), 70.0)
+    return of_bodies(Gravity(torch.tensor([3.0, 4.0, 5.0], dtype=F64)), q, torch.zeros_like(q), 70.0)
 
 
 @system("Hairer, Lubich and Wanner 2006, I.2.4; Ahnert 1994")
@@ -63,7 +63,7 @@ def outer_solar_system() -> System:
     Regular: splittings with steps of 100 days follow them for any time, `wisdom_holman` with 300.
     """
     mass, q, v = (torch.tensor(part, dtype=F64) for part in zip(*PLANETS.values(), strict=True))
-    return _of(Gravity(mass, G=G_DAYS), q, v, 200_000.0, ("wisdom_holman",))
+    return of_bodies(Gravity(mass, G=G_DAYS), q, v, 200_000.0, ("wisdom_holman",))
 
 
 @system("Plummer 1911; Aarseth, Henon and Wielen 1974")
@@ -73,11 +73,14 @@ def plummer(n: int = 32, seed: int = 1) -> System:
     A crossing takes 2 sqrt 2. Thousands of bodies are well.
     """
     gravity = Gravity(torch.full((n,), 1 / n, dtype=F64), softening=1 / n)
-    return _of(gravity, *plummer_sphere(n, seed), 2 * math.sqrt(2))
+    return of_bodies(gravity, *plummer_sphere(n, seed), 2 * math.sqrt(2))
 
 
-def _of(gravity: Gravity, q: Tensor, v: Tensor, end: float, more: tuple[str, ...] = ()) -> System:
-    """The system from these places and velocities, in the frame of their centre."""
+def of_bodies(gravity: Gravity, q: Tensor, v: Tensor, end: float, more: tuple[str, ...] = ()) -> System:
+    """The system of these bodies, in the frame of their centre: a start, what is kept, a view.
+
+    q, v: [N, d] or [1, N, d].  end: of the span.  more: methods that suit it, after the usual ones.
+    """
     x0, axes = gravity.start(q, v), "xyz"[: q.shape[-1]]
 
     def turning(i: int) -> Any:
