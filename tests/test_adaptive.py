@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from longstride.steppers.kinds.trial import Explicit
 from torch import Tensor
 
 import longstride as ls
 from counting import Counted, column
 from longstride.methods.embedded import PAIRS, Pair
+from longstride.steppers.trial import Explicit
 
 F64 = torch.float64
 NAMES = tuple(PAIRS)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import longstride as ls
-from longstride.adaptive.solve import chunks
+from longstride.adaptive import chunks
 
 F64 = torch.float64
 

@@ -157,11 +157,10 @@ def test_every_strip_of_a_sheet_shows_the_same_noise_in_the_same_column():
 
 
 def test_methods_and_models_list_the_registries():
-    from longstride.steppers.kinds.kinds import KINDS
-
     from longstride.methods import list_methods
     from longstride.methods.nystrom import IN_TURN
     from longstride.methods.sde import SCHEMES
+    from longstride.steppers.kinds import KINDS
 
     assert [r["name"] for r in succeed("methods")] == [r.name for r in list_methods()]
     assert {r["name"] for r in succeed("methods", "--solve")} == {

@@ -7,13 +7,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from longstride.steppers.kinds.summation import two_sum
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from longstride.columns import Columns, columnwise
 from longstride.nbody import Gravity
+from longstride.steppers.summation import two_sum
 
 F64 = torch.float64
 Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -9,7 +9,6 @@ from functools import cache
 
 import pytest
 import torch
-from longstride.steppers.kinds.kinds import stepper
 from torch import Tensor
 
 import longstride as ls
@@ -17,6 +16,7 @@ from longstride.methods import REGISTRY, get
 from longstride.methods.exponential import EXPONENTIAL_PAIRS
 from longstride.operator import Phis, phi, phis
 from longstride.spectral import Box, Fourier, Pointwise
+from longstride.steppers.kinds import stepper
 
 F64 = torch.float64
 KINDS = ("exponential Runge-Kutta", "integrating factor", "exponential Adams", "IMEX")

@@ -6,10 +6,6 @@ import math
 
 import pytest
 import torch
-from longstride.steppers.kinds.expm import Elementwise, Krylov, Squared
-from longstride.steppers.kinds.jacobian import Tangent
-from longstride.steppers.kinds.kinds import stepper
-from longstride.steppers.kinds.linear import structure
 from torch import Tensor
 
 import longstride as ls
@@ -17,6 +13,10 @@ from longstride.matrix import phis
 from longstride.methods import REGISTRY, get
 from longstride.methods.exponential_rosenbrock import EXPONENTIAL_ROSENBROCK
 from longstride.operator import phi
+from longstride.steppers.expm import Elementwise, Krylov, Squared
+from longstride.steppers.jacobian import Tangent
+from longstride.steppers.kinds import stepper
+from longstride.steppers.linear import structure
 
 F64 = torch.float64
 METHODS = tuple(EXPONENTIAL_ROSENBROCK)

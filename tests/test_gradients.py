@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from longstride.gradients.ways.recall import recall
-from longstride.gradients.ways.transpose import Chain
-from longstride.gradients.ways.ways import Adjoint, Checkpoint
 from torch import Tensor, nn
 
 import longstride as ls
-from longstride.gradients.ways import ways as gradients
+from longstride.gradients import ways as gradients
+from longstride.gradients.recall import recall
+from longstride.gradients.transpose import Chain
+from longstride.gradients.ways import Adjoint, Checkpoint
 from longstride.methods import REGISTRY
 from longstride.models import mixture
 

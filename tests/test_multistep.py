@@ -9,15 +9,15 @@ from itertools import pairwise
 
 import pytest
 import torch
-from longstride.steppers.kinds.adams import Adams
-from longstride.steppers.kinds.bdf import BDF
-from longstride.steppers.kinds.multistep import Course, Multistep
-from longstride.steppers.kinds.past import Past, basis
 from torch import Tensor
 
 import longstride as ls
 from counting import Counted
 from longstride.methods.multistep import ADAMS, BDFS
+from longstride.steppers.adams import Adams
+from longstride.steppers.bdf import BDF
+from longstride.steppers.multistep import Course, Multistep
+from longstride.steppers.past import Past, basis
 
 F64 = torch.float64
 ONE = torch.ones(1, dtype=F64)

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from longstride.sde.solve.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
-from longstride.sde.solve.course import Bound, Even
 from torch import Tensor
 
 import longstride as ls
 from counting import Counted
 from longstride.methods.sde import INTERPRETATIONS, KINDS, SCHEMES
+from longstride.sde.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
+from longstride.sde.course import Bound, Even
 
 F64 = torch.float64
 CASES = [

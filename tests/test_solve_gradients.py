@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from longstride.adaptive.solve.carry import Limits
-from longstride.adaptive.solve.stepping import Loop
-from longstride.gradients.ways.backsolve import Backsolve
-from longstride.gradients.ways.recorded import Tape
-from longstride.gradients.ways.reversible import REVERSIBLE, Reversible
-from longstride.gradients.ways.ways import Checkpoint
 from torch import Tensor, nn
 
 import longstride as ls
+from longstride.adaptive.carry import Limits
+from longstride.adaptive.stepping import Loop
 from longstride.control import I
+from longstride.gradients.backsolve import Backsolve
+from longstride.gradients.recorded import Tape
+from longstride.gradients.reversible import REVERSIBLE, Reversible
+from longstride.gradients.ways import Checkpoint
 from longstride.methods.embedded import PAIRS
 
 F64 = torch.float64

@@ -7,10 +7,6 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from longstride.steppers.kinds.gmres import gmres
-from longstride.steppers.kinds.jacobian import Tangent
-from longstride.steppers.kinds.kinds import stepper
-from longstride.steppers.kinds.linear import structure
 from torch import Tensor
 
 import longstride as ls
@@ -18,6 +14,10 @@ from counting import column
 from longstride.methods.collocation import COLLOCATION
 from longstride.methods.esdirk import ESDIRK
 from longstride.methods.rosenbrock import ROSENBROCK
+from longstride.steppers.gmres import gmres
+from longstride.steppers.jacobian import Tangent
+from longstride.steppers.kinds import stepper
+from longstride.steppers.linear import structure
 
 F64 = torch.float64
 METHODS = (*ROSENBROCK, *ESDIRK, *COLLOCATION)
@@ -39,7 +39,7 @@ def fixed(name: str, f, x0: Tensor, t: tuple[float, float], n: int, tol: float, 
     x, first = x0, p.rate(torch.full((len(x0),), t[0], dtype=F64), x0)
     steps.prepare(x, first)
     for i in range(n):
-        with patch("longstride.steppers.kinds.newton.MOST", 60):
+        with patch("longstride.steppers.newton.MOST", 60):
             trial = steps.trial(sign * t[0] + i * h, h, x, first)
         assert trial.failed is None or not bool(trial.failed.any())
         x, first = trial.x1, trial.last
@@ -78,7 +78,7 @@ def test_order_of_estimate_and_interpolant_in_one_step(name: str) -> None:
         s = torch.tensor([0.3], dtype=F64)
         first = nonlinear(s, x0)
         steps.prepare(x0, first)
-        with patch("longstride.steppers.kinds.newton.MOST", 60):
+        with patch("longstride.steppers.newton.MOST", 60):
             trial = steps.trial(s, 0 * s + h, x0, first)
         between = [
             steps.along(trial, 0 * s + th) - x0 / (1 - x0 * (math.sin(0.3 + th * h) - math.sin(0.3)))
@@ -371,8 +371,8 @@ def test_gradients_are_those_of_the_steps_taken(name: str, monkeypatch: pytest.M
         return run.x[-1, 0, 1] + run.x[-1, 0, 0]
 
     # Equal steps, and stages solved to where differences can be taken.
-    monkeypatch.setattr("longstride.steppers.kinds.implicit.kappa", lambda rtol, eps: 1e-9)
-    monkeypatch.setattr("longstride.steppers.kinds.newton.MOST", 60)
+    monkeypatch.setattr("longstride.steppers.implicit.kappa", lambda rtol, eps: 1e-9)
+    monkeypatch.setattr("longstride.steppers.newton.MOST", 60)
     found = torch.autograd.grad(end(), (rate, x0))
     eps = 1e-4
     for who, index, slope in ((rate, (), found[0]), (x0, (0, 0), found[1][0, 0])):

@@ -19,11 +19,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from longstride.steppers.kinds.kinds import KINDS
 from torch import Tensor
 
 import longstride as ls
 from longstride.methods import REGISTRY
+from longstride.steppers.kinds import KINDS
 from longstride.systems.base import STIFF as STIFF_METHODS
 
 F64 = torch.float64
