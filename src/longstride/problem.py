@@ -119,7 +119,14 @@ class ODE:
         return ODE(**{**parts, "space": None, "check": None, "magnitude": norm})
 
     def demand(self, x: Any) -> None:
-        """Refuse an x that it cannot start from: see `check`."""
+        """
+        Raises:
+            ArgumentError: x is real and L is not; or what `check` raises.
+        """
+        L = self.L.A if isinstance(self.L, Matrix) else self.L
+        turns = L.is_complex() if isinstance(L, Tensor) else isinstance(L, complex)
+        if turns and self.space is None and isinstance(x, Tensor) and not x.is_complex():
+            raise ArgumentError(f"L is complex and x0 is {x.dtype}: give it as {x.dtype.to_complex()}")
         if self.check is not None:
             self.check(x)
 
@@ -131,6 +138,8 @@ class ODE:
     def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
         L = self.L.anew() if isinstance(self.L, Matrix) else self.L
+        if isinstance(L, complex):
+            L = torch.tensor(L, dtype=torch.complex128)
         return Linear(L if splits else 0.0)
 
     def fields(self, splits: bool) -> tuple[Field]:
@@ -139,13 +148,7 @@ class ODE:
         def rate(t: float | Tensor, x: Tensor) -> Tensor:
             if not isinstance(t, Tensor):  # as it is in compiled steps
                 t = torch.tensor(t, dtype=x.dtype.to_real(), device=x.device)
-            out = self.nonlinear(t, x)
-            if not isinstance(out, Tensor) or out.shape != x.shape:
-                what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                raise SolveError(
-                    f"f returned {what} for x of shape {tuple(x.shape)}: return dx/dt, one for one"
-                )
-            return out
+            return as_x(self.nonlinear(t, x), x.dtype, x.shape)
 
         if splits or self.plain:
             return (rate,)
@@ -175,6 +178,20 @@ class ODE:
     def plain(self) -> bool:
         """Whether there is no L."""
         return not isinstance(self.L, Tensor) and self.L == 0
+
+
+def as_x(out: Any, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    """What f returned for an x of this dtype and shape.
+
+    Raises:
+        SolveError: it is of another. A state would take over a wider dtype without a word.
+    """
+    if not isinstance(out, Tensor) or out.dtype != dtype or out.shape != shape:
+        what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise SolveError(
+            f"f returned {what} for x of {dtype}, {tuple(shape)}: return dx/dt, one for one, in x's own dtype"
+        )
+    return out
 
 
 def SecondOrder(a: Callable[[Tensor, Any, Any], Any]) -> ODE:

@@ -142,16 +142,17 @@ class Rollout(Steps):
     def go(self, stand: Stand, steps: int) -> Stand:
         last = stand.n + steps
         while stand.n < last:
-            bound = self._bound(stand)
-            if bound is None:
-                stand = self.step(stand)
-                continue
-            n, end = stand.n, min(self.pace.alike(self.times, stand.n), last)
+            n = stand.n
             try:
-                xs, fs = bound.go(stand.xs, stand.fs, end - n)
+                bound = self._bound(stand)
+                if bound is not None:
+                    end = min(self.pace.alike(self.times, n), last)
+                    xs, fs = bound.go(stand.xs, stand.fs, end - n)
+                    stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
             except Exception as error:
                 raise failed(self.where(n), error) from error
-            stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
+            if bound is None:
+                stand = self.step(stand)
         return stand
 
     def along(self, times: Stretches) -> Rollout:
