@@ -6,6 +6,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -360,6 +361,16 @@ def test_saved_states_are_not_written_over() -> None:
     copy = first.clone()
     step.repeat(first, 20)
     assert torch.equal(first, copy)
+
+
+def test_threads_may_share_a_stepper() -> None:
+    """Buffers are of one thread each."""
+    problem = burgers()
+    step, starts = ls.stepper(problem, "etdrk4", dt=0.01), drawn(problem.space, 3, 2)
+    with torch.no_grad(), ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda u: step.repeat(u, 600, grad=False), starts))
+        for u, end in zip(starts, found, strict=True):
+            assert torch.equal(end, step.repeat(u, 600, grad=False))
 
 
 def test_threads_that_do_not_pay_are_left_out() -> None:

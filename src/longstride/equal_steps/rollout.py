@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -165,7 +166,7 @@ class Rollout(Steps):
         if any(map(differentiated, (*stand.xs, *stand.fs))):
             return None
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
-        key = id(step), stand.xs[-1].shape
+        key = id(step), stand.xs[-1].shape, get_ident()  # threads that share a pace have buffers of their own
         if key not in made:
             known = stand.xs, stand.fs
             grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
