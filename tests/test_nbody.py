@@ -210,12 +210,13 @@ def test_the_order_of_three_columns_of_bulirsch_and_stoer() -> None:
 
 
 @pytest.mark.parametrize(("method", "rtol", "error"), [
-    ("hermite", 1e-9, 1e-6), ("gauss_radau_15", 1e-9, 2e-13), ("bulirsch_stoer", 1e-9, 2e-6),
+    ("hermite", 1e-9, 1e-6), ("gauss_radau_15", 1e-9, 2e-13), ("bulirsch_stoer", 1e-9, 1e-7),
+    ("bulirsch_stoer", 1e-12, 1e-10),
 ])  # fmt: skip
 def test_the_solution_between_steps_is_as_good(method: str, rtol: float, error: float) -> None:
     bodies, x0 = ellipse(0.5, 2)
     times = [0.0, 0.3, 1.1, 2.7, 4.0]
-    found = solved(bodies, x0, 4.0, method, rtol=rtol, atol=1e-12, save_at=times)
+    found = solved(bodies, x0, 4.0, method, rtol=rtol, atol=rtol / 1000, save_at=times)
     for t, x in zip(times, found.x, strict=True):
         assert torch.allclose(x, after(x0, t), rtol=0, atol=error), t
 

@@ -155,8 +155,9 @@ def adaptive(
             steps.apart(problem.L, rest)
             noted = penalty.observer(steps, span, x0) if penalty else None
             outputs, observers = [*keeping.outputs(steps.degree), *more], [noted] if noted else []
+            stops = sorted({*marks, *(s for s in saved if span[0] < s < span[1])}) if steps.lands else marks
             loop = Loop(
-                steps, rule or steps.controller, bounds, span, marks, saved, events, outputs, observers, watch
+                steps, rule or steps.controller, bounds, span, stops, saved, events, outputs, observers, watch
             )
             if compile:
                 from .chunks import Chunks  # few runs want it

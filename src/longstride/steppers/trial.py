@@ -60,6 +60,7 @@ class Stepper:
     two_at_end: whether its last two stages stand at the end, and tell how stiff it is there.
     order: of the method.  shrinks: the power of h that the error estimate goes down with, or those [G].
     degree: at most, of the polynomial in theta that the solution along a step is.
+    lands: whether steps end at saved times, since the solution along a step is less exact than at its ends.
     jacobians, factorizations: made so far, by implicit methods.  controller: of a run that names none.
     """
 
@@ -72,6 +73,7 @@ class Stepper:
     order: int
     shrinks: int | Tensor
     degree: int = 5
+    lands = False
     jacobians = 0
     factorizations = 0
     controller: Controller = I()
