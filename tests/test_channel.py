@@ -173,3 +173,13 @@ def test_no_energy_comes_of_advection() -> None:
     power = (rate * laplace).mean(-2) @ weights  # minus the rate of <|grad psi|^2>/2
     size = (rate.square().mean(-2) @ weights * (laplace.square().mean(-2) @ weights)).sqrt()
     assert (power.abs() / size).max() < 1e-6
+
+
+def test_bad_channels_and_states() -> None:
+    with pytest.raises(ls.ArgumentError, match="of no field"):
+        Channel([], Fourier(1.0, 8))
+    with pytest.raises(ls.ArgumentError, match="a condition"):
+        Chebyshev((0.0, 1.0), 8, 0.0)
+    one = Channel(Chebyshev((0.0, 1.0), 8), Fourier(1.0, 8))
+    with pytest.raises(ls.ArgumentError, match="1 fields on"):
+        ls.metrics.nusselt(one, torch.ones(1, 8, 8, dtype=torch.float64))

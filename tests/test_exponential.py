@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import pytest
@@ -197,6 +198,19 @@ def test_bad_matrices() -> None:
         ls.integrate.plan_problem(
             ls.ODE(lambda t, x: x, L=ls.Matrix(torch.eye(2))), (0.0, 1.0), "etdrk2"
         ).to_json()
+
+
+@pytest.mark.parametrize("method", ["etdrk4", "rk4", "krogstad43", "tsit5"])
+def test_a_complex_L_of_a_real_state_is_refused(method: str) -> None:
+    """It would lose its imaginary part; a state that is complex is turned by it."""
+    one, x0 = torch.eye(2, dtype=torch.complex128), torch.ones(1, 2, dtype=F64)
+    equal = {"steps": 100} if method.endswith("rk4") or method == "rk4" else {"rtol": 1e-6, "atol": 1e-9}
+    for L in (1j * torch.ones(2, dtype=torch.complex128), ls.Matrix(1j * one), ls.Krylov(1j * one), 1j):
+        problem = ls.ODE(lambda t, x: 0 * x, L=L)
+        with pytest.raises(ls.ArgumentError, match=r"L is complex.*complex128"):
+            ls.solve(problem, x0, t=(0, 1), method=method, **equal)
+        end = ls.solve(problem, x0 + 0j, t=(0, 1), method=method, **equal).x[-1]
+        assert torch.allclose(end, x0 * cmath.exp(1j), rtol=1e-5)
 
 
 # L by products

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.core import Step, advance
+from longstride.core import Stage, Step, Weight, advance
 from longstride.equal_steps import bound as bound_module
 from longstride.equal_steps.bound import Bound, fits
 from longstride.equal_steps.pace import Pace
 from longstride.equal_steps.stretches import Stretches
-from longstride.methods import get
+from longstride.methods import REGISTRY, get
 from longstride.spectral import Box, Fourier, Pointwise
 from longstride.spectral.threads import best
 
@@ -200,7 +202,8 @@ PROBLEMS: list[tuple[Callable[[], ls.ODE], tuple[int, ...]]] = [
     (schroedinger, (2,)),
     (lambda: schroedinger((1.0, 2.0, 3.0), (8, 6, 7)), (1,)),
 ]
-METHODS = ["etdrk4", "krogstad", "hochbruck_ostermann", "etdrk2", "exp_euler", "exp_adams_4"]
+NAMES = [n for n in sorted(REGISTRY) if get(n).exponential and not get(n).diffusion]
+METHODS = [n for n in NAMES if get(n).kind != "reversible" and not n.startswith(("deis", "dpm"))]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -224,6 +227,64 @@ def test_a_bound_step_is_the_step_of_the_core(make, lead, method) -> None:
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-13 * float(other.abs().max()))
     bound.go(xs, fs, 2)
     assert all(torch.equal(a, b) for a, b in zip(begun, (*found, *evaluations), strict=True))  # the caller's
+
+
+def random_step(chance: random.Random, like: Tensor) -> tuple[Step, int, int]:
+    """Rows of ones, numbers and tensors that come again, and what is kept; how much it begins with."""
+    shape, real = like.shape[1:], like.dtype.to_real()
+    made = torch.Generator().manual_seed(chance.randrange(10**6))
+    shared = [(torch.rand(shape, dtype=F64, generator=made) / 2).to(real) for _ in range(2)]
+    if like.is_complex():
+        shared.append(torch.complex(*shared))
+
+    def weight() -> Weight:
+        return chance.choice([0.0, 0.0, 1.0, chance.uniform(-0.5, 0.5), chance.choice(shared)])
+
+    xs, fs = chance.choice([1, 1, 2]), chance.choice([0, 0, 1, 2])
+    known, stages = [xs, fs], list[Stage]()
+    for last in [False] * chance.randint(1, 4) + [True]:
+        x, f = ([weight() for _ in range(n)] for n in known)
+        x[chance.randrange(known[0])] = chance.choice([1.0, *shared])
+        at = None if last and chance.random() < 0.6 else 0.1
+        stages.append(Stage(tuple(x), tuple(f), at=at))
+        known = [known[0] + 1, known[1] + (at is not None)]
+    kept = (
+        tuple(i - n for i in sorted(chance.sample(range(n), k))) for n, k in zip(known, (xs, fs), strict=True)
+    )
+    return Step(tuple(stages), *kept), xs, fs
+
+
+@pytest.mark.parametrize("precision", [F64, torch.float32, "mixed"])
+@pytest.mark.parametrize(("make", "lead"), PROBLEMS[:2] + PROBLEMS[3:])  # slopes of 4096 points overflow
+def test_no_value_is_written_over_before_its_last_use(make, lead, precision) -> None:
+    """Rows at random, whose values live as long as chance has it, twice."""
+    problem = ls.mixed(make()) if precision == "mixed" else make()
+    u, chance = 0.02 * drawn(problem.space, *lead), random.Random(str(lead))
+    if precision == torch.float32:
+        u = u.to(torch.complex64 if u.is_complex() else torch.float32)
+    x, t = problem.space.enter(u), torch.zeros((), dtype=F64)
+    for _ in range(12):
+        step, *counts = random_step(chance, x)
+        xs, fs = ([v / (i + 1) for i in range(n)] for v, n in zip((x, problem.f(t, x)), counts, strict=True))
+        if not fits(step):
+            continue
+        found = Bound(step, problem.f.bind, xs, fs).go(xs, fs, 2)
+        for _ in range(2):
+            xs, fs = advance([lambda at, c: problem.f(t, c)], step, xs, fs)
+        for one, other in zip((*found[0], *found[1]), (*xs, *fs), strict=True):
+            size = max(float(v.abs().max()) for v in (*xs, *fs, x))
+            assert torch.allclose(one, other, rtol=0, atol=(1e-11 if precision == F64 else 1e-4) * size)
+
+
+def test_a_field_of_more_digits_than_the_state_is_refused_bound_and_unbound() -> None:
+    space = Fourier(1.0, 16)
+    wide = Pointwise(space, lambda u: u * space.x[0], writes=(space.d(),))
+    problem = ls.ODE(wide, L=-space.k2, space=space)
+    for grad in (True, False):
+        with pytest.raises(
+            ls.SolveError, match=r"etdrk4, step 1 of 10.* returned torch\.(float64|complex128)"
+        ):
+            ls.solve(problem, drawn(space, 1).float(), t=(0, 1), steps=10, method="etdrk4", grad=grad)
 
 
 def parametrized(*of: str) -> ls.ODE:
@@ -300,6 +361,16 @@ def test_saved_states_are_not_written_over() -> None:
     copy = first.clone()
     step.repeat(first, 20)
     assert torch.equal(first, copy)
+
+
+def test_threads_may_share_a_stepper() -> None:
+    """Buffers are of one thread each."""
+    problem = burgers()
+    step, starts = ls.stepper(problem, "etdrk4", dt=0.01), drawn(problem.space, 3, 2)
+    with torch.no_grad(), ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda u: step.repeat(u, 600, grad=False), starts))
+        for u, end in zip(starts, found, strict=True):
+            assert torch.equal(end, step.repeat(u, 600, grad=False))
 
 
 def test_threads_that_do_not_pay_are_left_out() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -54,6 +54,11 @@ class Within(View):
 
     def nest(self, x: Tensor) -> Tensor:
         return self.space.leave(x)
+
+
+def broadcasts(L: Sequence[int], x: Sequence[int]) -> bool:
+    """Whether a tensor of one shape multiplies one of the other element by element, to the shape of that."""
+    return len(L) <= len(x) and all(m in (1, n) for m, n in zip(reversed(L), reversed(x), strict=False))
 
 
 @dataclass(frozen=True)
@@ -121,18 +126,20 @@ class ODE:
         return ODE(**{**parts, "space": None, "check": None, "magnitude": norm})
 
     def demand(self, x: Any) -> None:
-        """Refuse an x that it cannot start from: see `check`.
-
-        Raises:
-            ArgumentError: an L that multiplies it to another shape.
         """
-        if self.space is None and isinstance(self.L, Tensor) and isinstance(x, Tensor):
-            L, wanted = tuple(self.L.shape), tuple(x.shape)
-            if len(L) > len(wanted) or any(
-                m not in (1, n) for m, n in zip(L[::-1], wanted[::-1], strict=False)
-            ):
+        Raises:
+            ArgumentError: L is complex and x is real, or L multiplies it to another shape; or what `check`
+                raises.
+        """
+        if self.space is None and isinstance(x, Tensor):
+            L = self.L.A if isinstance(self.L, Matrix) else self.L
+            turns = L.is_complex() if isinstance(L, Tensor) else isinstance(L, complex)
+            if turns and not x.is_complex():
+                raise ArgumentError(f"L is complex and x0 is {x.dtype}: give it as {x.dtype.to_complex()}")
+            if isinstance(self.L, Tensor) and not broadcasts(self.L.shape, x.shape):
                 raise ArgumentError(
-                    f"L {L} multiplies x0 {wanted} element by element: a matrix is ls.Matrix(L)"
+                    f"L {tuple(self.L.shape)} multiplies x0 {tuple(x.shape)} element by element: a matrix is "
+                    "ls.Matrix(L)"
                 )
         if self.check is not None:
             self.check(x)
@@ -145,6 +152,8 @@ class ODE:
     def operator(self, splits: bool) -> Linear:
         """What a method integrates around: L, or nothing."""
         L = self.L.anew() if isinstance(self.L, Matrix) else self.L
+        if isinstance(L, complex):
+            L = torch.tensor(L, dtype=torch.complex128)
         return Linear(L if splits else 0.0)
 
     def fields(self, splits: bool) -> tuple[Field]:
@@ -153,13 +162,7 @@ class ODE:
         def rate(t: float | Tensor, x: Tensor) -> Tensor:
             if not isinstance(t, Tensor):  # as it is in compiled steps
                 t = torch.tensor(t, dtype=x.dtype.to_real(), device=x.device)
-            out = self.nonlinear(t, x)
-            if not isinstance(out, Tensor) or out.shape != x.shape:
-                what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                raise SolveError(
-                    f"f returned {what} for x of shape {tuple(x.shape)}: return dx/dt, one for one"
-                )
-            return out
+            return as_x(self.nonlinear(t, x), x.dtype, x.shape)
 
         if splits or self.plain:
             return (rate,)
@@ -189,6 +192,20 @@ class ODE:
     def plain(self) -> bool:
         """Whether there is no L."""
         return not isinstance(self.L, Tensor) and self.L == 0
+
+
+def as_x(out: Any, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    """What f returned for an x of this dtype and shape.
+
+    Raises:
+        SolveError: it is of another. A state would take over a wider dtype without a word.
+    """
+    if not isinstance(out, Tensor) or out.dtype != dtype or out.shape != shape:
+        what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+        raise SolveError(
+            f"f returned {what} for x of {dtype}, {tuple(shape)}: return dx/dt, one for one, in x's own dtype"
+        )
+    return out
 
 
 def SecondOrder(a: Callable[[Tensor, Any, Any], Any]) -> ODE:

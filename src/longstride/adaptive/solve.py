@@ -20,7 +20,7 @@ from ..gradients.backsolve import Backsolve
 from ..gradients.differentiable import WAYS, Flow, Way, gone_through
 from ..gradients.ways import Reverse, way_of
 from ..moments import Time, apart, marks_of, moments, span_of
-from ..problem import ODE
+from ..problem import ODE, as_x
 from ..solution import Solution, Stats, at_once
 from ..steppers.kinds import stepper
 from ..steppers.trial import Norm, Rate, Stepper, Whole
@@ -196,18 +196,11 @@ def _checked(rate: Rate, method: str, x0: Tensor) -> Rate:
 
     def checked(t: Tensor, x: Tensor) -> Tensor:
         try:
-            out = rate(t, x)
-            if not isinstance(out, Tensor) or out.dtype != dtype or out.shape != shape:
-                what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                raise SolveError(
-                    f"f returned {what} for x of {dtype}, {tuple(shape)}: return dx/dt, one for one, in x's "
-                    "own dtype"
-                )
+            return as_x(rate(t, x), dtype, shape)
         except Exception as error:
             low, high = t.detach().min().item(), t.detach().max().item()
             where = f"method {method}, t = {low:.6g}" + (f" to {high:.6g}" if high > low else "")
             raise failed(where, error) from error
-        return out
 
     return checked
 

@@ -81,6 +81,7 @@ class Stepper:
             return Pace(problem, self.method, x)
         key = (x.dtype, x.device, layout)
         if key not in self._paces:
+            problem.demand(x)
             self._paces[key] = Pace(problem, self.method, x)
         return self._paces[key]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -142,16 +143,17 @@ class Rollout(Steps):
     def go(self, stand: Stand, steps: int) -> Stand:
         last = stand.n + steps
         while stand.n < last:
-            bound = self._bound(stand)
-            if bound is None:
-                stand = self.step(stand)
-                continue
-            n, end = stand.n, min(self.pace.alike(self.times, stand.n), last)
+            n = stand.n
             try:
-                xs, fs = bound.go(stand.xs, stand.fs, end - n)
+                bound = self._bound(stand)
+                if bound is not None:
+                    end = min(self.pace.alike(self.times, n), last)
+                    xs, fs = bound.go(stand.xs, stand.fs, end - n)
+                    stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
             except Exception as error:
                 raise failed(self.where(n), error) from error
-            stand = Stand(end, stand.nfe + (end - n) * bound.step.nfe, tuple(xs), tuple(fs))
+            if bound is None:
+                stand = self.step(stand)
         return stand
 
     def along(self, times: Stretches) -> Rollout:
@@ -164,7 +166,7 @@ class Rollout(Steps):
         if any(map(differentiated, (*stand.xs, *stand.fs))):
             return None
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
-        key = id(step), stand.xs[-1].shape
+        key = id(step), stand.xs[-1].shape, get_ident()  # threads that share a pace have buffers of their own
         if key not in made:
             known = stand.xs, stand.fs
             grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first

@@ -66,7 +66,15 @@ def dissipation(space: Fourier, w: Tensor, viscosity: float) -> Tensor:
 def nusselt(space: Channel, x: Tensor) -> Tensor:
     """By how much more heat enters at the lower wall than conduction would carry, of states (psi, theta) of
     `systems.rayleigh_benard`, [..., 2, *n, m]: 1 - <theta_y>, [...].
+
+    Raises:
+        ArgumentError: states of other fields, or on other points.
     """
+    if len(space.across) != 2 or tuple(x.shape[-space.dim - 1 :]) != (2, *space.n):
+        fields = len(space.across)
+        raise ArgumentError(
+            f"a state {list(x.shape)} of {fields} fields on {space.n}: (psi, theta), [..., 2, *n, m]"
+        )
     slope = beside(space.across[1].derivative(1)[0], x)
     return 1 - (x.select(-1 - space.dim, 1) @ slope).flatten(1 - space.dim).mean(-1)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core import Weight
 from ..equal_steps.bound import Call, Laid, weighed, weighing
+from ..errors import SolveError
 from .fourier import Fourier
 from .threads import chosen, using
 from .transforms import Plain, Transforms
@@ -38,6 +39,11 @@ class BoundPointwise:
             found = f.at_points(like)
         self.several = isinstance(found, tuple)
         fields = found if isinstance(found, tuple) else (found,)
+        for u in fields:  # buffers would round what is wider, where a step of the core would widen x
+            if u.dtype.to_real() != like.dtype.to_real():
+                raise SolveError(
+                    f"g returned {u.dtype} of coefficients of {like.dtype}: as precise as they are"
+                )
         self.written = [tuple(u.shape[: -self.space.dim]) for u in fields]
         (write, *more) = f.damped
         alone = not more and f.source is None and f.linear is None

@@ -33,12 +33,14 @@ class Channel:
     have right-hand sides, f has the same share of `lift(2)` added.
 
     Raises:
-        ArgumentError: fields whose points across differ.
+        ArgumentError: no field, or fields whose points across differ.
     """
 
     def __init__(self, across: Chebyshev | Sequence[Chebyshev], along: Fourier) -> None:
         self.one = isinstance(across, Chebyshev)
         self.across = (across,) if isinstance(across, Chebyshev) else tuple(across)
+        if not self.across:
+            raise ArgumentError("a channel of no field: give a Chebyshev, or one for each field")
         self.along, first = along, self.across[0]
         if any((other.n, other.ends) != (first.n, first.ends) for other in self.across):
             raise ArgumentError("the fields of a channel lie on the same points: one n, one pair of ends")

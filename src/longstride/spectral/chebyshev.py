@@ -144,7 +144,7 @@ def _condition(said: Condition) -> tuple[float, float, float]:
         if said not in CONDITIONS:
             raise unknown("condition at a wall", said, CONDITIONS)
         return CONDITIONS[said]
-    if len(said) != 3:
+    if not isinstance(said, Sequence) or len(said) != 3:
         raise ArgumentError(f"a condition {said!r}: (p, q, r), for p u + q u_x = r")
     p, q, r = (finite("condition", value) for value in said)
     return p, q, r

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..problem import Space
+from ..problem import Space, broadcasts
 from ..spectral import Box, Fourier, band, nothing
 from ..spectral.random import most_waves
 from .base import Frames, Number, SpaceTime, System, wide
@@ -92,9 +92,7 @@ class PDE(System):
             )
         if isinstance(self.L, Tensor) and isinstance(self.space, Fourier):
             c = (*lead, *self.space.shape)
-            if len(self.L.shape) > len(c) or any(
-                m not in (1, n) for m, n in zip(reversed(self.L.shape), reversed(c), strict=False)
-            ):
+            if not broadcasts(self.L.shape, c):
                 raise ArgumentError(
                     f"L {tuple(self.L.shape)} on coefficients {c} of x0: give x0 as many fields, or samples"
                 )
