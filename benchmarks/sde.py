@@ -10,10 +10,13 @@ Times: least processor time of several rounds in which the two take turns, one t
 of 128; float64; without a gradient, or forward and backward. Both draw their own noise. torchsde's methods
 are called as its documentation does; platen stands beside its milstein without derivatives. diffrax, compiled
 by XLA, is asked over a pipe (DIFFRAX_PYTHON names its interpreter) and draws its noise step by step too.
+Compiled: `compile=True` here, and for torchsde an f and a g that are compiled by torch, each for itself; the
+first round, which compiles, never counts, since the least of all does.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import math
@@ -134,19 +137,21 @@ def in_turns(runs: dict[str, Callable[[], object]], steps: int) -> dict[str, flo
     return {name: value / steps * 1e6 for name, value in best.items()}
 
 
-def timed(name: str, kind: str, batch: int, way: str) -> dict[str, float]:
-    """way: "" without a gradient, "direct" or "memory" with one."""
+def timed(name: str, kind: str, batch: int, way: str, graphs: bool = False) -> dict[str, float]:
+    """way: "" without a gradient, "direct" or "memory" with one.  graphs: compiled runs beside the plain."""
     noise = "additive" if name == "sra1" else "diagonal"
     model = (Geometric if kind == "geometric" else Neural)(noise, sense_of(name))
     x0 = torch.ones(batch, 1 if kind == "geometric" else 8, dtype=F64)
     grad = {"": False, "direct": True, "memory": "reverse" if SCHEMES[name].reversible else "checkpoint"}[way]
 
-    def run_ours() -> None:
-        sol = ls.solve(ours(model), x0, t=(0.0, 1.0), steps=STEPS, method=name, grad=grad)
+    def run_ours(compile: bool = False) -> None:
+        sol = ls.solve(ours(model), x0, t=(0.0, 1.0), steps=STEPS, method=name, grad=grad, compile=compile)
         if way:
             sol.x.square().mean().backward()
 
-    runs = {"longstride": run_ours}
+    runs: dict[str, Callable[[], object]] = {"longstride": run_ours}
+    if graphs:
+        runs["longstride, compiled"] = lambda: run_ours(True)
     if importlib.util.find_spec("torchsde"):
         import torchsde
 
@@ -154,7 +159,7 @@ def timed(name: str, kind: str, batch: int, way: str) -> dict[str, float]:
         ts = torch.tensor([0.0, 1.0], dtype=F64)
         adjoint = {"adjoint_method": "adjoint_reversible_heun"} if SCHEMES[name].reversible else {}
 
-        def run_theirs() -> None:
+        def run_theirs(model: nn.Module = model) -> None:
             with torch.set_grad_enabled(bool(way)):
                 if way == "memory":
                     x = torchsde.sdeint_adjoint(model, x0, ts, method=method, dt=1 / STEPS, **adjoint)
@@ -164,6 +169,10 @@ def timed(name: str, kind: str, batch: int, way: str) -> dict[str, float]:
                 x.square().mean().backward()
 
         runs["torchsde"] = run_theirs
+        if graphs:
+            own = copy.deepcopy(model)
+            own.f, own.g = (torch.compile(h, fullgraph=True, dynamic=False) for h in (own.f, own.g))
+            runs["torchsde, f and g compiled"] = lambda: run_theirs(own)
     return in_turns(runs, STEPS)
 
 
@@ -179,7 +188,7 @@ def diffrax() -> subprocess.Popen:
 
 def beside(name: str, kind: str, batch: int) -> dict[str, float]:
     """Longstride, torchsde where it is there, and diffrax, one after the other."""
-    found, peer = timed(name, kind, batch, ""), diffrax()
+    found, peer = timed(name, kind, batch, "", graphs=True), diffrax()
     print(name, kind, batch, STEPS, file=peer.stdin, flush=True)
     return {**found, "diffrax": json.loads(peer.stdout.readline())}
 
@@ -281,6 +290,13 @@ def cases() -> dict[str, Callable[[], object]]:
     for name in ("euler_maruyama", "midpoint", "reversible_heun"):
         for way in ("direct", "memory"):
             out[f"time/neural/{name}/64/{way}"] = lambda n=name, w=way: timed(n, "neural", 64, w)
+    for name in ("euler_maruyama", "midpoint", "reversible_heun", "sri2w1"):
+        for kind, batch, way in (
+            ("geometric", 1024, ""), ("neural", 64, ""), ("neural", 512, ""), ("neural", 64, "direct"),
+        ):  # fmt: skip
+            out[f"compiled/{kind}/{name}/{batch}/{way}"] = lambda n=name, k=kind, b=batch, w=way: timed(
+                n, k, b, w, graphs=True
+            )
     if "DIFFRAX_PYTHON" in os.environ:
         for name in ("euler_maruyama", "midpoint"):
             for kind, batch in (("geometric", 1024), ("neural", 64), ("neural", 512)):
@@ -292,6 +308,21 @@ def cases() -> dict[str, Callable[[], object]]:
 
 def slope(found: list[float]) -> float:
     return float(np.polyfit(HALVINGS, -np.log2(found), 1)[0])
+
+
+def compiled(rows: dict[str, object]) -> list[str]:
+    """The table of compiled runs, with their ratios to torchsde: compiled to compiled, and to plain."""
+    whom = ("longstride", "longstride, compiled", "torchsde", "torchsde, f and g compiled")
+    lines = ["", "## Microseconds a step, compiled", ""]
+    lines += [f"| method | equation | batch | gradient | {' | '.join(whom)} | compiled | to plain |"]
+    lines += ["|---|---|---|---|" + "---|" * 6]
+    for key, found in rows.items():
+        if key.startswith("compiled/"):
+            _, kind, name, batch, way = key.split("/")
+            mine, cells = found[whom[1]], [f"{found[who]:.0f}" if who in found else "" for who in whom]
+            cells += [f"{mine / found[who]:.2f}" if who in found else "" for who in whom[:1:-1]]
+            lines.append(f"| {name} | {kind} | {batch} | {way or 'none'} | {' | '.join(cells)} |")
+    return lines if len(lines) > 5 else []
 
 
 def report(rows: dict[str, object]) -> str:
@@ -322,17 +353,19 @@ def report(rows: dict[str, object]) -> str:
             lines.append(
                 f"| {name} | {kind} | {batch} | {way or 'none'} | {found['longstride']:.0f} | {rest}"
             )
+    lines += compiled(rows)
     if any(key.startswith("beside/") for key in rows):
         lines += ["", "## Microseconds a step, beside diffrax", ""]
         lines += [
-            "| method | equation | batch | longstride | torchsde | diffrax |",
-            "|---|---|---|---|---|---|",
+            "| method | equation | batch | longstride | longstride, compiled | torchsde | diffrax |",
+            "|---|---|---|---|---|---|---|",
         ]
     for key, found in rows.items():
         if key.startswith("beside/"):
             _, kind, name, batch = key.split("/")
             cells = [
-                f"{found[who]:.0f}" if who in found else "-" for who in ("longstride", "torchsde", "diffrax")
+                f"{found[who]:.0f}" if who in found else "-"
+                for who in ("longstride", "longstride, compiled", "torchsde", "diffrax")
             ]
             lines.append(f"| {name} | {kind} | {batch} | " + " | ".join(cells) + " |")
     for key, found in rows.items():

@@ -293,6 +293,32 @@ def test_backward_leads_back() -> None:
     assert rms(again.x[-1] - x0) < 3e-3
 
 
+@pytest.mark.parametrize("grad", [True, "checkpoint"])
+def test_every_step_is_saved_and_the_end_is_where_the_run_ends(grad: bool | str) -> None:
+    """What the run gives at fewer times is part of it, and so is the gradient."""
+    what, x0 = problem("diagonal", "ito"), start(3).requires_grad_()
+    run = lambda **more: ls.solve(what, x0, t=(0.0, 1.0), steps=8, grad=grad, **more)  # noqa: E731
+    whole, third, one = run(save_at="steps"), run(save_every=3), run()
+    assert whole.t == tuple(n / 8 for n in range(9))
+    assert third.t == (0.0, 0.375, 0.75)
+    assert torch.equal(third.x, whole.x[::3])
+    assert torch.equal(third.x_end, whole.x[-1])
+    assert torch.equal(one.x[0], whole.x[-1])
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=F64)[:, None, None]
+    found = [torch.autograd.grad((weights * x).sum(), x0)[0] for x in (third.x, whole.x[::3])]
+    torch.testing.assert_close(*found)
+
+
+def test_backward_the_steps_have_the_noise_they_had_whatever_their_lengths() -> None:
+    """dx = g dW with constant columns is an increment of the path: forward and back are one another's."""
+    motion = ls.SDE(lambda t, x: 0 * x, lambda t, x: MIX.expand(len(x), 2, 2), "additive")
+    there, back = [0.1, 1.0], [0.1, 0.0]  # five steps of each part: 0.02 and 0.18 long
+    options = {"steps": 5, "method": "sra1"}
+    ahead = ls.solve(motion, start(4), t=(0.0, 1.0), save_at=there, **options).x
+    found = ls.solve(motion, ahead[-1], t=(1.0, 0.0), save_at=back, **options).x
+    torch.testing.assert_close(found, torch.stack([ahead[0], start(4)]))
+
+
 # Reversible Heun
 
 
@@ -504,6 +530,8 @@ def test_methods_of_another_kind_are_refused_with_what_fits() -> None:
         ls.solve(problem("general", "ito"), start(2), t=(0.0, 1.0), dt=0.1, method="milstein")
     with pytest.raises(ls.ArgumentError, match=r"stratonovich.*sri1w1 \(1.5\).*problem\.to"):
         ls.solve(problem("diagonal", "ito"), start(2), t=(0.0, 1.0), dt=0.1, method="heun")
+    with pytest.raises(ls.ArgumentError, match=r"milstein_levy.*ls\.SDE\(f, g, noise='general'\)"):
+        ls.solve(problem("diagonal", "ito"), start(2), t=(0.0, 1.0), dt=0.1, method="milstein_levy")
     with pytest.raises(ls.ArgumentError, match="unknown method of an SDE"):
         ls.solve(problem("diagonal", "ito"), start(2), t=(0.0, 1.0), dt=0.1, method="rk4")
     with pytest.raises(ls.ArgumentError, match="unknown noise"):
@@ -583,6 +611,8 @@ def test_additive_noise_that_is_none_is_refused() -> None:
         ({"save_at": 0.5}, "a list of times"),
         ({"rtol": "tight"}, "rtol = 'tight'"),
         ({"nfe": 100, "on_budget": "reach"}, "not for an SDE"),
+        ({"save_at": "steps"}, "equal steps"),
+        ({"save_every": 2}, "equal steps"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(arguments: dict, message: str) -> None:

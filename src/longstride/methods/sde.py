@@ -221,7 +221,9 @@ class SRI:
     def step(self, eq: Equation, s: Tensor, t: Tensor, h: Size, state: State, z: State) -> State:
         (x,), (mean, *weights) = state, z
         root, end = h**0.5, x
-        fs, gs, known = list[Tensor | None](), list[Tensor](), dict[Any, Tensor]()
+        fs: list[Tensor | None] = []
+        gs: list[Tensor] = []
+        known: dict[Any, Tensor] = {}
         for i in range(len(self.c0)):
             argument = self.c0[i], self.A0[i], self.B0[i]
             if i in self.drifts and argument not in known:
@@ -320,7 +322,9 @@ def scheme(name: str | None, noise: str, interpretation: str) -> tuple[str, Sche
     found = SCHEMES[name]
     if not found.fits(noise, interpretation):
         fitting = [f"{n} ({s.orders[noise]})" for n, s in SCHEMES.items() if s.fits(noise, interpretation)]
-        hint = "" if noise not in found.orders else " (`problem.to(...)` converts the equation)"
+        hint = " (`problem.to(...)` converts the equation)"
+        if noise not in found.orders:
+            hint = f"; what g returns is said by ls.SDE(f, g, noise={next(iter(found.orders))!r})"
         raise ArgumentError(
             f"method {name!r} is for {' or '.join(found.interpretations)}, {', '.join(found.orders)} noise, "
             f"not for {interpretation}, {noise}; of these, with strong orders: {', '.join(fitting)}{hint}"

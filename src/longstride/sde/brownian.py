@@ -59,6 +59,13 @@ def normals(key: Tensor, counter: Tensor) -> tuple[Tensor, Tensor]:
     return angle.cos().mul_(radius), angle.sin_().mul_(radius)
 
 
+def of_steps(key: Tensor, low: int | Tensor, pairs: int, shape: tuple[int, ...]) -> Tensor:
+    """Unit normals of steps 2 low to 2 (low + pairs), [2 pairs, *shape]: one counter serves two steps."""
+    size = math.prod(shape[1:])
+    counter = (torch.arange(pairs * size, device=key.device) + low * size).view(-1, 1, size)
+    return torch.stack(normals(key[:, None], counter), 1).view(-1, *shape)
+
+
 @dataclass(frozen=True)
 class Independent:
     """Increments of steps that follow each other, drawn one by one: for steps chosen before the run.
@@ -91,12 +98,13 @@ class Independent:
         A[..., j, i] -= z
         return A
 
+    def key(self, use: int) -> Tensor:
+        """[B]: the words of what numbers are for."""
+        return keys(self.seed, use, self.shape[0], self.device)
+
     def _drawn(self, use: int, a: int, b: int) -> Tensor:
-        """One counter serves two steps."""
-        size, low = math.prod(self.shape[1:]), a // 2
-        key = keys(self.seed, use, self.shape[0], self.device)[:, None]
-        counter = torch.arange(low * size, (b + 1) // 2 * size, device=self.device).view(-1, 1, size)
-        both = torch.stack(normals(key, counter), 1).view(-1, *self.shape)
+        low = a // 2
+        both = of_steps(self.key(use), low, (b + 1) // 2 - low, self.shape)
         return both[a - 2 * low : b - 2 * low]
 
 

@@ -48,6 +48,14 @@ def rows(v: Tensor) -> Tensor:
     return v.reshape(len(v), -1)
 
 
+def scaled(W: Tensor, H: Tensor | None, lengths: Tensor, backward: bool) -> tuple[Tensor, Tensor | None]:
+    """W and H of steps of these lengths, from unit normals: backward from the last on, W with a minus."""
+    if backward:
+        W, H = -W.flip(0), None if H is None else H.flip(0)
+    scale = beside(lengths.abs().sqrt(), W)
+    return W * scale, None if H is None else H * (scale / 12**0.5)
+
+
 @dataclass(frozen=True)
 class Leg:
     """One step: from s to t, its length, the noise as its scheme wants it; live: the samples that take it."""
@@ -111,6 +119,13 @@ class Course(ABC):
         out = self.step(n, kept)
         return out, out[0][:1] if n in self.save else ()
 
+    def run(self, x0: Tensor) -> Iterator[Tensor]:
+        """What is given out of a run from x0, one after the other."""
+        kept: Kept = ((x0,), ())
+        for n in range(len(self)):
+            kept, given = self.look(n, kept)
+            yield from given
+
     def where(self, n: int) -> str:
         return f"method {self.name}, step {n + 1} of {self.steps}, t = {float(self.leg(n).s.min()):.6g}"
 
@@ -159,7 +174,7 @@ class Even(Course):
     ) -> None:
         parts = len(times) - 1 if scheme.pairs and isinstance(source, Brownian) else 1
         super().__init__(name, scheme, eq, x, len(times) - 1, parts * math.prod(source.shape))
-        self.times, self.source = times, source
+        self.times, self.source, self.backward = times, source, times[0] > times[-1]
 
     def drawn(self, a: int, b: int) -> list[Leg]:
         times = self.times[a : b + 1]
@@ -175,15 +190,15 @@ class Even(Course):
             places = source.place(self.times[a : b + 1])[:, None]
             # As many parts of a step as there are steps: then the areas are of order 1 as well.
             return source.areas(places, self.steps) if pairs else source.between(places)
-        backward = self.times[0] > self.times[-1]
-        first, last = (self.steps - b, self.steps - a) if backward else (a, b)
+        first, last = (self.steps - b, self.steps - a) if self.backward else (a, b)
         W, H = source.increments(first, last, area)
-        scale = beside(lengths.abs().sqrt(), W)
-        W, H = W * scale, None if H is None else H * (scale / 12**0.5)
-        if pairs and H is not None:
-            A = source.areas(first, last, W, H, beside(lengths.abs(), W))
-            return (-W.flip(0), -A.flip(0)) if backward else (W, A)
-        return (-W.flip(0), None if H is None else H.flip(0)) if backward else (W, H)
+        if not pairs or H is None:
+            return scaled(W, H, lengths, self.backward)
+        own = lengths.flip(0) if self.backward else lengths
+        W, H = scaled(W, H, own, False)
+        assert H is not None
+        A = source.areas(first, last, W, H, beside(own.abs(), W))
+        return (-W.flip(0), -A.flip(0)) if self.backward else (W, A)
 
 
 class Own(Course):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,10 +21,7 @@ def through(course: Course, x0: Tensor, counts: Sequence[int], way: Way | None) 
     """x [len(counts), *x0.shape] after as many steps, differentiable in the way that is asked for."""
     course.save = frozenset(n - 1 for n in counts if n)
     if way is None or not torch.is_grad_enabled():
-        found, kept = list[Tensor](), cast(Kept, ((x0,), ()))
-        for n in range(len(course)):
-            kept, given = course.look(n, kept)
-            found += given
+        found = list(course.run(x0))
     else:
         found = _remembered(course, x0, *_memory(course, way))
     return torch.stack([x0, *found] if counts[0] == 0 else found)

@@ -19,7 +19,7 @@ from ..errors import ArgumentError, SolveError, failed, unknown
 from ..gradients.transpose import Kept
 from ..gradients.ways import Reverse, way_of
 from ..methods.sde import Scheme, scheme
-from ..moments import Time, stops
+from ..moments import Time, apart, numbers, stops
 from ..noise import seed_of
 from ..problem import SDE
 from ..solution import Solution, Stats
@@ -38,11 +38,13 @@ def solve_sde(
     method: str | None = None,
     dt: float | None = None,
     steps: int = 0,
-    save_at: Sequence[Time] | Tensor | None = None,
+    save_at: Sequence[Time] | Tensor | str | None = None,
+    save_every: int | None = None,
     seed: int | torch.Generator = 0,
     brownian: Brownian | None = None,
     grad: Any = True,
     raise_on_failure: bool = False,
+    compile: bool = False,
     **options: Any,
 ) -> Solution:
     """Integrate an SDE over t = (start, end), in equal steps or in steps that keep a tolerance.
@@ -52,6 +54,7 @@ def solve_sde(
             integral; default the one of the highest strong order.
         dt or steps: as in `ls.solve`. Without either samples step on their own, see `sde_adaptive.Asked`
             for the arguments of that.
+        save_at: times, default the end. "steps", or save_every=n, keep every or every n-th of equal steps.
         seed: sample i gets the same noise whatever the batch.  brownian: a path to follow instead, so that
             runs with other steps and other methods see the same one. Without it the noise of equal steps
             belongs to the number of the step, and that of others is a path over t.
@@ -59,6 +62,8 @@ def solve_sde(
             again from the seed. "reverse": the steps of `reversible_heun` are undone. All give the same
             gradient to x0 and to what f and g close over.
         raise_on_failure: raise a SolveError where x becomes NaN or infinite, instead of a status.
+        compile: take several equal steps in one compiled graph (`chunks.py`), which draws their noise too,
+            without `brownian`. f and g must become a graph whole. For many runs: the first one compiles.
 
     Backward, t = (1, 0), the path is run back: its increments change sign. Ito's integral has no such way.
 
@@ -72,13 +77,20 @@ def solve_sde(
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
     equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
-    ticks, marks = stops(t, dt, steps if equal else 1, save_at)
+    every, wanted = apart(save_at)
+    ticks, marks = stops(t, dt, steps if equal else 1, wanted)
     times = list(ticks)
-    given = [*(t or ()), *(() if save_at is None else save_at)]
+    given = [*(t or ()), *(() if wanted is None else wanted)]
     if any(isinstance(v, Tensor) and v.requires_grad for v in given):
         raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
     start, end = times[0], times[-1]
-    _refused(problem, name, rule, way, end < start, equal, options)
+    if not equal and (every or save_every is not None):
+        raise ArgumentError(
+            "save_at='steps' and save_every= are of equal steps: give dt= or steps=, or times"
+        )
+    saved = numbers(ticks, marks, every, save_every, save_at) if equal else ()
+    marks = [times[n] for n in saved] if equal else marks
+    _refused(problem, name, rule, way, end < start, equal, compile, options)
     asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)
     if start == end or not x0.numel():
         return _arrived(torch.stack([x0] * len(marks)), tuple(marks), start, Stats())
@@ -90,7 +102,12 @@ def solve_sde(
             brownian = _fitting(brownian, shape, span, x0.device)
         if asked is None:
             source = brownian or Independent(shape, seed_of(seed), x0.device)
-            found = _in_equal_steps(Even(name, rule, eq, x0, times, source), x0, tuple(marks), way)
+            kind: type[Even] = Even
+            if compile:
+                from .chunks import Chunked  # few runs want it
+
+                kind = Chunked
+            found = _in_equal_steps(kind(name, rule, eq, x0, times, source), x0, saved, way)
         else:
             path = brownian or Brownian(shape, span, seed_of(seed), x0.device)
             with torch.no_grad():
@@ -112,6 +129,7 @@ def _refused(
     way: Way | None,
     backward: bool,
     equal: bool,
+    compile: bool,
     options: dict[str, Any],
 ) -> None:
     if backward and problem.interpretation == "ito" and problem.noise != "additive":
@@ -121,6 +139,10 @@ def _refused(
     if equal and options:
         raise unknown(
             "argument of a run in equal steps", next(iter(options)), ("brownian", "save_at", "seed")
+        )
+    if compile and not (equal and way is None):
+        raise ArgumentError(
+            "compile=True of an SDE takes equal steps, dt= or steps=, and grad=True or False: or leave it out"
         )
     if isinstance(way, Reverse) and not (rule.reversible and equal):
         raise ArgumentError(
@@ -173,18 +195,19 @@ def _arrived(x: Tensor, marks: tuple[float, ...], end: float, stats: Stats) -> S
     return Solution(x, marks, ("reached",) * batch, stats, t_end, last, (), ("",) * batch)
 
 
-def _in_equal_steps(course: Even, x0: Tensor, marks: tuple[float, ...], way: Way | None) -> Solution:
-    times = course.times
+def _in_equal_steps(course: Even, x0: Tensor, saved: Sequence[int], way: Way | None) -> Solution:
+    times, marks = course.times, tuple(course.times[n] for n in saved)
     with torch.set_grad_enabled(torch.is_grad_enabled() and course.eq.differentiable):
-        x = through(course, x0, [times.index(mark) for mark in marks], way)
+        x = through(course, x0, sorted({*saved, len(course)}), way)
+    end, x = x[-1].detach(), x[: len(saved)]
     rule = course.scheme
     nfe = course.eq.asked + 2 * rule.reversible + len(course) * sum(rule.evaluations)
     stats = Stats(nfe, nfe, len(course), 0.0, nfe)
-    if bool(x[-1].isfinite().all()):
-        return _arrived(x, marks, times[-1], stats)
+    if bool(end.isfinite().all()):
+        return replace(_arrived(x, marks, times[-1], stats), x_end=end)
     stopped, x_end = _watched(course, x0)
     here = beside(stopped, x0)
-    x = torch.stack([v.where(times.index(m) <= here, math.nan) for v, m in zip(x, marks, strict=True)])
+    x = torch.stack([v.where(n <= here, math.nan) for v, n in zip(x, saved, strict=True)])
     why = "x becomes NaN or infinite; check f and g there, or take smaller steps"
     message = tuple("" if n == len(course) else f"{course.where(n)}: {why}" for n in stopped.tolist())
     status = tuple("non_finite" if m else "reached" for m in message)
