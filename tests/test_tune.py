@@ -13,7 +13,9 @@ import longstride as ls
 from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
 from longstride.learn.descent import descend
-from longstride.learn.free import Free, fit, march, polish
+from longstride.learn.frechet import Frechet
+from longstride.learn.free import Free, fit, march
+from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
 from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
@@ -82,9 +84,12 @@ def test_the_free_numbers_make_the_solver_again() -> None:
         other, first = solver.with_vector(moved), solver.begins(k)
         a, b = march(field, solver, paths.noise), march(field, other, paths.noise)
         assert all(
-            torch.allclose(x, y, rtol=1e-10) for x, y in zip(a.states[: first + 1], b.states, strict=False)
+            torch.allclose(x, y, rtol=1e-10)
+            for x, y in zip(a.evaluations[:first], b.evaluations[:first], strict=True)
         )
-        assert not torch.allclose(a.states[first + 1], b.states[first + 1], rtol=1e-9, atol=0)
+        state = first + (5 <= k < 11)  # an asking time changes what is said, the others what it is asked of
+        assert not torch.allclose(a.states[state], b.states[state], rtol=1e-9, atol=0)
+        assert torch.allclose(march(field, other, a.states[0], a, first).end, b.end, rtol=1e-10)
 
 
 @pytest.mark.parametrize("process", [EDM, ls.process.VP(), FLOW], ids=["EDM", "VP", "flow"])
@@ -206,7 +211,7 @@ def test_several_budgets_share_their_solutions_and_an_interrupted_tune_goes_on(t
         assert plan.report["error"] < plan.report["untuned"]["error"]
 
     def stop(line: str) -> None:
-        if line.startswith("4 NFE: times"):
+        if line.startswith("4 NFE: conditioning times"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -333,6 +338,43 @@ def test_an_objective_chooses_and_reports() -> None:
     tried = {t["what"]: t["selection_error"] for t in plan.report["tried"]}
     assert {"gits", "d_ode"} < set(tried)
     assert tried[plan.report["what"]] == min(tried.values())
+
+
+def test_the_residuals_of_a_frechet_distance_are_its_square() -> None:
+    """And it falls where the ends' error rises: what is left over is put where the moments are right."""
+    g = torch.Generator().manual_seed(0)
+    data, x = (torch.randn(300, 4, generator=g, dtype=F64) @ torch.randn(4, 4, generator=g, dtype=F64)
+               for _ in range(2))  # fmt: skip
+    objective = Frechet(data)
+    found = objective.residuals(objective.means(x)).square().sum()
+    again = torch.cat([x, x])  # of n samples the covariance over n is nearer to that over n - 1
+    assert float(found) == pytest.approx(objective(again), rel=5e-3)
+    mean, second = data.mean(0), objective.cov + data.mean(0)[:, None] * data.mean(0)
+    assert objective.residuals(torch.cat([mean, second.flatten()])).abs().max() < 1e-9
+
+
+def test_a_plan_for_a_frechet_distance_is_nearer_to_the_data() -> None:
+    model = three()
+    data = ls.reference(model, ls.prior(model, 2048, 7, dtype=F64))
+    field, paths, times = some(model, 3, 512)
+    ended, _ = polish(lambda rows: field, fit(field, times, paths)[0], paths, iterations=4)
+    assert Free.of(ended.plan(), ended.axis).vector() == pytest.approx(ended.vector(), abs=1e-12)
+    objective = Frechet(data)
+    x = ls.prior(model, 2048, 8, dtype=F64)
+    solver, left = polish_set(lambda rows: field, ended, x, objective, part=256)
+    held = ls.prior(model, 2048, 9, dtype=F64)
+    before, after = (objective(ls.sample(model, x_init=held, plan=s.plan())) for s in (ended, solver))
+    assert after < 0.5 * before
+    assert left == pytest.approx(objective(ls.sample(model, x_init=x, plan=solver.plan())) ** 0.5, rel=1e-2)
+
+
+def test_what_is_tuned_for_a_distance_from_data_is_polished_for_it() -> None:
+    model = three()
+    objective = Frechet(ls.reference(model, ls.prior(model, 512, 7, dtype=F64)))
+    plan = ls.tune(model, 3, objective=objective, **FEW | {"noises": 512, "select": 512})
+    tried = {t["what"]: t["selection_error"] for t in plan.report["tried"]}
+    for_ends = min(tried[what] for what in tried if what.startswith("conditioning times"))
+    assert tried["all of these for the objective itself"] < 0.7 * for_ends
 
 
 def test_recipes_compete_and_none_is_left_out() -> None:

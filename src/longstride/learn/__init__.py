@@ -5,10 +5,12 @@ from .autodiffusion import autodiffusion
 from .d_ode import d_ode
 from .dc_solver import dc_solver
 from .descent import descend
-from .free import Free, fit, polish
+from .frechet import Frechet
+from .free import Free, fit
 from .iia import iia
 from .model_statistics import dpm_solver_v3, model_statistics
 from .optimal_times import cheapest_path, jump_costs, optimal_times
+from .polish import polish, polish_set
 from .recipes import RECIPES
 from .schedule import Choice, Schedule
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
@@ -21,6 +23,7 @@ from .tune import tune
 __all__ = [
     "RECIPES",
     "Choice",
+    "Frechet",
     "Free",
     "Schedule",
     "Trajectories",
@@ -42,6 +45,7 @@ __all__ = [
     "model_statistics",
     "optimal_times",
     "polish",
+    "polish_set",
     "solver_schedule",
     "time_shift",
     "timestep_aligner",

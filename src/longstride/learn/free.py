@@ -1,8 +1,7 @@
-"""A solver all of whose numbers are free: fitted in closed form, then polished as a least-squares problem."""
+"""A solver all of whose numbers are free, and its weights in closed form."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core import Field, Stage, Step
-from ..errors import SolveError
+from ..errors import ArgumentError
 from ..plan import Plan
 from .axis import Axis
 from .trajectories import Trajectories
@@ -20,9 +19,6 @@ from .trajectories import Trajectories
 RIDGE = 1e-8  # of the mean diagonal: between columns that say the same, the smaller weights
 SINGULAR = 1e-14  # relative size of an eigenvalue that counts as none
 NUDGE = 1e-3  # of a parameter for its difference quotient; float32 networks answer to about 1e-7
-DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
-LOW, HIGH = 1e-7, 1e3  # between which dampings are tried before a minimum is believed
-SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 GAP = 1e-3  # least distance of two times in lambda
 Features = Callable[[Tensor], Tensor]  # of samples [n, *shape]: what errors are measured in, [n, ...]
 
@@ -77,6 +73,20 @@ class Free:
         steps = tuple(self.step(i) for i in range(self.nfe))
         return Plan(self.times, steps, self.axis.made_for(), method, options, report)
 
+    @classmethod
+    def of(cls, plan: Plan, axis: Axis) -> Free:
+        """The solver that `plan()` has made a plan of."""
+        at, weights, slack = list[float](), list[tuple[float, ...]](), list[tuple[float, float]]()
+        for i, (step, (s, t)) in enumerate(zip(plan.steps, pairwise(plan.times), strict=True)):
+            asked, row = step.stages[0], step.stages[-1]
+            if len(step.stages) != 2 or len(row.f) != i + 1 or not isinstance(asked.at, float):
+                raise ArgumentError(f"method {plan.method}: step {i} is not one of a tuned plan")
+            w, (r, q) = [float(v) for v in row.f], axis.row(s, t)
+            at.append(asked.at)
+            weights.append(tuple(w[:-1]))
+            slack.append((float(sum(row.x)) - r, sum(w) - q))
+        return cls(axis, plan.times, tuple(at), tuple(weights), tuple(slack))
+
     def vector(self) -> list[float]:
         """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights,
         slack.
@@ -119,16 +129,16 @@ class Free:
         return self.axis.clock(t) >= self.axis.high - NUDGE
 
     def begins(self, k: int) -> int:
-        """The first evaluation or step that free number k touches."""
+        """The first evaluation that free number k changes; nfe, of the last row, changes none."""
         n = self.nfe
         if k < n - 1:
-            return k
+            return k + 1
         if k < 2 * n - 1:
             return k - (n - 1)
         if k in self.slackness:
-            return (k - self.slackness.start) // 2
+            return (k - self.slackness.start) // 2 + 1
         k -= 2 * n - 1
-        return next(i for i in range(1, n) if k < i * (i + 1) // 2)
+        return next(i for i in range(1, n) if k < i * (i + 1) // 2) + 1
 
 
 @dataclass
@@ -142,14 +152,20 @@ class March:
     def end(self) -> Tensor:
         return self.states[-1]
 
+    def part(self, rows: Tensor) -> March:
+        """Some of the noises."""
+        return March([x[rows] for x in self.states], [e[rows] for e in self.evaluations])
+
 
 def march(field: Field, solver: Free, x: Tensor, known: March | None = None, start: int = 0) -> March:
-    """Run the solver, from evaluation `start` on where what is before it is known."""
-    states = [x] if known is None else known.states[: start + 1]
+    """Run the solver; where the evaluations before `start` are known, from the row on that they lead to."""
+    first = max(start - 1, 0)
+    states = [x] if known is None else known.states[: first + 1]
     evaluations = [] if known is None else known.evaluations[:start]
-    for i in range(start, solver.nfe):
+    for i in range(first, solver.nfe):
         scale, (r, w) = solver.scale(i), solver.row(i)
-        evaluations.append(field(solver.at[i], states[i] if scale == 1 else scale * states[i]))
+        if i >= start:
+            evaluations.append(field(solver.at[i], states[i] if scale == 1 else scale * states[i]))
         states.append(_combined(r, states[i], w, evaluations))
     return March(states, evaluations)
 
@@ -183,112 +199,14 @@ def fit(
         if i:
             columns = torch.stack([(e - newest).flatten() for e in evaluations[:-1]]).double()
             gram, right = columns @ columns.T, columns @ (paths.at(t) - r * x - q * newest).flatten().double()
-            w = _solved(gram, right, RIDGE * gram.diag().mean()).tolist()
+            w = solved(gram, right, RIDGE * gram.diag().mean()).tolist()
         rows.append(tuple(w))
         x = _combined(r, x, [*w, q - sum(w)], evaluations)
     return replace(solver, weights=tuple(rows)), x
 
 
-def polish(
-    fields: Callable[[Tensor], Field],
-    solver: Free,
-    paths: Trajectories,
-    *,
-    iterations: int = 20,
-    part: int = 1024,
-    fixed: Sequence[int] = (),
-    features: Features = lambda x: x,
-    through: float = 0.0,
-    seed: int = 0,
-    progress: Callable[[Free, float], None] = lambda solver, error: None,
-) -> tuple[Free, float]:
-    """The solver at a minimum of |features(its end) - features(the true end)|^2, and its error there.
-
-    Levenberg-Marquardt: the residuals of all noises and elements are many and the free numbers few, so the
-    Jacobian by difference quotients, of a number that first touches evaluation k from there on, is all it
-    takes: no backpropagation, and the model may be anything that answers. The Jacobian is taken of `part`
-    noises, drawn anew each time: half evenly, half in proportion to their residuals, which the few that a
-    coarse solver leads to a wrong mode dominate; each counts by how likely it was. A step is taken only where
-    it lowers the error over all noises.
-
-    Args:
-        fields: the field for some of the noises, by their numbers: conditions belong to a noise.
-        fixed: numbers of `Free.vector` that stay.
-        through: weight of the states on the way: their distances to the solutions at their times are added
-            to the residual so many times.
-        progress: called with the solver and its error after every iteration.
-    """
-    n, generator = len(paths.end), torch.Generator().manual_seed(seed)
-    everyone = fields(torch.arange(n))
-
-    def misses(solver: Free, run: March, known: Trajectories) -> Tensor:
-        """[n, elements of the features, and of the states on the way]."""
-        found = [features(run.end) - features(known.end)]
-        if through:
-            way = zip(solver.times[1:-1], run.states[1:-1], strict=True)
-            found += [through * (x - known.at(t)) for t, x in way]
-        return torch.cat([miss.flatten(1) for miss in found], 1)
-
-    def ends(solver: Free) -> tuple[March, Tensor, float]:
-        run = march(everyone, solver, paths.noise)
-        squares = misses(solver, run, paths).square().mean(1).double().cpu()
-        error = float(squares.mean().sqrt())
-        return run, squares, error if math.isfinite(error) else math.inf
-
-    vector, damping = torch.tensor(solver.vector(), dtype=torch.float64), DAMPING
-    free = [k for k in range(len(vector)) if k not in set(fixed)]
-    run, squares, error = ends(solver)
-    if math.isinf(error):
-        raise SolveError("the solver to begin with does not reach the end: its error is not finite")
-    for _ in range(iterations if free else 0):
-        if error == 0:
-            break
-        rows, counts = _drawn(squares.sqrt(), part, generator)
-        base = March([x[rows] for x in run.states], [e[rows] for e in run.evaluations])
-        known, some = paths.part(rows), fields(rows)
-        before = misses(solver, base, known)
-        scale = counts.sqrt().to(before)[:, None]
-        quotients = []
-        for k in free:
-            size = -NUDGE if solver.bound(k) else NUDGE
-            trial = vector.clone()
-            trial[k] += size
-            moved = solver.with_vector(trial.tolist())
-            other = march(some, moved, base.states[0], base, solver.begins(k))
-            quotients.append((scale * (misses(moved, other, known) - before) / size).flatten().double())
-        J = torch.stack(quotients)
-        gram, slope = J @ J.T, J @ (scale * before).flatten().double()
-        while damping < HIGH:
-            trial = vector.clone()
-            trial[free] -= _solved(gram, slope, damping * gram.diag())
-            moved = solver.with_vector(trial.tolist())
-            after, left, lower = ends(moved)
-            if lower < error:
-                break
-            damping *= 10
-        else:
-            break
-        gained = 1 - lower / error
-        solver, run, squares, error, damping = moved, after, left, lower, max(damping / 10, LOW)
-        vector = torch.tensor(solver.vector(), dtype=torch.float64)
-        progress(solver, error)
-        if gained < SETTLED:
-            break
-    return solver, error
-
-
-def _solved(gram: Tensor, right: Tensor, ridge: Tensor) -> Tensor:
+def solved(gram: Tensor, right: Tensor, ridge: Tensor) -> Tensor:
     """The smallest w with (gram + ridge) w = right: columns that are nothing get nothing."""
     gram, right = gram.double().cpu(), right.double().cpu()
     ridge = ridge.double().cpu().expand(len(gram)).diag()
     return torch.linalg.pinv(gram + ridge, rcond=SINGULAR, hermitian=True) @ right
-
-
-def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`part` rows, half drawn evenly and half by size, and for how many of them all each one stands."""
-    n = len(sizes)
-    if part >= n:
-        return torch.arange(n), torch.ones(n, dtype=sizes.dtype)
-    chance = 0.5 / n + 0.5 * sizes / sizes.sum()
-    rows = torch.multinomial(chance, part, replacement=True, generator=generator)
-    return rows, 1 / (part * chance[rows])

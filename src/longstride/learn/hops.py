@@ -1,4 +1,4 @@
-"""From a minimum to the next: the best solver's times shaken, its weights fitted anew, polished again.
+"""From a minimum to the next: the best solver's asking times shaken, its weights fitted anew, polished again.
 
 With a storage the hops are trials of an optuna study, which any number of processes and machines work on.
 """
@@ -29,12 +29,15 @@ class Begun(NamedTuple):
 
 
 def shaken(solver: Free, generator: torch.Generator) -> Free:
-    """The solver, its times but the first and last moved by a part of their distances in the axis's clock."""
+    """Its asking times moved by a part of their distances in the axis's clock; its times are these."""
     axis = solver.axis
-    nodes = torch.tensor([axis.clock(t) for t in solver.times[:-1]], dtype=torch.float64)
+    asked = sorted(axis.clock(t) for t in solver.at[1:])
+    nodes = torch.tensor([axis.clock(solver.times[0]), *asked], dtype=torch.float64)
     gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
-    moved = nodes + SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
-    return solver.with_vector([*moved[1:].tolist(), *solver.vector()[solver.nfe - 1 :]])
+    moves = SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
+    first, *rest = (nodes + moves).tolist()
+    late = axis.clock(solver.at[0]) + first - 2 * float(nodes[0])  # behind the start, by how much
+    return solver.with_vector([*rest, late, *[0.0] * len(rest), *solver.vector()[2 * solver.nfe - 1 :]])
 
 
 def hopped(

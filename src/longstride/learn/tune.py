@@ -23,19 +23,21 @@ from ..methods import REGISTRY
 from ..metrics import endpoint_error, interval, resampled, squared_errors
 from ..plan import Plan
 from ..problem import ODE
-from .free import Features, Free, fit, polish
+from .free import Features, Free, fit
 from .hops import Begun, hopped, read, written
 from .optimal_times import cheapest_path, jumps
+from .polish import SetObjective, polish, polish_set
 from .recipes import RECIPES, SAMPLES, Request
 from .subject import Sampling, Solving, Subject
 from .trajectories import Trajectories
 
 ELEMENTS = 2**18  # starts times elements that weights are fitted to, unless `noises` says otherwise
 MOST, LEAST = 4096, 64  # starts, whatever their size
-FEW = 512  # starts at least, and an eighth of them, on which grids are compared and polishes begin
+FEW = 512  # starts at least, and an eighth of them, on which polishes begin
+SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
-STARTS, FINALISTS = 3, 2  # grids that a polish begins from, and how many of them go on with more starts
-FIRST = 4  # iterations before that is decided
+STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
+FIRST = 3  # iterations before that is decided
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -85,7 +87,7 @@ def tune(
     2. Every method of the registry without noise of its own is tried, the best of them on every grid, and
        the published recipes that are named.
     3. On each grid, and on the times of `optimal_times`, the weights are fitted in closed form (`fit`); from
-       the best of them times, the times that the network is told, and weights together go to a minimum
+       the best of them the times that the network is told and all weights together go to a minimum
        (`polish`), from where the best is shaken and polished again (`hopped`).
     4. What is best on the selection starts is returned, be it a method as published.
 
@@ -99,8 +101,8 @@ def tune(
         features: of samples [n, *shape], in float64, what errors are measured in; the samples themselves. A
             latent space, or the embedding of a perceptual network.
         objective: of two sets of features, what leads and what the solutions have: what the choice and the
-            report go by, such as a Frechet distance. By default their end-point error, which fits and
-            polishes lower whatever the objective is.
+            report go by, such as `metrics.frechet`. By default their end-point error, which fits and polishes
+            lower whatever the objective is; one with residuals, such as `learn.Frechet`, is lowered last.
         through: weight in the polish of the states on the way, beside the end: see `polish`.
         recipes: names of `RECIPES` that compete as well, or ["all"].
         noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
@@ -282,7 +284,8 @@ class Tuning:
 
     def fitted(self, nfe: int) -> list[tuple[str, Free]]:
         """Weights in closed form on every grid, those first that do best on the first starts."""
-        few, end, found = self.few, self.subject.axis.end, []
+        most = max(SCREENED // math.prod(self.subject.shape), LEAST)
+        few, end, found = self.few.part(slice(0, most)), self.subject.axis.end, []
         field = self.subject.field(self.fit_rows[: len(few.end)])
         tried = {grid: self.subject.times(nfe, grid) for grid in self.subject.grids}
         late = {grid: self.subject.times(nfe + 1, grid) for grid in self.subject.grids}
@@ -299,14 +302,15 @@ class Tuning:
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
-    def polished(
-        self, solver: Free, paths: Trajectories, iterations: int, slack: bool = False
-    ) -> tuple[Free, float]:
-        """The solver at a minimum over the first starts, those of the paths, and its error there."""
+    def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+        """The solver at a minimum over the first starts, those of the paths, and its error there.
+
+        A row's slack can do all that the time it leads to can, unless the state there is looked at.
+        """
         part = max(min(PART // math.prod(self.subject.shape), len(paths.end) // 8), LEAST)
         return polish(
             lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
-            part=part, fixed=() if slack else solver.slackness, features=self.judge.features,
+            part=part, fixed=() if self.through else range(solver.nfe - 1), features=self.judge.features,
             through=self.through, seed=self.seed,
         )  # fmt: skip
 
@@ -348,11 +352,11 @@ class Tuning:
         field = self.subject.field(self.fit_rows)
         closed = fit(field, best.times, self.paths, best.at[0])[0]
         made = [self._candidate(f"weights on {name}", closed)]
-        begun = [Begun(*self.polished(solver, few, FIRST), name) for name, solver in fitted]
+        begun = [Begun(*self._kept(solver, few, FIRST), name) for name, solver in fitted]
         some = self.subject.field(self.fit_rows[: len(few.end)])
 
         def again(shaken: Free) -> tuple[Free, float]:
-            return self.polished(fit(some, shaken.times, few, shaken.at[0])[0], few, FIRST)
+            return self._kept(fit(some, shaken.times, few, shaken.at[0])[0], few, FIRST)
 
         begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe} {self.minimized}")
         n = len(self.paths.end)
@@ -362,18 +366,38 @@ class Tuning:
                 (Begun(*self._kept(b.solver, paths, iterations), b.name) for b in begun[:many]),
                 key=lambda b: b.error,
             )
-            what = "times, conditioning times and weights, from"
+            what = "conditioning times and weights, from"
             made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
+        if isinstance(self.judge.objective, SetObjective):
+            solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
+            made.append(self._candidate("all of these for the objective itself", solver))
         return made
+
+    def _for_the_set(self, solver: Free, objective: SetObjective, iterations: int) -> Free:
+        """Polished on all starts for what the choice goes by."""
+
+        def better() -> tuple[Free, float]:
+            return polish_set(
+                lambda rows: self.subject.field(self.fit_rows[rows]), solver, self.paths.noise, objective,
+                iterations=iterations, fixed=range(solver.nfe - 1), features=self.judge.features,
+                seed=self.seed,
+            )  # fmt: skip
+
+        of_truth = self.judge.error(self.select, self.select)  # tells one objective from another
+        return self._known(f"for a set, {of_truth}, from {solver.vector()}, {iterations} iterations", better)[
+            0
+        ]
 
     def _kept(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
         """`polished`, which the journal knows or will know."""
+        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
+        return self._known(key, lambda: self.polished(solver, paths, iterations))
 
+    def _known(self, key: str, make: Callable[[], tuple[Free, float]]) -> tuple[Free, float]:
         def numbers() -> dict[str, Any]:
-            better, error = self.polished(solver, paths, iterations, slack=True)
+            better, error = make()
             return {**written(better), "error": error}
 
-        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
         known = self.kept.value(key, numbers)
         return read(self.subject.axis, known), known["error"]
 
@@ -410,8 +434,8 @@ class Tuning:
 
 
 def _of_both_kinds(fitted: list[tuple[str, Free]]) -> list[tuple[str, Free]]:
-    """The best few, one of them that begins late, and one that does not: their minima lie far apart."""
-    kinds = [solver.at[0] == solver.times[0] for _, solver in fitted]
-    if len(set(kinds)) == 2 > len(set(kinds[:STARTS])):
-        return [*fitted[: STARTS - 1], fitted[kinds.index(not kinds[0])]]
-    return fitted[:STARTS]
+    """The best few, half of them such that begin late, and half that do not: their minima lie far apart."""
+    late = [solver.at[0] != solver.times[0] for _, solver in fitted]
+    kinds = [[one for one, is_late in zip(fitted, late, strict=True) if is_late == kind] for kind in (0, 1)]
+    some = [one for kind in kinds for one in kind[: STARTS // 2]]
+    return [one for one in fitted if one in some]

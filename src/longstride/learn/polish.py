@@ -1,0 +1,220 @@
+"""A free solver at a minimum: Levenberg and Marquardt's least squares, Jacobians by difference quotients.
+
+The free numbers are few and the residuals many, so it converges in some ten iterations, without
+backpropagation: the model may be anything that answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ..core import Field
+from ..errors import SolveError
+from .free import NUDGE, Features, Free, March, march, solved
+from .trajectories import Trajectories
+
+DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
+LOW = 1e-7  # the least of them
+TRIES, LAST_TRIES = 2, 7  # dampings before more noises are drawn; before a minimum is believed
+MORE = 8  # times as many noises, at most
+SETTLED = 1e-3  # relative gain of an iteration, below which it ends
+Fields = Callable[[Tensor], Field]  # that for some of the noises, by their numbers
+Shown = Callable[[Free, float], None]
+
+
+@runtime_checkable
+class SetObjective(Protocol):
+    """|residuals(means)|^2, what is to be small of a whole set of samples [n, *shape]."""
+
+    def means(self, x: Tensor) -> Tensor:
+        """[S], float64: of functions of one sample, over all of them."""
+
+    def residuals(self, means: Tensor) -> Tensor:
+        """[R] of these."""
+
+
+def polish(
+    fields: Fields,
+    solver: Free,
+    paths: Trajectories,
+    *,
+    iterations: int = 20,
+    part: int = 1024,
+    fixed: Sequence[int] = (),
+    features: Features = lambda x: x,
+    through: float = 0.0,
+    seed: int = 0,
+    progress: Shown = lambda solver, error: None,
+) -> tuple[Free, float]:
+    """The solver at a minimum of |features(its end) - features(the true end)|^2, and its error there.
+
+    The Jacobian is taken of `part` noises, drawn anew each time: half evenly, half in proportion to their
+    residuals, which the few that a coarse solver leads to a wrong mode dominate; each counts by how likely it
+    was. A step is taken only where it lowers the error over all noises. Near a minimum the slope of a part is
+    mostly that of its accidents: where no step is found, or none of worth, twice as many are drawn, up to
+    eight times (Byrd, Chin, Nocedal and Wu 2012).
+
+    Args:
+        fields: the field for some of the noises, by their numbers: conditions belong to a noise.
+        fixed: numbers of `Free.vector` that stay.
+        through: weight of the states on the way: their distances to the solutions at their times are added
+            to the residual so many times.
+        progress: called with the solver and its error after every iteration.
+    """
+    n, generator = len(paths.end), torch.Generator().manual_seed(seed)
+    everyone = fields(torch.arange(n))
+
+    def misses(solver: Free, run: March, known: Trajectories) -> Tensor:
+        """[n, elements of the features, and of the states on the way]."""
+        found = [features(run.end) - features(known.end)]
+        if through:
+            way = zip(solver.times[1:-1], run.states[1:-1], strict=True)
+            found += [through * (x - known.at(t)) for t, x in way]
+        return torch.cat([miss.flatten(1) for miss in found], 1)
+
+    def measured(solver: Free, known: March | None, start: int) -> Measured:
+        run = march(everyone, solver, paths.noise, known, start)
+        squares = misses(solver, run, paths).square().mean(1).double().cpu()
+        return Measured(run, squares, float(squares.mean().sqrt()))
+
+    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> tuple[Tensor, Tensor]:
+        rows, counts = _drawn(now.about.sqrt(), part, generator)
+        known, base = paths.part(rows), now.run.part(rows)
+        before = misses(solver, base, known)
+        scale = counts.sqrt().to(before)[:, None]
+        J = torch.stack([
+            (scale * (misses(moved, run, known) - before) / size).flatten().double()
+            for size, moved, run in _moved(fields(rows), solver, free, base)
+        ])  # fmt: skip
+        return J, (scale * before).flatten().double()
+
+    solver, now = _minimum(
+        measured, linear, solver, measured(solver, None, 0), fixed, n, part, iterations, progress
+    )
+    return solver, now.error
+
+
+def polish_set(
+    fields: Fields,
+    solver: Free,
+    x: Tensor,
+    objective: SetObjective,
+    *,
+    iterations: int = 10,
+    part: int = 256,
+    fixed: Sequence[int] = (),
+    features: Features = lambda x: x,
+    seed: int = 0,
+    progress: Shown = lambda solver, error: None,
+) -> tuple[Free, float]:
+    """The solver at a minimum of an objective of all its ends together, and its root there.
+
+    As `polish`, for what is no mean over samples, such as a Frechet distance (`Frechet`). The residuals are
+    of all noises x [n, *shape]; how the means move with the free numbers is measured on `part` of them. No
+    solution has to be known. The last row goes first, since it needs no evaluation.
+    """
+    n, generator = len(x), torch.Generator().manual_seed(seed)
+    everyone = fields(torch.arange(n))
+
+    def mean_of(run: March) -> Tensor:
+        return objective.means(features(run.end))
+
+    def measured(solver: Free, known: March | None, start: int) -> Measured:
+        run = march(everyone, solver, x, known, start)
+        mean = mean_of(run)
+        finite = bool(mean.isfinite().all())
+        return Measured(run, mean, float(objective.residuals(mean).norm()) if finite else math.inf)
+
+    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> tuple[Tensor, Tensor]:
+        rows = torch.randperm(n, generator=generator)[:part]
+        base = now.run.part(rows)
+        before, residuals = mean_of(base), objective.residuals(now.about)
+        J = torch.stack([
+            (objective.residuals(now.about + mean_of(run) - before) - residuals) / size
+            for size, _, run in _moved(fields(rows), solver, free, base)
+        ])  # fmt: skip
+        return J, residuals
+
+    before = {k for k in range(len(solver.vector())) if solver.begins(k) < solver.nfe}
+    now = measured(solver, None, 0)
+    for still, rows in ((before | set(fixed), n), (set(fixed), part)):
+        solver, now = _minimum(measured, linear, solver, now, still, n, rows, iterations, progress)
+    return solver, now.error
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run over all noises, what a Jacobian must know about its residuals, and its error."""
+
+    run: March
+    about: Tensor
+    error: float
+
+
+def _moved(
+    field: Field, solver: Free, free: Sequence[int], base: March
+) -> Iterator[tuple[float, Free, March]]:
+    """Each free number moved a little: by how much, the solver, and its run."""
+    vector = solver.vector()
+    for k in free:
+        size = -NUDGE if solver.bound(k) else NUDGE
+        moved = solver.with_vector([*vector[:k], vector[k] + size, *vector[k + 1 :]])
+        yield size, moved, march(field, moved, base.states[0], base, solver.begins(k))
+
+
+def _minimum(
+    measured: Callable[[Free, March | None, int], Measured],
+    linear: Callable[[Free, Sequence[int], Measured, int], tuple[Tensor, Tensor]],
+    solver: Free, now: Measured, fixed: Collection[int], n: int, part: int, iterations: int, progress: Shown,
+) -> tuple[Free, Measured]:  # fmt: skip
+    """measured: on all noises, where the evaluations before the first that changes are known.
+
+    linear: the Jacobian [free, R] and the residuals [R], on so many of the n noises.
+    """
+    damping, most = DAMPING, min(n, MORE * part)
+    free = [k for k in range(len(solver.vector())) if k not in set(fixed)]
+    start = min((solver.begins(k) for k in free), default=0)
+    if not math.isfinite(now.error):
+        raise SolveError("the solver to begin with does not reach the end: its error is not finite")
+    for _ in range(iterations if free else 0):
+        if now.error == 0:
+            break
+        J, residuals = linear(solver, free, now, part)
+        gram, slope = J @ J.T, J @ residuals
+        for _ in range(TRIES if part < most else LAST_TRIES):
+            trial = torch.tensor(solver.vector(), dtype=torch.float64)
+            trial[free] -= solved(gram, slope, damping * gram.diag())
+            moved = solver.with_vector(trial.tolist())
+            after = measured(moved, now.run, start)
+            if after.error < now.error:  # and not NaN
+                break
+            damping *= 10
+        else:
+            if part >= most:
+                break
+            part, damping = 2 * part, DAMPING
+            continue
+        gained = 1 - after.error / now.error
+        solver, now, damping = moved, after, max(damping / 10, LOW)
+        progress(solver, now.error)
+        if gained < SETTLED:
+            if part >= most:
+                break
+            part *= 2
+    return solver, now
+
+
+def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`part` rows, half drawn evenly and half by size, and for how many of them all each one stands."""
+    n = len(sizes)
+    if part >= n:
+        return torch.arange(n), torch.ones(n, dtype=sizes.dtype)
+    chance = 0.5 / n + 0.5 * sizes / sizes.sum()
+    rows = torch.multinomial(chance, part, replacement=True, generator=generator)
+    return rows, 1 / (part * chance[rows])
