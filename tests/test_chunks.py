@@ -10,7 +10,7 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import longstride as ls
-from longstride.adaptive import chunks
+from longstride.adaptive import chunks, graphs
 
 F64 = torch.float64
 
@@ -22,12 +22,6 @@ def lorenz(t: Tensor, x: Tensor) -> Tensor:
 
 def starts(n: int = 5) -> Tensor:
     return 1 + torch.randn(n, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture
-def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The algebra alone, without a compiler."""
-    monkeypatch.setattr(chunks, "compiled", lambda f, cuda: chunks._chunk)
 
 
 def agree(f, x0: Tensor, **options) -> ls.Solution:
@@ -121,7 +115,7 @@ def test_states_of_any_shape_and_both_directions(shape: tuple[int, ...]) -> None
 
 def test_one_graph_serves_spans_tolerances_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Really compiled: a second run, elsewhere and finer, with the parameter changed, makes no new graph."""
-    monkeypatch.setattr(chunks, "STEPS", 1)
+    monkeypatch.setattr(graphs, "STEPS", 1)
     torch._dynamo.reset()
     counters.clear()
     rate = torch.tensor([0.5, 1.0, 3.0], dtype=F64)
@@ -146,6 +140,6 @@ def test_what_cannot_be_compiled_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     pair = torch.ones(2, 1, dtype=F64), torch.ones(2, 1, dtype=F64)
     with pytest.raises(ls.ArgumentError, match="knows its jerk"):
         ls.solve(ls.Newton(lambda t, x: -x), pair, t=(0, 1), method="hermite", compile=True)
-    monkeypatch.setattr(chunks, "compiled", lambda f, cuda: chunks._chunk)
+    monkeypatch.setattr(chunks, "compiled", lambda *given, **options: chunks._chunk)
     with torch.no_grad():
         ls.solve(ls.ODE(lorenz), starts().requires_grad_(), t=(0, 0.1), compile=True)

@@ -338,6 +338,11 @@ def test_bad_products(monkeypatch: pytest.MonkeyPatch) -> None:
         ls.Krylov(torch.eye(4), tolerance=0.0)
     with pytest.raises(ls.SolveError, match="return L v, as v is"):
         ls.solve(ls.ODE(f, L=lambda v: v[:, :2]), x0, t=(0, 1), steps=1)
+    with pytest.raises(ls.ArgumentError, match=r"L\(0\) is not 0"):
+        ls.solve(ls.ODE(f, L=lambda v: 1 - v), x0, t=(0, 1), steps=1)
+    for L in (ls.Matrix(torch.eye(2)), ls.Krylov(torch.eye(3))):
+        with pytest.raises(ls.ArgumentError, match="a sample has 4 elements"):
+            ls.solve(ls.ODE(f, L=L), x0, t=(0, 1), steps=1)
     monkeypatch.setattr("longstride.krylov.PARTS", 2)
     values = -(10.0 ** torch.linspace(0, 8, 200, dtype=F64))
     stiff, x = ls.ODE(lambda t, x: 1 + 0 * x, L=lambda v: values * v), torch.ones(1, 200, dtype=F64)

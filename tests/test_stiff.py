@@ -143,6 +143,22 @@ def test_order_reduction_on_prothero_and_robinson(name: str, stiff: int) -> None
     assert abs(order(errors) - stiff) < 0.6
 
 
+@pytest.mark.parametrize(("name", "linear"), [("rodas4", None), ("kvaerno3", "gmres")])
+def test_inference_mode_changes_nothing(name: str, linear: str | None) -> None:
+    """df/dt, and products with df/dx, are differentiated there as well."""
+
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        return -50 * (x - torch.cos(3 * t)[:, None])
+
+    runs = []
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            x0 = torch.tensor([[0.3, 2.0]], dtype=F64)
+            runs.append(ls.solve(ls.ODE(f), x0, t=(0, 1), method=name, linear=linear, rtol=1e-4))
+    assert torch.equal(runs[0].x, runs[1].x)
+    assert runs[0].stats.nfe == runs[1].stats.nfe
+
+
 def exponential_decay(t: Tensor, x: Tensor) -> Tensor:
     return -x
 

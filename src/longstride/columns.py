@@ -10,7 +10,7 @@ scalar replacement.)
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, reduce
 from typing import Any
 
@@ -20,16 +20,22 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map_only
 
+from .shapes import SHAPES, Elements, aten
+
 MOST = 64  # elements of a sample's tensor, up to which it is taken apart
 
-aten, prims = torch.ops.aten, torch.ops.prims
+prims = torch.ops.prims
 ARITHMETIC = (
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default,
     aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.pow.Tensor_Scalar,
     aten.pow.Tensor_Tensor, aten.exp.default, aten.log.default, aten.sin.default, aten.cos.default,
     aten.tanh.default, aten.sigmoid.default, aten.square.default, aten.hypot.default, aten.sign.default,
     aten.minimum.default, aten.maximum.default, aten.fmin.default, aten.fmax.default,
-    aten.clamp_min.default, aten.clamp_max.default, aten.add.Scalar, aten.mul.Scalar,
+    aten.clamp_min.default, aten.clamp_max.default, aten.add.Scalar, aten.mul.Scalar, aten.atan2.default,
+    aten.tan.default, aten.sinh.default, aten.cosh.default, aten.asin.default, aten.acos.default,
+    aten.atan.default, aten.log1p.default, aten.expm1.default, aten.log2.default, aten.log10.default,
+    aten.erf.default, aten.floor.default, aten.ceil.default, aten.remainder.Scalar,
+    aten.remainder.Tensor, aten.pow.Scalar, aten.relu.default,
 )  # fmt: skip
 LOGICAL = (
     aten.eq.Tensor, aten.eq.Scalar, aten.ne.Tensor, aten.ne.Scalar, aten.lt.Tensor, aten.lt.Scalar,
@@ -44,16 +50,16 @@ REDUCTIONS = {
     aten.any.dims: aten.logical_or.default,
 }  # fmt: skip
 CONSTANTS = (aten.full.default, aten.scalar_tensor.default, aten.arange.default, prims.iota.default)
-Elements = np.ndarray  # of nodes [B] or [] and numbers, shaped as the tensor with the batch 1 long
 
 
 class Apart:
     """One graph, taken apart: `known` has the elements of what has been gone through."""
 
-    def __init__(self, graph: Graph, batch: int, mode: Any) -> None:
+    def __init__(self, graph: Graph, batch: int, mode: Any, most: int = MOST) -> None:
         self.graph, self.batch, self.mode, self.known = graph, batch, mode, dict[Node, Any]()
-        self.most = min(MOST, batch - 1)  # so that no sample has what looks like the batch
+        self.most = min(most, batch - 1)  # so that no sample has what looks like the batch
         self.joined, self.ready = dict[Node, Node](), dict[Any, Node]()
+        self.shared = False  # whether what all samples share is taken apart as well
 
     def run(self) -> None:
         for node in list(self.graph.nodes):
@@ -67,6 +73,24 @@ class Apart:
                 else:
                     self.known[node] = found
         self.graph.eliminate_dead_code()
+
+    def columns(self) -> None:
+        """Takes a graph apart whole: its results are known element by element.
+
+        Raises:
+            NotImplementedError: one is not.
+        """
+        self.shared = True
+        for node in list(self.graph.nodes):
+            if node.op == "get_attr":
+                self.known[node] = self.listed(getattr(self.graph.owning_module, str(node.target)))
+            elif node.op == "call_function":
+                with self.graph.inserting_before(node):
+                    found = self.elements(node)
+                if found is None:
+                    given = [tuple(a.meta["val"].shape) for a in node.all_input_nodes]
+                    raise NotImplementedError(f"{node.target} of {given} is not of elements")
+                self.known[node] = found
 
     # What a tensor is made of
 
@@ -99,6 +123,12 @@ class Apart:
             self.known[node] = out
         found = self.known[node]
         return found if isinstance(found, np.ndarray) else None
+
+    def elements_of(self, node: Any) -> list[Any]:
+        """The elements of a tensor that has some, in order."""
+        found = self.read(node)
+        assert found is not None
+        return list(found.flat)
 
     def whole(self, node: Any) -> Node:
         """A tensor put together again, for what is not of elements."""
@@ -152,7 +182,8 @@ class Apart:
             return None
         if not node.all_input_nodes:
             return self.constant(node, value)
-        if self.along(value.shape) is None and not all(map(self.numbers, node.all_input_nodes)):
+        apart = self.shared or self.along(value.shape) is not None
+        if not apart and not all(map(self.numbers, node.all_input_nodes)):
             return None  # what all samples share is read where a sample meets it
         if node.target in ARITHMETIC or node.target in LOGICAL:
             return self.elementwise(node, value)
@@ -176,27 +207,32 @@ class Apart:
             return None
         from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-        with unset_fake_temporarily():
-            kwargs = {**node.kwargs, "device": "cpu"}
-            found = node.target(*node.args, **kwargs)
         axis = self.along(value.shape)
-        if axis is not None:
-            if node.target is not aten.full.default:  # all alike
-                return None
-            found = found.narrow(axis, 0, 1)
-        out = np.empty(found.shape, dtype=object)
-        for at in np.ndindex(out.shape):
-            out[at] = found[at].item()
-        return out
+        if axis is not None and node.target is not aten.full.default:
+            return None  # of the others a batch is not all alike
+        with unset_fake_temporarily():
+            found = node.target(*node.args, **{**node.kwargs, "device": "cpu"})
+            return self.listed(found if axis is None else found.narrow(axis, 0, 1))
+
+    def listed(self, numbers: Tensor) -> Elements:
+        """The elements of a tensor that is known."""
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+        with unset_fake_temporarily():
+            return np.array(numbers.tolist(), dtype=object).reshape(numbers.shape)
 
     def elementwise(self, node: Any, value: Tensor) -> Elements | None:
         given = [self.read(a) if isinstance(a, Node) else a for a in node.args]
         if any(g is None for g in given) or any(isinstance(v, Node) for v in node.kwargs.values()):
             return None
-        kinds = {a.meta["val"].dtype for a in node.args if isinstance(a, Node)} - {torch.bool}
-        if len(kinds) > 1:  # a number beside a tensor would follow its precision
-            return None
+        values = [a.meta["val"] for a in node.args if isinstance(a, Node)]
+        kinds = {v.dtype for v in values} - {torch.bool}
         kind = kinds.pop() if kinds else torch.bool
+        if kinds:  # several precisions: that which torch works in
+            if node.target is aten.where.self or len(values) != 2:
+                return None
+            kind = torch.result_type(*values)
+            given = [self.converted(g, kind) if isinstance(g, np.ndarray) else g for g in given]
         wide = [i for i, g in enumerate(given) if isinstance(g, np.ndarray)]
         tables: list[Any] = [given[i] for i in wide]
         arrays = np.broadcast_arrays(*tables)
@@ -206,6 +242,14 @@ class Apart:
             for i, array in zip(wide, arrays, strict=True):
                 args[i] = array[at]
             out[at] = self.applied(node.target, args, node.kwargs, kind, wide)
+        return out
+
+    def converted(self, x: Elements, kind: torch.dtype) -> Elements:
+        out = np.empty(x.shape, dtype=object)
+        for at in np.ndindex(x.shape):
+            one = x[at]
+            same = not isinstance(one, Node) or one.meta["val"].dtype is kind
+            out[at] = one if same else self.made(prims.convert_element_type.default, (one, kind))
         return out
 
     def applied(self, op: Any, args: list[Any], kwargs: Any, kind: torch.dtype, wide: Sequence[int]) -> Any:
@@ -221,6 +265,8 @@ class Apart:
                     for i, a in enumerate(args)
                 ]
                 return op(*own, **{k: v for k, v in kwargs.items() if k != "device"}).item()
+        if (simple := _simpler(op, args, wide)) is not None:
+            return simple
         for i in wide:
             if not isinstance(args[i], Node):
                 dtype = torch.bool if isinstance(args[i], bool) else kind
@@ -266,49 +312,30 @@ class Apart:
         if x is None or self.along(shape) == axis:
             return None
         if node.target is aten.unbind.int:
-            return [np.take(x, i, axis) for i in range(shape[axis])]
+            return [np.take(x, [i], axis).squeeze(axis) for i in range(shape[axis])]
         size = node.args[1]
         ends = np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else range(size, shape[axis], size)
         return np.split(x, list(ends), axis)
 
-    def viewed(self, x: Elements, node: Any) -> Elements | None:
-        """A view that leaves the batch as it is."""
-        old, new = node.args[0].meta["val"].shape, node.meta["val"].shape
-        a, b = self.along(old), self.along(new)
-        if (a is None) != (b is None) or (a is not None and np.prod(old[:a]) != np.prod(new[:b])):
-            return None
-        return x.reshape([1 if i == b else n for i, n in enumerate(new)])
 
-    def expanded(self, x: Elements, node: Any) -> Elements:
-        new = node.meta["val"].shape
-        return np.broadcast_to(x, [1 if i == self.along(new) else n for i, n in enumerate(new)])
+def _simpler(op: Any, args: Sequence[Any], wide: Sequence[int]) -> Any:
+    """What a 0 or 1 in a tensor leaves of a product or sum: derivatives along a unit vector are full of them.
 
-    def selected(self, x: Elements, node: Any) -> Elements | None:
-        _, dim, i = node.args
-        shape = node.args[0].meta["val"].shape
-        return None if self.along(shape) == dim % len(shape) else np.take(x, i, dim)
-
-    def sliced(self, x: Elements, node: Any) -> Elements | None:
-        given: list[Any] = list(node.args[1:])
-        dim, begin, end, step = given + [0, None, None, 1][len(given) :]
-        shape = node.args[0].meta["val"].shape
-        if self.along(shape) == dim % len(shape):
-            return None
-        where = [slice(None)] * x.ndim
-        where[dim] = slice(begin, end, step)
-        return x[tuple(where)]
-
-    def permuted(self, x: Elements, node: Any) -> Elements:
-        return x.transpose(node.args[1])
-
-
-SHAPES: dict[Any, Callable[[Apart, Elements, Any], Elements | None]] = {
-    aten.view.default: Apart.viewed, aten.reshape.default: Apart.viewed, aten.clone.default: Apart.viewed,
-    aten._unsafe_view.default: Apart.viewed, aten.unsqueeze.default: Apart.viewed,
-    aten.squeeze.default: Apart.viewed, aten.squeeze.dim: Apart.viewed, aten.squeeze.dims: Apart.viewed,
-    aten.expand.default: Apart.expanded, aten.select.int: Apart.selected, aten.slice.Tensor: Apart.sliced,
-    aten.permute.default: Apart.permuted, aten.alias.default: Apart.viewed, aten.detach.default: Apart.viewed,
-}  # fmt: skip
+    A 0 that somebody has written stays: it may be there to let NaN through.
+    """
+    plain = [args[i] for i in wide if isinstance(args[i], float)]
+    if len(plain) != 1 or len(args) != 2 or op not in (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor,
+                                                       aten.div.Tensor):  # fmt: skip
+        return None
+    first, other = args
+    if not isinstance(first, Node) and not isinstance(other, Node):
+        return None
+    number, rest = plain[0], first if isinstance(first, Node) else other
+    if op is aten.mul.Tensor:
+        return 0.0 if number == 0 else rest if number == 1 else None
+    if op is aten.add.Tensor:
+        return rest if number == 0 else None
+    return rest if rest is first and number == (op is aten.div.Tensor) else None
 
 
 class Columns:
@@ -333,5 +360,5 @@ def columnwise(cuda: bool) -> dict[str, Any]:
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
     # Of what compiled code is kept by: another number where what the pass does is another.
-    uuid = {"uuid": lambda self: b"longstride.columns 1"}
+    uuid = {"uuid": lambda self: b"longstride.columns 2"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}

@@ -44,7 +44,8 @@ class Controller(Protocol):
 class Telling(Controller, Protocol):
     """A controller that tells each next step from where the last one ended: factors are for refused steps.
 
-    next_step(x, sign) gives [B] of states x, also of the first; sign is -1 where t falls.
+    next_step(x, sign) gives [B] of states x, also of the first; sign is -1 where t falls. A sample whose
+    step is not above 0 ends there ("step_underflow").
     """
 
     def next_step(self, x: Tensor, sign: float) -> Tensor: ...
@@ -63,16 +64,19 @@ def load(path: str | Path) -> Policy | ErrorPolicy | Network:
     from . import error_policy as errors  # few runs want them
     from .environments import networks
     from .nbody import rules
-    from .policy_file import read
+    from .policy_file import NETWORK, read
 
-    if networks.is_network(path):
-        return networks.load(path)
-    path, numbers, told = read(path)
+    path, tensors, told = read(path)
     seen = told.get("observation")
-    if seen == list(rules.OBSERVATION):
-        return rules.Policy(numbers, told["pace"], told["about"])
-    if seen == list(errors.OBSERVATION):
-        return errors.ErrorPolicy(numbers, told["about"])
+    try:
+        if told["format"] == NETWORK:
+            return networks.Network.read(tensors, told)
+        if seen == list(rules.OBSERVATION):
+            return rules.Policy(tensors["numbers"], told["pace"], told["about"])
+        if seen == list(errors.OBSERVATION):
+            return errors.ErrorPolicy(tensors["numbers"], told["about"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise ArgumentError(f"{path} is not a policy: {type(error).__name__}: {error}") from error
     raise ArgumentError(
         f"{path} is a policy for another observation, {seen}; here it is {list(rules.OBSERVATION)} "
         f"of bodies, or {list(errors.OBSERVATION)}: train it again"

@@ -198,13 +198,12 @@ def solve(
     if isinstance(problem, SDE):
         from .sde.solve import solve_sde  # it builds on Solution, above
 
-        if any(v is not None for v in (plan, callback, save_every)) or isinstance(save_at, str):
-            raise ArgumentError(
-                "plan=, callback=, save_every= and save_at='steps' are not for an SDE: give times"
-            )
+        if plan is not None or callback is not None:
+            raise ArgumentError("plan= and callback= are not for an SDE: leave them out")
         return solve_sde(
-            problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, grad=grad, **options
-        )
+            problem, x0, t=t, method=method, dt=dt, steps=steps, save_at=save_at, save_every=save_every,
+            grad=grad, **options,
+        )  # fmt: skip
     if not isinstance(problem, ODE):
         raise ArgumentError(f"the problem is {said_of(problem)}: wrap what gives dx/dt, ls.ODE(f)")
     if problem.space is None:  # else when it is entered

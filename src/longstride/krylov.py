@@ -70,6 +70,11 @@ class Krylov(Matrix):
             return self
         return replace(self, A=self.A.to(x.device, x.dtype if self.A.is_complex() else x.dtype.to_real()))
 
+    def demand(self, x: Tensor) -> None:
+        super().demand(x)
+        if not isinstance(self.A, Tensor) and bool(self.times(torch.zeros_like(x)).count_nonzero()):
+            raise ArgumentError("L is not linear, for L(0) is not 0: what it adds to L v belongs to f")
+
     def within(self, view: View) -> Krylov:
         """The same on states that are laid out flat."""
         times = self.A

@@ -117,6 +117,17 @@ class Matrix:
     def requires_grad(self) -> bool:
         return self.A.requires_grad
 
+    def demand(self, x: Tensor) -> None:
+        """
+        Raises:
+            ArgumentError: it does not multiply x [B, ...].
+        """
+        if isinstance(self.A, Tensor) and self._fits(self.A.shape) and x[0].numel() != self.A.shape[-1]:
+            raise ArgumentError(
+                f"L {list(self.A.shape)} on x0 {list(x.shape)}, where a sample has {x[0].numel()} elements: "
+                "give it as many rows"
+            )
+
     def within(self, view: Any) -> Matrix:
         """The same on states as a run carries them (`view.View`)."""
         return self

@@ -128,14 +128,16 @@ class ODE:
     def demand(self, x: Any) -> None:
         """
         Raises:
-            ArgumentError: L is complex and x is real, or L multiplies it to another shape; or what `check`
-                raises.
+            ArgumentError: L is complex and x is real, multiplies it to another shape, is a matrix of another
+                size or no linear function; or what `check` raises.
         """
         if self.space is None and isinstance(x, Tensor):
             L = self.L.A if isinstance(self.L, Matrix) else self.L
             turns = L.is_complex() if isinstance(L, Tensor) else isinstance(L, complex)
             if turns and not x.is_complex():
                 raise ArgumentError(f"L is complex and x0 is {x.dtype}: give it as {x.dtype.to_complex()}")
+            if isinstance(self.L, Matrix) and type(self.L) in (Matrix, Krylov):  # blocks are of modes
+                self.L.demand(x)
             if isinstance(self.L, Tensor) and not broadcasts(self.L.shape, x.shape):
                 raise ArgumentError(
                     f"L {tuple(self.L.shape)} multiplies x0 {tuple(x.shape)} element by element: a matrix is "
@@ -278,6 +280,8 @@ class SDE:
 
         Of diagonal noise J^T g is J g. Else J v is the derivative of J^T w by w, pulled back along v.
         """
+        if torch.compiler.is_compiling():
+            return self._traced(t, x, I)
         from .gradients.transpose import leaves  # which is about runs of problems
 
         graph = torch.is_grad_enabled()
@@ -287,6 +291,18 @@ class SDE:
             graph = graph and (y is x or len(leaves([g])) > 1)
             slope = self._slope(g, y, graph, g if I is None else _mixed(g, I))
         return (g, slope) if graph else (g.detach(), slope.detach())
+
+    def _traced(self, t: Tensor, x: Tensor, I: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: E741
+        """`slope` within torch.compile, which takes forward derivatives and no calls of autograd."""
+        g = self.g(t, x)
+
+        def pushed(v: Tensor) -> Tensor:
+            return torch.func.jvp(lambda y: self.g(t, y), (x,), (v,))[1]
+
+        if g.shape == x.shape:
+            return g, pushed(g)
+        columns = (g if I is None else _mixed(g, I)).unbind(-1)
+        return g, torch.stack([pushed(v)[..., j] for j, v in enumerate(columns)]).sum(0)
 
     def _slope(self, g: Tensor, y: Tensor, graph: bool, along: Tensor) -> Tensor:
         if not g.requires_grad:

@@ -19,6 +19,7 @@ from ..errors import ArgumentError, SolveError, failed, unknown
 from ..gradients.backsolve import Backsolve
 from ..gradients.differentiable import WAYS, Flow, Way, gone_through
 from ..gradients.ways import Reverse, way_of
+from ..methods.second_order import rtol_of
 from ..moments import Time, apart, marks_of, moments, span_of
 from ..problem import ODE, as_x
 from ..solution import Solution, Stats, at_once
@@ -42,7 +43,7 @@ def adaptive(
     *,
     t: tuple[Time, Time] | None,
     method: str | None = None,
-    rtol: float | Tensor = 1e-6,
+    rtol: float | Tensor | None = None,
     atol: float | Tensor = 1e-9,
     save_at: Sequence[Time] | Tensor | str | None = None,
     dense: bool = False,
@@ -67,7 +68,8 @@ def adaptive(
     of a space, and of any problem with a `magnitude`, errors are weighed as a whole: |e|/(atol + rtol |x|).
 
     Args:
-        rtol, atol: numbers, or tensors that broadcast with x.
+        rtol, atol: numbers, or tensors that broadcast with x. rtol is 1e-6 by default, 0.01 where it is the
+            parameter of a criterion (`hermite_aarseth`, `hermite_collision`).
         save_at: times from start to end without turning back; between steps the pair's interpolant gives
             the state, at its own order (`methods.embedded`). "steps": the start and the end of every step,
             with t [n, B] and x [n, B, ...], NaN behind the last of each sample. Default: the end alone.
@@ -88,8 +90,10 @@ def adaptive(
             steps becomes `penalty` [B] of the solution, to be added to a loss.
         linear: "gmres", or "krylov" of exponential ones: implicit methods solve by products with df/dx, which
             is never written down.
-        compile: take several steps in one compiled graph (`chunks`). f, and what else is given, must become
-            a graph whole; nothing can be backpropagated through; what is rare is still done uncompiled.
+        compile: a native loop takes the steps of states of few elements, else several are one compiled graph
+            (`chunks`): of explicit pairs, hermite, gauss_radau_15 (up to 32 elements), Rosenbrock methods (up
+            to 8). f, and what else is given, must become a graph whole; nothing can be backpropagated
+            through; what is rare is still done uncompiled.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
             on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
@@ -130,6 +134,7 @@ def adaptive(
     jumps = [s for s in sorted(set(jumps), key=lambda s: sign * s) if sign * start < sign * s < sign * end]
     if shared_step and any(event.terminal for event in events) and len(x0) > 1:
         raise ArgumentError("a terminal event stops samples one by one: leave out shared_step")
+    rtol = rtol_of(method, 1e-6) if rtol is None else rtol
     tolerances = tolerances_of(x0, rtol=rtol, atol=atol)
     span = (sign * start, sign * end)
     if start == end or not x0.numel():
@@ -150,6 +155,11 @@ def adaptive(
         def run(looser: float, rule: Controller | None, bounds: Limits, *more: Output) -> Solution:
             keeping, loose = Keeping(every, dense, reduce, sign), [looser * one for one in tolerances]
             steps = bound(rate, x0, sign, shared_step, torch.is_grad_enabled(), *loose, weigh)
+            if controller is not None and steps.tells:
+                raise ArgumentError(
+                    f"method {method!r} has a criterion of its own for its steps: leave out controller=, "
+                    "or take hermite"
+                )
             steps.suit(problem.jacobian, parts, linear)
             steps.kicked(kick, problem.acceleration)
             steps.apart(problem.L, rest)
@@ -255,7 +265,8 @@ def _solution(
     loud: bool,
 ) -> Solution:
     codes = ended.code.tolist()
-    failed = [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
+    all_reached = codes.count(REACHED) == len(codes)
+    failed = [] if all_reached else [i for i, code in enumerate(codes) if code not in (REACHED, EVENT)]
     if loud and failed:
         raise SolveError(f"{len(failed)} of {len(codes)} samples failed; sample {failed[0]}: "
                          + ended.message[failed[0]])  # fmt: skip
@@ -272,5 +283,5 @@ def _solution(
         jacobians=steps.jacobians,
         factorizations=steps.factorizations,
     )
-    status = tuple(STATUSES[code] for code in codes)
+    status = (STATUSES[REACHED],) * len(codes) if all_reached else tuple(STATUSES[code] for code in codes)
     return Solution(x, times, status, stats, ended.t, ended.x, seen, ended.message)

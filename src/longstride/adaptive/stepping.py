@@ -108,6 +108,8 @@ class Loop:
                 c.h = stepper.opening(s, x, c.first, span)
         bad = ~(stepper.size(x, x) + stepper.size(x, c.first)).isfinite()
         c.first = stepper.entered(x, c.first)
+        if self.told:
+            c.code = torch.where(c.h > 0, c.code, UNDERFLOW)
         c.code = torch.where(bad, NON_FINITE, c.code)
         c.values = self._values(s, x)
         self._aim(c)
@@ -145,7 +147,8 @@ class Loop:
             out = c.n + c.passes >= self.limits.max_steps or (
                 self.limits.nfe is not None and self._spent(c).any()
             )
-            quiet = accept.item() and apart if host else bool((accept & apart).all())
+            fine = accept & (h > 0) if self.told else accept
+            quiet = fine.item() and apart if host else bool((fine & apart).all())
             if out or not (quiet or self._only_refused(accept, apart, h)):
                 return trial, ratio, accept, h, values
             ok = accept if quiet else accept & self.active
@@ -163,6 +166,7 @@ class Loop:
         """The next step [G] from states x, of a controller that tells it."""
         assert self.told is not None
         h = self.told(x, self.stepper.sign).to(torch.float64)
+        h = torch.where(h > 0, h, 0.0)  # also where it is NaN
         return h.amin(0, keepdim=True) if self.stepper.shared else h
 
     def _length(self, c: Carry) -> tuple[Tensor, Tensor | None]:
@@ -252,7 +256,7 @@ class Loop:
         refused = active & ~accept
         c.rejected = c.rejected + refused
         least = 4 * torch.finfo(stepper.real).eps * c.s.abs() + 1e-26 * (self.end - self.start)
-        under = refused & (c.h <= least.clamp_min(self.limits.min_step))
+        under = (active if self.told else refused) & (c.h <= least.clamp_min(self.limits.min_step))
         c.code = torch.where(under, torch.where(ratio.isfinite(), UNDERFLOW, NON_FINITE), c.code)
         c.code = torch.where(landed & (c.leg == len(self.legs) - 1), REACHED, c.code)
         if len(self.legs) > 1:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,10 +20,14 @@ Bind = Callable[
     [Tensor, bool], "BoundField"
 ]  # for states like this one, told whether a step takes over a scale
 
+Laid = dict[tuple[int, tuple[int, ...], bool], tuple[Tensor, Tensor]]  # weights, and as they are laid out
 CACHE = 3 * 2**16  # bytes of a state with which all that a step works on stays in a core's cache of 1 or 2 MB
 
+Place = TypeVar("Place")  # where a value lies
+Does = TypeVar("Does", covariant=True)  # what makes it
 
-class BoundField(Protocol):
+
+class PlacedField(Protocol[Place, Does]):
     """A field of the state alone, ready for states of one shape.
 
     scale: what its evaluations are still to be multiplied by; the weights of a step take it over.
@@ -31,14 +35,18 @@ class BoundField(Protocol):
 
     scale: Tensor | None
 
-    def buffer(self) -> Tensor:
+    def buffer(self) -> Place:
         """For a state, laid out as suits the field."""
+
+    def evaluation(self, x: Place, out: Place | None = None) -> tuple[Place, Does]:
+        """A buffer, and what makes it f of what is then in x; out: one that it gave before."""
+
+
+class BoundField(PlacedField[Tensor, Call], Protocol):
+    """One whose values are tensors and made by calls."""
 
     def calm(self) -> AbstractContextManager[None]:
         """Around steps: what the machine allows."""
-
-    def evaluation(self, x: Tensor, out: Tensor | None = None) -> tuple[Tensor, Call]:
-        """A buffer, and the call that makes it f of what is then in x; out: one that it gave before."""
 
 
 class Line(NamedTuple):
@@ -50,48 +58,25 @@ class Line(NamedTuple):
     base: int | None = None
 
 
-class Bound:
-    """The rows of a step as calls, one for each term, into buffers that every step uses again.
+class Placed(Generic[Place, Does]):
+    """The rows of a step line by line, and where the value of each line lies.
 
-    A row w_1 v_1 + w_2 v_2 + ... is one product and a fused addition for each further term. A product with
-    which several rows begin, such as e^(hL/2) x, is made once. Real weights of complex states multiply pairs
-    of real numbers. So many samples as the cache holds take all steps before the next ones do. No gradients.
+    A product with which several rows begin, such as e^(hL/2) x, is made once. A row is summed as far as it
+    can be before the evaluation that it waits for, so that older evaluations are done with, and a value
+    stands where one that is not needed any more stood: ETDRK4 works in three states and three evaluations.
 
-    A row is summed as far as it can be before the evaluation that it waits for, so that older evaluations are
-    done with, and a value stands where one that is not needed any more stood: ETDRK4 works in three states
-    and three evaluations.
-
-    step: one that `fits`.  xs, fs: states and evaluations like those that it begins with.
-    bind: makes a `BoundField`.
+    step: one that `fits`.  xs, fs: how many states and evaluations it begins with.
     """
 
-    def __init__(self, step: Step, bind: Bind, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> None:
-        self.size = _together(step, bind, xs[-1])
-        weights = [w for stage in step.stages for kind, _, w in stage.terms if kind == 1]
-        folded = not step.keep_f and not any(isinstance(w, Matrix) for w in weights)
-        self.step, self.field = step, bind(xs[-1][: self.size], folded)
-        self.inputs = [self.field.buffer() for _ in xs], [self.field.buffer() for _ in fs]
-        self.laid: Laid = {}
+    def __init__(self, step: Step, field: PlacedField[Place, Does], xs: int, fs: int) -> None:
+        self.step, self.field = step, field
+        self.inputs = [field.buffer() for _ in range(xs)], [field.buffer() for _ in range(fs)]
         lines, kept = self._lines()
         self.calls = self._placed(lines, kept)
 
-    def go(self, xs: Sequence[Tensor], fs: Sequence[Tensor], steps: int) -> tuple[list[Tensor], list[Tensor]]:
-        """So many steps from these; returns what the last one keeps."""
-        kept, samples = [[torch.empty_like(v) for v in known] for known in (xs, fs)], len(xs[-1])
-        with torch.no_grad(), self.field.calm():
-            for first in range(0, samples, self.size):
-                some = partial(torch.narrow, dim=0, start=min(first, samples - self.size), length=self.size)
-                for buffers, given in zip(self.inputs, (xs, fs), strict=True):
-                    for buffer, v in zip(buffers, given, strict=True):
-                        buffer.copy_(some(v))
-                calls = self.calls
-                for _ in range(steps):
-                    for call in calls:
-                        call()
-                for buffers, ends in zip(self.inputs, kept, strict=True):
-                    for buffer, v in zip(buffers, ends, strict=True):
-                        some(v).copy_(buffer)
-        return kept[0], kept[1]
+    def weighed(self, base: Place | None, v: Place, w: Weight, out: Place) -> Does:
+        """What makes out = base + w v, or w v; out may be either of them."""
+        raise NotImplementedError
 
     def _lines(self) -> tuple[list[Line], list[int]]:
         """The step line by line, and the values that it keeps; it begins with values 0, 1, ..."""
@@ -131,13 +116,13 @@ class Bound:
         keeps = zip(known, (self.step.keep_x, self.step.keep_f), strict=True)
         return lines, [values[k] for values, keep in keeps for k in keep]
 
-    def _placed(self, lines: Sequence[Line], kept: Sequence[int]) -> list[Call]:
+    def _placed(self, lines: Sequence[Line], kept: Sequence[int]) -> list[Does]:
         """The calls, each value in a buffer that no later line reads another from."""
         last = {v: n for n, line in enumerate(lines) for v in (line.v, line.base) if v is not None}
         last |= dict.fromkeys(kept, len(lines))
         xs, fs = self.inputs
-        at, calls = dict(enumerate((*xs, *fs))), list[Call]()
-        evaluated, free_x, free_f = set[int](), list[Tensor](), list[Tensor]()
+        at, calls = dict(enumerate((*xs, *fs))), list[Does]()
+        evaluated, free_x, free_f = set[int](), list[Place](), list[Place]()
         held = set(at) - ({0} if len(xs) == 1 else set())  # of several, what is kept is copied there in turn
 
         def release(n: int, values: Sequence[int | None]) -> None:
@@ -153,10 +138,10 @@ class Bound:
             else:
                 release(n, (v, base))  # in place, if it can be
                 at[out] = free_x.pop() if free_x else self.field.buffer()
-                call = weighed(None if base is None else at[base], at[v], w, at[out], self.laid)
+                call = self.weighed(None if base is None else at[base], at[v], w, at[out])
             calls.append(call)
         moves = [(to, at[v]) for to, v in zip((*xs, *fs), kept, strict=True)]
-        return calls + [partial(to.copy_, come) for to, come in moves if to is not come]
+        return calls + [self.weighed(None, come, 1.0, to) for to, come in moves if to is not come]
 
     def _rows(self) -> list[list[tuple[int, int, Weight]]]:
         """The terms of each row, evaluations with their scale; weights that are equal are the same object."""
@@ -176,6 +161,44 @@ class Bound:
             return scaled.setdefault(id(w), w * scale) if isinstance(w, Tensor) else w * scale
 
         return [[(kind, i, one(kind, w)) for kind, i, w in stage.terms] for stage in self.step.stages]
+
+
+class Bound(Placed[Tensor, Call]):
+    """The rows of a step as calls, one for each term, into buffers that every step uses again.
+
+    A row w_1 v_1 + w_2 v_2 + ... is one product and a fused addition for each further term. Real weights of
+    complex states multiply pairs of real numbers. So many samples as the cache holds take all steps before
+    the next ones do. No gradients.
+
+    xs, fs: states and evaluations like those that it begins with.  bind: makes a `BoundField`.
+    """
+
+    field: BoundField
+
+    def __init__(self, step: Step, bind: Bind, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> None:
+        self.size, self.laid = _together(step, bind, xs[-1]), Laid()
+        super().__init__(step, bind(xs[-1][: self.size], folds(step)), len(xs), len(fs))
+
+    def weighed(self, base: Tensor | None, v: Tensor, w: Weight, out: Tensor) -> Call:
+        return weighed(base, v, w, out, self.laid)
+
+    def go(self, xs: Sequence[Tensor], fs: Sequence[Tensor], steps: int) -> tuple[list[Tensor], list[Tensor]]:
+        """So many steps from these; returns what the last one keeps."""
+        kept, samples = [[torch.empty_like(v) for v in known] for known in (xs, fs)], len(xs[-1])
+        with torch.no_grad(), self.field.calm():
+            for first in range(0, samples, self.size):
+                some = partial(torch.narrow, dim=0, start=min(first, samples - self.size), length=self.size)
+                for buffers, given in zip(self.inputs, (xs, fs), strict=True):
+                    for buffer, v in zip(buffers, given, strict=True):
+                        buffer.copy_(some(v))
+                calls = self.calls
+                for _ in range(steps):
+                    for call in calls:
+                        call()
+                for buffers, ends in zip(self.inputs, kept, strict=True):
+                    for buffer, v in zip(buffers, ends, strict=True):
+                        some(v).copy_(buffer)
+        return kept[0], kept[1]
 
 
 def _together(step: Step, bind: Bind, x: Tensor) -> int:
@@ -208,15 +231,18 @@ def _alike(bind: Bind, x: Tensor, size: int) -> bool:
     return alone.shape == among[:size].shape and torch.allclose(alone, among[:size])
 
 
+def folds(step: Step) -> bool:
+    """Whether weights can take over a scale of evaluations: none is kept, and they are no matrices."""
+    weights = [w for stage in step.stages for kind, _, w in stage.terms if kind == 1]
+    return not step.keep_f and not any(isinstance(w, Matrix) for w in weights)
+
+
 def fits(step: Step) -> bool:
     """Whether there is no noise, and what is kept can be copied in turn."""
     kept = (step.keep_x, step.keep_f)
     rising = all(a < b for row in kept for a, b in pairwise(row))
     same = all((min(row, default=0) < 0) == (max(row, default=0) < 0) for row in kept)
     return step.brownian is None and rising and same
-
-
-Laid = dict[tuple[int, tuple[int, ...], bool], tuple[Tensor, Tensor]]  # weights, and as they are laid out
 
 
 def weighed(base: Tensor | None, v: Tensor, w: Weight, out: Tensor, laid: Laid) -> Call:

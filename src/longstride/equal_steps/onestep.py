@@ -92,7 +92,8 @@ def stepper(
     """A function u -> u after one step of dt, with `repeat(u, n)` for n of them.
 
     method: any of `ls.list_methods()` that needs no steps before.  options: of the method.
-    compile: a step becomes one compiled graph; complex states, as those of Fourier series, are slower in it.
+    compile: steps of small states, and of nonlinear parts on a periodic axis, are native loops, others
+        one graph of torch.compile.
 
     Raises:
         ArgumentError: a method that is multistep, unknown or of diffusions; a dt that is none.

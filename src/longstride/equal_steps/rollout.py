@@ -14,11 +14,14 @@ from torch.autograd import forward_ad
 from ..core import Step, advance
 from ..errors import ArgumentError, at_step, failed
 from ..matrix import Matrix
+from ..native.emit import Unsuited
+from ..native.steps import repeated
 from ..problem import ODE
 from .bound import Bound, fits
 from .pace import Pace
 from .stretches import Stretches
 
+Rate = Callable[[Any, Tensor], Tensor]  # f(t, x), t a number or a tensor
 WORTH = 8  # steps of a run that pay for binding one
 
 
@@ -84,6 +87,13 @@ class Steps:
         return at_step(self.name, n, self.times)
 
 
+def stepped(
+    t: float | Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor], step: Step, field: Rate
+) -> tuple[list[Tensor], list[Tensor]]:
+    """A step from t."""
+    return advance([lambda at, x: field(t + at, x)], step, xs, fs)
+
+
 class Rollout(Steps):
     """The steps that a pace writes, on a problem.
 
@@ -91,7 +101,9 @@ class Rollout(Steps):
     first one where gradients are on, for that shows whether f has any. Which ones are does not hang on where
     a run is cut: a stand leads to the same bits always.
 
-    compile: steps that share their weights are one compiled graph, to which the time is a tensor.
+    compile: steps that share their weights are one native loop (`native.repeated`) where states have few
+    elements, on this machine's processor; else one compiled graph, to which the time is a tensor. Where f can
+    be bound they are one function in C if f has one, and bound if not.
 
     Raises:
         ArgumentError: weights to be compiled that are matrices.
@@ -102,18 +114,24 @@ class Rollout(Steps):
             raise ArgumentError("compile=True takes an L that is a number or a tensor: leave it out")
         super().__init__(pace.method.name, times, pace.method.options)
         self.problem, self.pace, self.compile = problem, pace, compile
-        self.field: Callable[[Any, Tensor], Tensor]
+        self.take, self.source = stepped, problem.f
+        self.field: Rate
         (self.field,) = problem.fields(pace.method.splits)
         self.shows = torch.is_grad_enabled()
-        able = pace.method.splits and not compile and (times.steps > WORTH or not self.shows)
-        self.bind = getattr(problem.nonlinear, "bind", None) if able else None
+        bind = getattr(problem.nonlinear, "bind", None) if pace.method.splits else None
+        self.bind = bind if times.steps > WORTH or not self.shows else None
+        self.in_c = getattr(problem.nonlinear, "native", None) if compile else None
+        self.binds, self.native = bind is not None, compile and bind is None
 
     def step(self, stand: Stand) -> Stand:
         n = stand.n
+        if (found := self._looped(stand, n + 1)) is not None:
+            return found
         step, t = self.pace.step(self.times, n), self.times[n]
-        take = self._graph(step) if self.compile else self._advance
+        graph = self.compile and not self.native and (not self.binds or _any_differentiated(stand))
+        take = self._graph(step) if graph else self._advance
         try:
-            xs, fs = take(step, self._clock(t, stand.xs[-1]) if self.compile else t, stand.xs, stand.fs)
+            xs, fs = take(step, self._clock(t, stand.xs[-1]) if graph else t, stand.xs, stand.fs)
         except Exception as error:
             raise failed(self.where(n), error) from error
         return Stand(n + 1, stand.nfe + step.nfe, tuple(xs), tuple(fs))
@@ -121,8 +139,7 @@ class Rollout(Steps):
     def _advance(
         self, step: Step, t: float | Tensor, xs: Sequence[Tensor], fs: Sequence[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        field = self.field
-        return advance([lambda at, x: field(t + at, x)], step, xs, fs)
+        return stepped(t, xs, fs, step, self.field)
 
     def _graph(self, step: Step) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
         """`_advance` with this step's weights, compiled once."""
@@ -140,10 +157,31 @@ class Rollout(Steps):
     def _clock(self, t: float, x: Tensor) -> Tensor:
         return torch.full((), t, dtype=x.dtype.to_real(), device=x.device)
 
+    def _looped(self, stand: Stand, last: int) -> Stand | None:
+        """The steps up to `last` that are like the next, as a native loop; None where they are none."""
+        n = stand.n
+        if not self.native or (n == 0 and self.shows) or _any_differentiated(stand):
+            return None
+        step, end = self.pace.step(self.times, n), min(self.pace.alike(self.times, n), last)
+        if [len(stand.xs), len(stand.fs)] != [len(step.keep_x), len(step.keep_f)]:
+            return None  # a history, at first
+        for stage in step.stages:
+            _ = stage.terms  # found now: the compiler cannot look behind a cached property
+        known = stand.xs, stand.fs
+        try:
+            xs, fs = repeated(self.source, self.take, self.times.course(n), end - n, *known, step, self.field)
+        except Unsuited:
+            self.native = False
+            return None
+        return Stand(end, stand.nfe + (end - n) * step.nfe, tuple(xs), tuple(fs))
+
     def go(self, stand: Stand, steps: int) -> Stand:
         last = stand.n + steps
         while stand.n < last:
             n = stand.n
+            if (found := self._looped(stand, last)) is not None:
+                stand = found
+                continue
             try:
                 bound = self._bound(stand)
                 if bound is not None:
@@ -159,16 +197,22 @@ class Rollout(Steps):
     def along(self, times: Stretches) -> Rollout:
         return Rollout(self.problem, self.pace, times)
 
-    def _bound(self, stand: Stand) -> Bound | None:
+    def _bound(self, stand: Stand) -> Any:
         """The step that is next, where it can be bound and nothing it begins with is differentiated."""
         if self.bind is None or (stand.n == 0 and self.shows):
             return None
-        if any(map(differentiated, (*stand.xs, *stand.fs))):
+        if _any_differentiated(stand):
             return None
         step, made = self.pace.step(self.times, stand.n), self.pace.bound
         key = id(step), stand.xs[-1].shape, get_ident()  # threads that share a pace have buffers of their own
         if key not in made:
             known = stand.xs, stand.fs
             grows = [*map(len, known)] != [len(step.keep_x), len(step.keep_f)]  # a history, at first
-            made[key] = None if grows or not fits(step) else Bound(step, self.bind, *known)
+            able = not grows and fits(step)
+            found = self.in_c(step, *known) if able and self.in_c is not None else None
+            made[key] = found or (Bound(step, self.bind, *known) if able else None)
         return made[key]
+
+
+def _any_differentiated(stand: Stand) -> bool:
+    return any(map(differentiated, (*stand.xs, *stand.fs)))

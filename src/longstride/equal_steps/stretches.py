@@ -55,6 +55,11 @@ class Stretches(Sequence[float]):
         """In which stretch step n is."""
         return bisect(self.ends, n) - 1
 
+    def course(self, n: int) -> tuple[float, float, int, int]:
+        """(a, b, N, k): step n is step k of N equal ones from a to b."""
+        i = self.stretch(n)
+        return self.turns[i], self.turns[i + 1], self.counts[i], n - self.ends[i]
+
     def __len__(self) -> int:
         return self.steps + 1
 
@@ -62,8 +67,7 @@ class Stretches(Sequence[float]):
         if isinstance(n, slice):
             return [self[i] for i in range(*n.indices(len(self)))]
         n = range(len(self))[n]
-        i = self.stretch(n)
-        a = self.turns[i]
-        if n == self.ends[i]:
-            return a
-        return a + (self.turns[i + 1] - a) * (n - self.ends[i]) / self.counts[i]
+        if n == self.steps:
+            return self.turns[-1]
+        a, b, N, k = self.course(n)
+        return a + (b - a) * k / N

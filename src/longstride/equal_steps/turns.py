@@ -22,7 +22,7 @@ from ..problem import ODE
 from ..solution import Solution, ended
 from ..steppers.summation import two_sum
 from .pace import Pace
-from .rollout import Rollout, Stand, Steps
+from .rollout import Rate, Rollout, Stand, Steps
 from .running import OPTIONS, rolled
 from .stretches import Stretches
 
@@ -55,8 +55,12 @@ class Turns(Rollout):
         if problem.acceleration is None:
             raise ArgumentError(f"method {name!r} is for x'' = a(t, x): give it that, as ls.Newton(a) does")
         self.a, self.field, self.bind = problem.acceleration, _checked(problem.acceleration), None
+        self.native, self.take, self.source = compile, _kicked, self.a
         self.block = max(1, FORCES // self.table.nfe)
-        self.grain = self.block if compile else 1
+
+    @property
+    def grain(self) -> int:  # type: ignore[override]
+        return self.block if self.blocks and not self.native else 1
 
     def begin(self, x0: Tensor) -> Stand:
         if x0.ndim < 2 or x0.shape[1] % 2:
@@ -74,12 +78,14 @@ class Turns(Rollout):
         return torch.cat(stand.xs[:2], 1)  # what these lack is less than they can show
 
     def _advance(self, step: Step, t: float | Tensor, xs: Parts, fs: Parts) -> Taken:
-        field = self.field
-        return taken(lambda at, x: field(t + at, x), step, xs, fs)
+        return _kicked(t, xs, fs, step, self.field)
 
     def go(self, stand: Stand, steps: int) -> Stand:
         last = stand.n + steps
         while self.blocks and stand.n < last:
+            if (found := self._looped(stand, last)) is not None:
+                stand = found
+                continue
             alike = min(last, self.pace.alike(self.times, stand.n)) - stand.n
             stand = self._block(stand) if alike >= self.block else self.step(stand)
         return Steps.go(self, stand, last - stand.n)
@@ -112,6 +118,11 @@ def taken(field: Field, step: Step, xs: Parts, fs: Parts) -> Taken:
     moved, fs = advance([lambda at, lacking: field(at, x + lacking)], step, [*lost, v], fs)
     (x, lost_x), (v, lost_v) = map(two_sum, (x, v), moved)
     return [x, v, lost_x, lost_v], fs
+
+
+def _kicked(t: float | Tensor, xs: Parts, fs: Parts, step: Step, field: Rate) -> Taken:
+    """A step from t."""
+    return taken(lambda at, x: field(t + at, x), step, xs, fs)
 
 
 def _batch_last(x: Tensor) -> Tensor:
@@ -173,11 +184,13 @@ def _steps(problem: ODE, name: str, times: Stretches, options: Mapping[str, Any]
     return Turns(problem, name, times, **asked)
 
 
-def _checked(a: Callable[[Tensor, Any], Any]) -> Field:
+def _checked(a: Callable[[Tensor, Any], Any]) -> Rate:
     """a(t, x), which must be as x is."""
 
-    def checked(t: float, x: Tensor) -> Tensor:
-        out = a(torch.tensor(t, dtype=x.dtype, device=x.device), x)
+    def checked(t: float | Tensor, x: Tensor) -> Tensor:
+        if not isinstance(t, Tensor):  # as it is in compiled steps
+            t = torch.tensor(t, dtype=x.dtype, device=x.device)
+        out = a(t, x)
         if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:
             what = f"{out.dtype}, {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise SolveError(

@@ -70,4 +70,11 @@ HERMITE = {
     "hermite_aarseth": Hermite("aarseth", "Makino and Aarseth 1992; Aarseth 1985"),
     "hermite_collision": Hermite("collision", "Hut and Makino, as in AMUSE"),
 }
+CRITERION = 0.01  # the parameter of a criterion where none is given
 RADAU = {"gauss_radau_15": Radau("Everhart 1985; Rein and Spiegel 2015; Pham, Rein and Spiegel 2024")}
+
+
+def rtol_of(method: str, tolerance: float) -> float:
+    """What rtol is where it is not given: a tolerance, or the parameter of the method's criterion."""
+    known = HERMITE.get(method)
+    return tolerance if known is None or known.criterion == "error" else CRITERION

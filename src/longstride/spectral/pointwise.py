@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ..core import beside
+from ..core import Step, beside
 from ..errors import ArgumentError
 from .bound import BoundPointwise
 from .fourier import Fourier
+
+if TYPE_CHECKING:
+    from .native import Native
 
 Symbol = Tensor | Callable[[Tensor], Tensor] | None  # multiplies coefficients, or maps them; None leaves them
 
@@ -68,6 +71,18 @@ class Pointwise:
     def bind(self) -> Callable[[Tensor, bool], BoundPointwise]:
         """The same for coefficients like these, into buffers: see `longstride.equal_steps.bound`."""
         return partial(BoundPointwise, self)
+
+    def native(self, step: Step, xs: Sequence[Tensor], fs: Sequence[Tensor]) -> Native | None:
+        """Steps like this one as a function in C, from states and evaluations like these; None where that
+        cannot be: see `longstride.spectral.native`.
+        """
+        from ..native.emit import Unsuited  # for torch's compiler is imported with it
+        from .native import Native
+
+        try:
+            return Native(step, self, xs, fs)
+        except Unsuited:
+            return None
 
     def at_points(self, c: Tensor) -> Tensor | tuple[Tensor, ...]:
         """What g returns."""

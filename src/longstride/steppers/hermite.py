@@ -65,7 +65,8 @@ class SecondOrder(Stepper):
 
     def sizes(self, v: Tensor) -> Tensor:
         """The length of each body's vector [G, bodies], where the last dimension is that of space."""
-        return torch.linalg.vector_norm(v.reshape(self.groups, -1, v.shape[-1]), dim=2).to(torch.float64)
+        v = v.reshape(1 if self.shared else len(v), -1, v.shape[-1])
+        return torch.linalg.vector_norm(v, dim=2).to(torch.float64)
 
 
 @dataclass

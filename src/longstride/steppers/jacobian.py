@@ -74,10 +74,10 @@ class Tangent:
 
     def _pull_back(self, by: Tensor) -> tuple[Tensor, Tensor | None]:
         """u, and u^T df/dx or df/dt as a function of it, which is linear."""
-        u = torch.zeros_like(self.x, requires_grad=True)
-        if not self.f.requires_grad:
-            return u, None
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # u too, or nothing is
+            u = torch.zeros_like(self.x, requires_grad=True)
+            if not self.f.requires_grad:
+                return u, None
             found = torch.autograd.grad(
                 self.f, by, u, create_graph=True, retain_graph=True, allow_unused=True
             )[0]

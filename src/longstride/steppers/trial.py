@@ -62,6 +62,7 @@ class Stepper:
     degree: at most, of the polynomial in theta that the solution along a step is.
     lands: whether steps end at saved times, since the solution along a step is less exact than at its ends.
     jacobians, factorizations: made so far, by implicit methods.  controller: of a run that names none.
+    tells: whether the method chooses its steps itself, and no controller does.
     """
 
     most: int
@@ -76,6 +77,7 @@ class Stepper:
     lands = False
     jacobians = 0
     factorizations = 0
+    tells = False
     controller: Controller = I()
 
     def __init__(
@@ -97,7 +99,7 @@ class Stepper:
         self.groups = 1 if shared else len(x0)
         self.flat = x0.ndim == 2 and (not shared or len(x0) == 1)  # [B, D] already, as the norm wants it
         self.row = x0.ndim == 2 and len(x0) == 1  # one sample is one row, and needs no view
-        self.lead = (self.groups,) + (1,) * (x0.ndim - 1)
+        self.lead = (-1,) + (1,) * (x0.ndim - 1)  # of any number of samples: compiled runs may have idle ones
         self.root = 1.0 if self.norm else math.sqrt(x0.numel() / self.groups)
         self.limit: Tensor | None = None  # a time before which all stages stay: just before a jump
 
@@ -190,7 +192,7 @@ class Stepper:
     def spread(self, v: Tensor) -> Tensor:
         """[G] beside the state: [G, 1, ...]."""
         v = v if self.dtype is v.dtype else v.to(self.dtype)
-        return v if self.groups == 1 else v.view(self.lead)
+        return v if v.numel() == 1 else v.view(self.lead)
 
     def times(self, s: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
         """What f is told at s + c h: [B] in the state's precision, or a scalar where the step is shared."""
@@ -235,7 +237,7 @@ class Stepper:
 
     def norms(self, x: Tensor) -> Tensor:
         """Euclidean norms [G]."""
-        x = x if self.flat else x.reshape(self.groups, -1)
+        x = x if self.flat else x.reshape(1 if self.shared else len(x), -1)
         out = torch.linalg.vector_norm(x, dim=1)
         return out if out.dtype is torch.float64 else out.to(torch.float64)
 

@@ -1,0 +1,71 @@
+// Vectors of 8 lanes, one for each sample, whatever the processor's width. A truth is an M of 0 and -1.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef double D __attribute__((vector_size(64)));
+typedef float F __attribute__((vector_size(32)));
+typedef int64_t M __attribute__((vector_size(64)));
+typedef int32_t I __attribute__((vector_size(32)));
+
+static const int LANES = 8;
+
+#define EACH for (int l = 0; l < LANES; l++)
+
+static inline M truth(M m) { return m; }
+static inline M truth(I m) { return __builtin_convertvector(m, M); }
+static inline D choose(M m, D a, D b) { return m ? a : b; }
+static inline M choose(M m, M a, M b) { return m ? a : b; }
+static inline F choose(M m, F a, F b) { return __builtin_convertvector(m, I) ? a : b; }
+static inline I choose(M m, I a, I b) { return __builtin_convertvector(m, I) ? a : b; }
+template <class V, class W> static inline V as(W x) { return __builtin_convertvector(x, V); }
+template <class V, class S> static inline V all(S x) { return V{} + x; }
+static inline bool any(M m) {
+    int64_t some = 0;
+    EACH some |= m[l];
+    return some;
+}
+
+// Comparisons with NaN are false, and NaN goes through these, as in torch.
+template <class V> static inline V minimum(V a, V b) { return (a < b) | (a != a) ? a : b; }
+template <class V> static inline V maximum(V a, V b) { return (a > b) | (a != a) ? a : b; }
+template <class V> static inline V clamp_min(V x, V least) { return x < least ? least : x; }
+template <class V> static inline V clamp_max(V x, V most) { return x > most ? most : x; }
+template <class V> static inline V relu(V x) { return x < 0 ? V{} : x; }
+template <class V> static inline V sign(V x) { return as<V>((x < 0) - (x > 0)); }
+
+// Where the C library has vectors of a function, a loop over lanes becomes one call.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+#define MANY __attribute__((simd("notinbranch")))
+extern "C" {
+MANY double exp(double) noexcept;
+MANY double log(double) noexcept;
+MANY double sin(double) noexcept;
+MANY double cos(double) noexcept;
+MANY double pow(double, double) noexcept;
+MANY float expf(float) noexcept;
+MANY float logf(float) noexcept;
+MANY float sinf(float) noexcept;
+MANY float cosf(float) noexcept;
+MANY float powf(float, float) noexcept;
+}
+#endif
+
+#define OF_ONE(name, V, S, function)       \
+    static inline V v_##name(V x) {        \
+        S a[LANES];                        \
+        memcpy(a, &x, sizeof x);           \
+        EACH a[l] = function(a[l]);        \
+        memcpy(&x, a, sizeof x);           \
+        return x;                          \
+    }
+#define OF_TWO(name, V, S, function)       \
+    static inline V v_##name(V x, V y) {   \
+        S a[LANES], b[LANES];              \
+        memcpy(a, &x, sizeof x);           \
+        memcpy(b, &y, sizeof y);           \
+        EACH a[l] = function(a[l], b[l]);  \
+        memcpy(&x, a, sizeof x);           \
+        return x;                          \
+    }
+#define BOTH(OF, name) OF(name, D, double, name) OF(name, F, float, name##f)
