@@ -7,7 +7,7 @@ of 0.1) by Hermite's method. Error: |E/E_0 - 1| at the end. Cost: evaluations of
 
 - constant, aarseth: 30 constant parameters of the collision time from 1e-4 to 1e-1, and Aarseth's criterion
   at 18 values of eta, on 100 held-out starts (seed 1000) and on 100 training starts (seed 7), to choose by.
-  By `hermite.c`, which takes the steps of `rollout`. A system that its error has thrown into a close pair
+  By `rollouts.c`, which takes the steps of `rollout`. A system that its error has thrown into a close pair
   stops after some fifty times the usual number of steps.
 - learned: the policy that the library ships, by `rollout` at 10 paces, on the held-out starts.
 - networks: what `step_decisions.py` has trained with stable-baselines3: 300 decisions, an end at an error of
@@ -33,12 +33,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import hermite
 import longstride as ls
-from hermite import F64, STARS
 from longstride.nbody import YEAR, rollout, rollouts, three_stars_at, three_stars_task
 from longstride.nbody.decisions import PARAMETERS, TENTH
 from longstride.nbody.rules import aarseth, collision, learned
+from rollouts import F64, STARS, rolled, share
 
 RESULTS = Path(__file__).parent / "results"
 PATH, END = RESULTS / "step_control.json", 30 * YEAR
@@ -66,7 +65,8 @@ def row(x0: Tensor, x: Tensor, cost: Tensor) -> dict[str, float]:
 
 def by_c(rule: Any, value: float, x0: Tensor) -> tuple[Tensor, Tensor]:
     most = 3000 / value if rule is collision else 10_000 / value**0.5
-    return hermite.steps(x0, END, rule, torch.tensor([value], dtype=F64), int(most))
+    found = rolled(STARS, x0, END, rule, torch.tensor([value], dtype=F64), int(most))
+    return found.x, found.steps
 
 
 def by_policy(values: list[float], x0: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -83,15 +83,13 @@ def by_network(name: str, x0: Tensor) -> tuple[Tensor, Tensor]:
     network = ls.control.load(RESULTS / f"three_stars_{name}")
     choice = {"values": ()} if network.head != "largest" else {}
     between = {"between": network.actions} if network.head != "largest" else {}
-    task = three_stars_task(run=hermite.share(TENTH), decisions=300, **(choice | between))
+    task = three_stars_task(run=share(TENTH), decisions=300, **(choice | between))
     env = task.play(network, x0)
     return env.seen.x, env.spent
 
 
 def by_one(k: int, x0: Tensor) -> tuple[Tensor, Tensor]:
-    env = three_stars_task(run=hermite.share(TENTH), decisions=300).play(
-        lambda seen: torch.full((len(seen),), k), x0
-    )
+    env = three_stars_task(run=share(TENTH), decisions=300).play(lambda seen: torch.full((len(seen),), k), x0)
     return env.seen.x, env.spent
 
 

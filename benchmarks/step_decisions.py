@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from stable_baselines3 import DQN, PPO
 
-import hermite
 import longstride as ls
 from longstride.environments import Network, Stable, Task, digits_less_cost
 from longstride.nbody import three_stars_at, three_stars_task
 from longstride.nbody.decisions import TENTH
+from rollouts import STARS, share
 
 RESULTS, SYSTEMS, PORTIONS = Path(__file__).parent / "results", 64, 10
 DECISIONS = 2000 * 100
@@ -44,7 +44,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def task(name: str, decisions: int = 100) -> Task:
-    return three_stars_task(run=hermite.share(TENTH), decisions=decisions, **TASKS[name])
+    return three_stars_task(run=share(TENTH), decisions=decisions, **TASKS[name])
 
 
 def model(name: str, env: Stable) -> Any:
@@ -64,7 +64,7 @@ def model(name: str, env: Stable) -> Any:
 
 def reward(network: Network, on: Task) -> tuple[float, float, float]:
     """On 20 training starts: reward of an episode, median digits of the energy at the end, evaluations."""
-    x0, total = hermite.STARS.start(*three_stars_at(20, 7)), torch.zeros(20, dtype=torch.float64)
+    x0, total = STARS.start(*three_stars_at(20, 7)), torch.zeros(20, dtype=torch.float64)
     env = ls.environments.Decisions(on, x0)
     while not bool(env.over.all()):
         total += env.decide(network(env.observation())).reward

@@ -7,7 +7,7 @@ that is lost takes steps up to its limit; the plain mean is beside it. Every rul
 pace included, is set on training starts (128 of seed 7) to cost what the budget says; then 100 held-out
 starts (seed 1000) are run once. Parts:
 
-- agreement: the rollouts that are compared are those of `nbody.rollout` in C (step_transfer.c, compiled by cc
+- agreement: the rollouts that are compared are those of `nbody.rollout` in C (rollouts.c, compiled by cc
   in a second), since a hundred systems for thirty years then take a tenth of a second; here both are run.
 - train: a search by `nbody.train` on starts of seed 7, which goes on where it stopped. The policy that is
   shipped and this one are compared on 256 starts of seed 77.
@@ -25,15 +25,12 @@ on.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +38,22 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.methods.runge_kutta import TSIT5
 from longstride.nbody import YEAR, Gravity, Policy, plummer_sphere, rollout, three_stars_at
-from longstride.nbody.rollouts import SCHEMES, Rollout
+from longstride.nbody.rollouts import SCHEMES
 from longstride.nbody.rules import Rule, aarseth, collision, free_fall, learned
 from longstride.nbody.training import Training, score
 from longstride.nbody.training import train as trained
 from longstride.noise import Noise
+from rollouts import F64, MOST, rolled
 
-RESULTS, F64 = Path(__file__).parent / "results", torch.float64
+RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "step_transfer.json"
 SHIPPED = Path(ls.nbody.__file__).parent / "policies" / "three_stars"
 TRAINING, SELECTION, HELD_OUT = 7, 77, 1000  # seeds
-MOST = 300_000
 BEFORE = (  # of the policy that was trained by hand, with another script
     0.0541988784832893, -0.230181034688638, 0.338338472863691, -0.129709445437486, 0.395341980187257,
     -0.274490916884801, 0.27843619392967, 0.014470697536987, 0.0323632768740836,
 )  # fmt: skip
-METHODS, RULES = ("hermite", "leapfrog", "tsit5"), (collision, free_fall, aarseth, learned)  # as in C
 Pair = tuple[Tensor, Tensor]  # error and evaluations [C, B]
 
 
@@ -112,43 +107,6 @@ class Rival:
     run: Callable[[Tensor, Tensor], Pair]
     first: float
     power: float = 1.0
-
-
-@cache
-def native() -> Any:
-    """`rollouts` of step_transfer.c."""
-    source, made = Path(__file__).with_suffix(".c"), Path(tempfile.mkdtemp()) / "rollouts.so"
-    flags = ["-O3", "-march=native", "-shared", "-fPIC"]
-    subprocess.run(["cc", *flags, "-o", made, source, "-lm"], check=True)
-    return ctypes.CDLL(str(made)).rollouts
-
-
-def rolled(
-    bodies: Gravity,
-    x0: Tensor,
-    end: float,
-    rule: Rule,
-    numbers: Tensor,
-    max_steps: int = MOST,
-    scheme: str = "hermite",
-) -> Rollout:
-    """`nbody.rollout` in C."""
-
-    def at(x: Tensor) -> Any:
-        return ctypes.cast(x.data_ptr(), ctypes.POINTER(ctypes.c_double))
-
-    x, error, steps = x0.clone().contiguous(), *torch.zeros(2, len(x0), dtype=F64)
-    told = torch.zeros(len(x0), 10, dtype=F64)
-    told[:, : len(numbers)] = numbers.view(len(numbers), -1).expand(-1, len(x0)).T
-    weights = torch.zeros(6, 6, dtype=F64)
-    for row, w in zip(weights, (*TSIT5.a[1:], TSIT5.b), strict=True):
-        row[: len(w)] = torch.tensor(w)
-    masses = (bodies.G * bodies.masses).contiguous()
-    native()(
-        *x.shape[2:], at(masses), at(weights), len(x), at(x), ctypes.c_double(end), METHODS.index(scheme),
-        RULES.index(rule), at(told), ctypes.c_long(max_steps), at(error), at(steps),
-    )  # fmt: skip
-    return Rollout(x, steps.long(), error)
 
 
 def agreement(known: Known) -> None:

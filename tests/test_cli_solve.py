@@ -186,6 +186,14 @@ def test_a_policy_tells_the_steps():
     assert row["accepted"] == int(sol.stats.accepted)
 
 
+def test_a_policy_of_errors_goes_with_the_methods_of_the_system():
+    given = ("solve", "van_der_pol", "--until", 1, "--rtol", 1e-4, "--controller", "oscillators")
+    (row,) = succeed(*given)["samples"]
+    system, policy = ls.systems.van_der_pol(), ls.control.load("oscillators")
+    sol = ls.solve(system, system.x0, t=(0, 1), method=system.method, rtol=1e-4, controller=policy)
+    assert row["x"] == sol.x_end[0].tolist()
+
+
 def test_a_policy_is_drawn_beside_constant_steps_of_its_cost(monkeypatch):
     seen = []
     monkeypatch.setattr(
@@ -251,6 +259,11 @@ BAD = {
     "two names": (["solve", "lorenz63", "roessler"], "roessler"),
     "a policy for bodies": (["solve", "pendulum", "--controller", "learned"], "bodies"),
     "a policy and tolerances": (["solve", "burrau", "--controller", "learned", "--rtol", "1"], "--rtol"),
+    "a policy and a criterion": (
+        ["solve", "burrau", "--controller", "learned", "--method", "hermite_aarseth"],
+        "criterion",
+    ),
+    "a policy and equal steps": (["solve", "burrau", "--controller", "oscillators", "--dt", "1"], "--dt"),
     "no policy": (["solve", "burrau", "--controller", "none.json"], "not a policy"),
     "pace": (["solve", "burrau", "--controller", "learned", "--pace", "0"], "pace"),
     "film of several": (["solve", "burrau", "--n", "3", "--out", "x.gif"], "--n"),

@@ -536,9 +536,16 @@ def test_a_netcdf_file_is_the_group_as_one_file(tmp_path: Path) -> None:
     for one, other in zip(file, group, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     written = (tmp_path / "b.nc").read_bytes()
-    with pytest.raises(ls.ArgumentError, match="does not grow"):
-        generate(pde, tmp_path / "b.nc", 4, **how)
+    (tmp_path / "b.nc.zarr").mkdir()  # as a run leaves it that is killed at the very end
+    again = generate(pde, tmp_path / "b.nc", 2, **how)
+    assert (again.before, again.made, again.missing) == (2, 0, 0)
+    assert not (tmp_path / "b.nc.zarr").exists()
+    for samples, seed, why in ((4, 0, "does not grow"), (3, 1, "other samples: seed")):
+        with pytest.raises(ls.ArgumentError, match=why):
+            generate(pde, tmp_path / "b.nc", samples, **how, seed=seed)
     assert (tmp_path / "b.nc").read_bytes() == written
+    with pytest.raises(ls.ArgumentError, match=r"NAME.zarr, or a netCDF file, NAME.nc"):
+        generate(pde, tmp_path / "b.h5", 3, **how)
     with pytest.raises(ls.ArgumentError, match="complex"):
         generate(ls.systems.ginzburg_landau(n=8), tmp_path / "c.nc", 1)
     (tmp_path / "d.nc").write_text("no netCDF")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
-from longstride.nbody import YEAR, Gravity, Policy, rollout, three_stars_at
+from longstride.nbody import YEAR, Gravity, Policy, plummer_sphere, rollout, rules, three_stars_at
 from longstride.nbody.rules import aarseth, collision, learned, look, observed
 
 F64 = torch.float64
@@ -148,6 +148,52 @@ def test_a_saved_policy_takes_the_same_steps(tmp_path: Path) -> None:
         ls.control.load(tmp_path / "nobody")
 
 
+def test_pairs_one_by_one_are_those_of_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a graph has them and as tensors have them; with masses of each system's own."""
+    q, v = plummer_sphere(6, seed=2)
+    masses = torch.rand(3, 6, generator=torch.Generator().manual_seed(0), dtype=F64)
+    masses[1, 2] = 0.0
+    cluster = Gravity(masses, softening=0.1)
+    x0, numbers = cluster.start(q, v), torch.tensor([[0.02, 0.03, 0.05]], dtype=F64)
+    found = []
+    for one_by_one in (False, True):
+        monkeypatch.setattr(rules, "compiling", lambda one_by_one=one_by_one: one_by_one)
+        found.append(rollout(cluster, x0, 0.2, collision, numbers).x)
+        found.append(SOME.of(cluster.problem()).next_step(x0, 1.0))
+    assert torch.allclose(found[0], found[2], rtol=1e-10)
+    assert torch.allclose(found[1], found[3], rtol=1e-12)
+    for k in range(3):
+        alone = rollout(Gravity(masses[k], softening=0.1), x0[k : k + 1], 0.2, collision, numbers[:, k])
+        assert torch.allclose(alone.x[0], found[0][k], rtol=1e-10)
+
+
+def test_who_is_told_no_step_stops() -> None:
+    """In a rollout its error is NaN; in a run its status says so, and others go on."""
+    x0, numbers = starts(2), torch.tensor([[0.05, math.nan]], dtype=F64)
+    found = rollout(STARS, x0, YEAR, collision, numbers)
+    assert found.error.isnan().tolist() == [False, True]
+    assert found.steps[1] == 0
+    assert torch.equal(found.x[1], x0[1])
+
+    class Halting:
+        """No step for what is right of some place."""
+
+        def start(self, ones: Tensor) -> tuple[Tensor, ...]:
+            return ()
+
+        def control(self, ratio: Tensor, history: tuple[Tensor, ...], power: float) -> tuple:
+            return torch.ones_like(ratio), ratio.isfinite(), history
+
+        def next_step(self, x: Tensor, sign: float) -> Tensor:
+            return torch.where(x[:, 0] < 0.5, 0.01, 0.0)
+
+    moving = ls.Newton(lambda t, x: 0 * x)
+    x, v = torch.zeros(2, 1, dtype=F64), torch.tensor([[1.0], [0.1]], dtype=F64)
+    run = ls.solve(moving, (x, v), t=(0.0, 1.0), method="hermite", controller=Halting())
+    assert run.status == ("step_underflow", "reached")
+    assert abs(float(run.t_end[0]) - 0.5) < 0.011
+
+
 def test_what_a_policy_cannot_do_is_said() -> None:
     x0 = starts(1)
     with pytest.raises(ls.ArgumentError, match="observes bodies"):
@@ -155,6 +201,11 @@ def test_what_a_policy_cannot_do_is_said() -> None:
     for more in ({"compile": True}, {"nfe": 100, "on_budget": "reach"}):
         with pytest.raises(ls.ArgumentError, match="tells steps"):
             ls.solve(STARS.problem(), x0, t=(0, 1), method="tsit5", controller=SOME, **more)
+    with pytest.raises(ls.ArgumentError, match="criterion of its own"):
+        ls.solve(STARS.problem(), x0, t=(0, 1), method="hermite_aarseth", controller=SOME)
+    lone = Gravity(torch.tensor([1.0, 0.0, 0.0], dtype=F64))
+    with pytest.raises(ls.ArgumentError, match="give two of them a mass"):
+        ls.solve(lone.problem(), x0, t=(0, 1), method="hermite", controller=SOME)
     with pytest.raises(ls.ArgumentError, match="a policy has 9"):
         Policy(torch.zeros(4, dtype=F64))
     with pytest.raises(ls.ArgumentError, match="pace"):

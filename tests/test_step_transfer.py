@@ -13,7 +13,7 @@ from torch import Tensor
 import longstride as ls
 from longstride.nbody import YEAR, Gravity, Policy, plummer_sphere, rollout, three_stars_at
 from longstride.nbody import rollouts as by
-from longstride.nbody.rules import aarseth, free_fall, learned, look
+from longstride.nbody.rules import aarseth, collision, free_fall, learned, look
 from longstride.nbody.training import Training, score, train
 
 F64 = torch.float64
@@ -175,7 +175,7 @@ def test_a_score_is_of_quantiles() -> None:
     assert torch.allclose(score(100 * errors), score(errors) + 2, rtol=1e-12)
 
 
-def test_what_a_rollout_cannot_do_is_said() -> None:
+def test_what_a_rollout_cannot_do_is_said(tmp_path: Path) -> None:
     one = torch.tensor([0.01], dtype=F64)
     with pytest.raises(ls.ArgumentError, match="did you mean leapfrog"):
         rollout(STARS, starts(1), YEAR, free_fall, one, scheme="leap_frog")
@@ -183,3 +183,14 @@ def test_what_a_rollout_cannot_do_is_said() -> None:
         rollout(STARS, starts(1), YEAR, aarseth, one, scheme="tsit5")
     with pytest.raises(ls.ArgumentError, match="9 numbers"):
         train(STARS, starts(1), YEAR, Training(begin=(0.0,)))
+    with pytest.raises(ls.ArgumentError, match="did you mean leapfrog"):
+        train(STARS, starts(1), YEAR, Training(scheme="leap_frog"))
+    with pytest.raises(ls.ArgumentError, match="a pace and 9"):
+        rollout(STARS, starts(1), YEAR, learned, torch.ones(3, dtype=F64))
+    with pytest.raises(ls.ArgumentError, match=r"\[P, 2\]"):
+        rollout(STARS, starts(2), YEAR, collision, torch.ones(1, 3, dtype=F64))
+    with pytest.raises(ls.ArgumentError, match="states of these bodies"):
+        rollout(STARS, starts(1)[0], YEAR, collision, one)
+    (tmp_path / "scores.json").write_text("{")
+    with pytest.raises(ls.ArgumentError, match="not of a training"):
+        train(STARS, starts(1), YEAR, Training(), tmp_path / "scores.json")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .control import PI, History
 from .errors import ArgumentError
-from .policy_file import write
+from .policy_file import STEPS, write
 
 OBSERVATION = (
     "u: log of the error ratio, over the power of h it falls with",
@@ -107,4 +107,5 @@ class ErrorPolicy:
 
     def save(self, path: str | Path) -> None:
         """Write PATH.safetensors, the numbers, and PATH.json, what they observe and how they were made."""
-        write(path, self.numbers, OBSERVATION, about=self.about)
+        told = {"observation": OBSERVATION, "about": self.about}
+        write(path, STEPS, {"numbers": self.numbers}, **told)

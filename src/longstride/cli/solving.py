@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError, SolveError, unknown
-from ..terminal import decimals, numbers, options_of, progress, show
+from ..errors import ArgumentError, SolveError
+from ..terminal import progress, show
 from .app import Json, Threads, app, set_threads
+from .naming import DATA_SETS, check_picture, chosen, in_space, starts
+from .steering import constant, steered
 from .task import Task
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..solution import Solution
-    from ..systems import PDE, System
+    from ..systems import PDE
 
-DATA_SETS = (".zarr", ".nc")
 ROWS = 20  # samples in the table; --json has all
 
 
@@ -123,14 +122,19 @@ def solve(
         system.steps(method, dt, rtol, atol), drawn=out is not None,
     )  # fmt: skip
     if controller is not None or pace is not None:
-        steered(task, controller or "learned", pace, method, any(v is not None for v in (dt, rtol, atol)))
+        steered(task, controller or "learned", pace, method is not None, rtol is not None or atol is not None)
     with output_folder(out.parent) if out is not None else nullcontext() as part:
         with progress(f"solving {name}") as report:
             solution = task.run(report)
         wrong = next((line for line in solution.message if line), "") if solution else task.wrong
         beside: list[tuple[Task, Solution]] = []
         if out is not None and part is not None:
-            if isinstance(task.controller, Policy) and solution is not None and not wrong:
+            if (
+                isinstance(task.controller, Policy)
+                and solution is not None
+                and solution.stats.nfe
+                and not wrong
+            ):
                 with progress("solving with a constant parameter") as report:
                     beside.append(constant(task, solution, report))
             task.draw(part / out.name, solution, wrong, [other.track(found) for other, found in beside])
@@ -148,160 +152,6 @@ def solve(
         show(task.rows(ended[:ROWS]), as_json, data, task.title() + seconds + rest(ended) + written)
     if wrong:
         raise SolveError(wrong)
-
-
-def steered(task: Task, controller: str, pace: float | None, method: str | None, others: bool) -> None:
-    """Give a run the steps that a policy tells, by Hermite's method where none is named."""
-    from .. import control
-
-    if others:
-        raise ArgumentError("--controller tells the steps: leave out --dt, --rtol and --atol")
-    try:
-        policy = control.load("three_stars" if controller == "learned" else controller)
-    except ArgumentError as error:
-        raise ArgumentError(f"--controller is learned, or a policy's file: {error}") from error
-    if pace is not None:
-        if not hasattr(policy, "at"):
-            raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
-        policy = policy.at(pace)
-    control.bound(policy, task.system)  # or it is refused, before anything runs
-    task.controller, task.method, task.how = policy, method or "hermite", {}
-    task.label = f"{controller} steps" + (f", pace {policy.pace:g}" if hasattr(policy, "pace") else "")
-
-
-def constant(task: Task, solution: Solution, report: Callable[[int, int], None]) -> tuple[Task, Solution]:
-    """The run with steps that are a constant share of the collision time, at the evaluations of another.
-
-    Along the same orbit steps of a share p are int dt/tau over p in number. Where the orbits part, a second
-    run takes the first one's number to do better.
-    """
-    import torch
-
-    steps = task.steps(solution)
-    found: list[tuple[Task, Solution]] = []
-    q, v = torch.from_numpy(steps.x).unbind(1)
-    time = task.system.acceleration.gravity.collision_time(q, v)  # type: ignore[union-attr]
-    share = abs(float(torch.trapezoid(1 / time, torch.from_numpy(steps.t)))) / solution.stats.nfe
-    for _ in range(2):
-        label = f"constant steps, {share:.4g} of the collision time"
-        other = Task(task.system, task.x0, task.end, "hermite_collision", {"rtol": share}, True, label=label)
-        ended = other.run(report)
-        assert ended is not None  # only equal steps have nothing to show
-        found.append((other, ended))
-        if abs(ended.stats.nfe - solution.stats.nfe) < 0.01 * solution.stats.nfe:
-            break
-        share *= ended.stats.nfe / solution.stats.nfe
-    return min(found, key=lambda one: abs(one[1].stats.nfe - solution.stats.nfe))
-
-
-def chosen(
-    name: str, context: typer.Context, pairs: Sequence[str], seed: int | None = None
-) -> tuple[System, dict[str, tuple[float, float]]]:
-    """The system with the parameters that stand among the options, --mu 3 or --mu=3.
-
-    And those with two bounds, --mu 1:3, whose default it has.  seed: --seed, of systems that have one.
-    """
-    import inspect
-
-    from .. import systems
-
-    if name not in systems.SYSTEMS:
-        raise unknown("system", name, systems.SYSTEMS)
-    takes = inspect.signature(systems.SYSTEMS[name]).parameters
-    options = [opt for p in context.command.params for opt in p.opts if opt.startswith("--")]
-    found, words = dict(options_of(pairs)), list(context.args)
-    if seed is not None and "seed" in takes:
-        found.setdefault("seed", str(seed))
-    while words:
-        key, equals, value = words.pop(0).partition("=")
-        if not key.startswith("--") or key[2:] not in takes:
-            known = [*options, *(f"--{k}" for k in takes)]
-            raise unknown(f"option of {name}", key, known)
-        if not equals and not words:
-            raise ArgumentError(f"{key}: give it a value")
-        found[key[2:]] = value if equals else words.pop(0)
-    vary = {k: bounds for k, v in found.items() if (bounds := bounds_of(k, v))}
-    given = {k: value_of(k, v, takes) for k, v in found.items() if k not in vary}
-    return systems.get(name, **given), vary
-
-
-def bounds_of(key: str, text: Any) -> tuple[float, float] | None:
-    """0.01:0.1 -> (0.01, 0.1)"""
-    low, colon, high = str(text).partition(":")
-    if not colon:
-        return None
-    return decimals(low, f"--{key}")[0], decimals(high, f"--{key}")[0]
-
-
-def value_of(key: str, text: Any, takes: Any) -> Any:
-    """What a parameter is written as: a name or a whole number where its default is one, else numbers."""
-    import torch
-
-    if not isinstance(text, str) or key not in takes or isinstance(takes[key].default, str):
-        return text
-    if isinstance(takes[key].default, int):
-        return numbers(text, f"--{key}")[0]
-    values = decimals(text, f"--{key}")
-    return values[0] if len(values) == 1 else torch.tensor(values, dtype=torch.float64)
-
-
-def check_picture(out: Path, system: System, n: int, steered: bool) -> None:
-    """Refuse what no picture of this system is written to."""
-    from ..report import SUFFIXES, check_film
-    from ..systems import Plane
-
-    kinds = [*SUFFIXES] if system.space is not None or isinstance(system.view, Plane) else [".png"]
-    if system.space is not None:
-        kinds.extend(DATA_SETS)  # which were taken already
-    if out.suffix not in kinds or out.is_dir():
-        raise ArgumentError(f"--out {out}: name a {', '.join(kinds)} file")
-    film = out.suffix != ".png"
-    if film:
-        check_film(out)
-    if system.space is None and (film or steered) and max(n, len(system.x0)) > 1:
-        raise ArgumentError(
-            f"--out {out}: it shows one start; leave out --n, give one value of each parameter"
-        )
-
-
-def in_space(system: System, n: int = 1) -> PDE:
-    """An equation that has random starts.
-
-    Raises:
-        ArgumentError: it is none, or was asked for starts near x0, which would not be smooth.
-    """
-    from ..systems import PDE
-
-    if not isinstance(system, PDE):
-        raise ArgumentError(
-            f"{system.name} is no equation in space: --samples and data sets are of those; "
-            "--n 8 takes 8 starts near its own"
-        )
-    if n > 1:
-        raise ArgumentError(
-            f"--n {n}: an equation in space has --samples {n} for random starts, and --param n={n} for points"
-        )
-    return system
-
-
-def starts(system: System, n: int, samples: int | None, seed: int) -> Tensor:
-    """The system's start, and n - 1 more: every number times 1 + 0.01 z; or so many random ones.
-
-    Sample i is the same for every n.
-    """
-    from ..noise import Noise
-
-    if samples is not None or (n > 1 and system.space is not None):
-        pde = in_space(system, n)
-        return pde.random_starts(samples or 1, seed).to(pde.x0)
-    x0 = system.x0
-    if n == 1:
-        return x0
-    if len(x0) > 1:
-        raise ArgumentError("--n goes with one value of each parameter: leave it out")
-    z = Noise(seed, range(n), x0.shape[1:]).prior()
-    z[0] = 0
-    return x0 * (1 + 0.01 * z)
 
 
 def make_data_set(pde: PDE, out: Path, samples: int, as_json: bool, **how: Any) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 WIDE = 8  # components of a state that the table still shows
 MARKS = 10_000  # times along the curves of a picture
+LOOK, MANY = 50, 1_000  # steps that tell how many come, and how many pay a loop in C++
 ROOM = 2**28  # bytes of a field's frames in a picture, at most
 
 
@@ -63,7 +64,9 @@ class Task:
             common["save_at"] = self.marks() if self.drawn and not self.follows else None
             if self.controller is not None:
                 common["controller"] = self.controller
-            return solve(self.system, self.x0, watch=watch, **common)
+            compiled = self.pays(solve)
+            seen = None if compiled and not self.drawn else watch  # the loop is quicker than who looks at it
+            return solve(self.system, self.x0, watch=seen, compile=compiled, **common)
         try:
             return solve(self.system, self.x0, callback=lambda n, t, x: look(t, x, n + 1), **common)
         except ArgumentError:
@@ -74,6 +77,26 @@ class Task:
                 good = max(1, sum(abs(t - start) <= abs(error.t - start) for t in self.ends))
                 self.ends, self.seen = self.ends[:good], self.seen[:good]
             return None
+
+    def pays(self, solve: Callable[..., Solution]) -> bool:
+        """Whether so many steps are ahead that it pays to compile them, which takes some seconds.
+
+        Those of Gauss and Radau cost the host some 25 evaluations each. The first few tell how many come.
+        """
+        from ..adaptive.graphs import WIDE as most
+        from ..native.library import compiler
+        from ..nbody import Attraction
+
+        narrow = self.x0[0].numel() <= most and self.controller is None and compiler() is not None
+        bodies = isinstance(self.system.acceleration, Attraction)
+        if self.method != "gauss_radau_15" or "dt" in self.how or not (narrow and bodies):
+            return False
+        span = self.system.t[0], self.end
+        ahead = solve(
+            self.system, self.x0, t=span, method=self.method, grad=False, max_steps=LOOK, **self.how
+        ).t_end
+        gone = math.inf if ahead is None else float((ahead - span[0]).abs().min())
+        return gone * MANY < LOOK * abs(span[1] - span[0])
 
     @property
     def follows(self) -> bool:
@@ -159,8 +182,10 @@ class Task:
         given = ", ".join(
             f"{k} = {', '.join(map(said, flat(value)))}" for k, value in self.system.parameters.items()
         )
-        how = [self.label] if self.controller is not None else [f"{k} {v:g}" for k, v in self.how.items()]
-        line = ", ".join([self.method, *how, f"t = {self.system.t[0]:g} to {self.end:g}"])
+        how = [f"{k} {v:g}" for k, v in self.how.items()]
+        line = ", ".join(
+            [self.method, *[self.label] * bool(self.label), *how, f"t = {self.system.t[0]:g} to {self.end:g}"]
+        )
         return f"{given}\n{line}" if given else line
 
     def parameters(self) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from ..processes import ranks, together
 from ..systems import PDE
 from . import netcdf
 from .recipe import Recipe, Starts, checked, grid, saved_times
-from .store import WIDER, claim, counts, lacking, write, zarr_of_extra
+from .store import WIDER, agree, claim, counts, held, lacking, write, zarr_of_extra
 
 BATCH, ROOM = 64, 2**28  # samples to a file at most, and bytes of it
+SUFFIXES = (".zarr", ".nc")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def generate(
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> Made:
     """Solutions of samples 0 .. samples - 1 in a Zarr group, which `Trajectories` and xarray read; or, where
-    path ends in .nc, in one netCDF file, which they read too, made of a group beside it when all are there.
+    path ends in .nc, in one netCDF file, which they read too, made of a group beside it when all are there. A
+    file does not grow.
 
     Sample i follows from (seed, i). Those that the group has already are left as they are, so that the same
     call goes on where one was interrupted or killed, and one with more samples adds them. Under torchrun each
@@ -79,6 +81,8 @@ def generate(
             other settings, which are named.
     """
     file, samples, seed = Path(path), whole("samples", samples, 1), whole("seed", seed)
+    if file.suffix not in ("", *SUFFIXES):
+        raise ArgumentError(f"{file}: a data set is a Zarr group, NAME.zarr, or a netCDF file, NAME.nc")
     path = file.with_name(f"{file.name}.zarr") if file.suffix == ".nc" else file
     if path != file:
         netcdf.check(file, pde.x0.is_complex())
@@ -96,6 +100,8 @@ def generate(
     batch = whole("batch", batch, 1)
     settings = {**recipe.settings(), "batch": batch, "versions": versions()}
     rank, processes = ranks()
+    if path != file and file.exists():
+        return _finished(file, path, settings, samples, rank)
     with together(processes) as meet:
         if rank == 0:
             claim(path, settings, recipe.layout(batch), samples)
@@ -115,6 +121,18 @@ def generate(
         samples - asked, asked - left["missing"], left["missing"], left["diverged"],
         time.perf_counter() - began,
     )  # fmt: skip
+
+
+def _finished(file: Path, group: Path, settings: Mapping[str, Any], samples: int, rank: int) -> Made:
+    """What is in a netCDF file already; the group it was made of goes, if a run was killed before it did."""
+    agree(file, settings)
+    if held(file) < samples:
+        raise ArgumentError(
+            f"{file} holds {held(file)} samples, and a netCDF file does not grow: name another, or a .zarr"
+        )
+    if rank == 0 and group.exists():
+        shutil.rmtree(group)
+    return Made(samples, 0, 0, counts(file, samples)["diverged"], 0.0)
 
 
 def _moved(progress: Callable[[int, int], Any], before: int, of: int, done: int) -> None:

@@ -35,13 +35,9 @@ def check(path: Path, complex_fields: bool) -> None:
     """Whether a file could be written there.
 
     Raises:
-        ArgumentError: it is there already, the fields are complex, or a library is missing.
+        ArgumentError: the fields are complex, or a library is missing.
     """
     engine()
-    if path.exists():
-        raise ArgumentError(
-            f"{path} is there already, and a netCDF file does not grow: name another, or a .zarr"
-        )
     if complex_fields:
         raise ArgumentError(f"{path}: netCDF has no complex numbers; name a .zarr")
 

@@ -124,14 +124,27 @@ def claim(path: Path, settings: Mapping[str, Any], layout: Layout, samples: int)
                 group.create_array(name, compressors=None, **how)
             _grow(zarr, part / path.name, layout, samples)
         return
+    agree(path, settings)
+    if held(path) < samples:
+        _grow(zarr, path, layout, samples)
+
+
+def agree(path: Path, settings: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ArgumentError: the samples there are of other settings, or it holds something else.
+    """
     found, wanted = _flat(settings_of(path)), _flat(settings)
     first = {
         k: v for k, v in wanted.items() if k.startswith(FIRST)
     }  # follows from the rest, if it is the same
     if what := differing({**found, **first}, wanted) or differing(found, wanted):
         raise ArgumentError(f"{path} holds other samples: {what}; name another file")
-    if open_group(path, "r")["status"].shape[0] < samples:
-        _grow(zarr, path, layout, samples)
+
+
+def held(path: Path) -> int:
+    """How many samples there is room for."""
+    return open_group(path, "r")["status"].shape[0]
 
 
 def _grow(zarr: Any, path: Path, layout: Layout, samples: int) -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import ArgumentError
-from ..files import whole_file
+from ..policy_file import NETWORK, write
 
 if TYPE_CHECKING:
     from .decisions import Task
 
-FORMAT = "longstride-network"
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 Head = Literal["largest", "clipped", "tanh"]
 
@@ -95,16 +91,17 @@ class Network:
 
     def save(self, path: str | Path) -> None:
         """Write PATH.safetensors, the layers, and PATH.json, what they observe and how they were made."""
-        path = Path(path)
-        tensors = {f"{k}.{n}": part.contiguous() for k, layer in enumerate(self.layers)
+        tensors = {f"{k}.{n}": part for k, layer in enumerate(self.layers)
                    for n, part in zip(("weight", "bias"), layer, strict=True)}  # fmt: skip
-        with whole_file(path.with_suffix(".safetensors")) as part:
-            save_file(tensors, part)
-        told = {
-            name: getattr(self, name) for name in ("observation", "actions", "activation", "head", "about")
-        }
-        with whole_file(path.with_suffix(".json")) as part:
-            part.write_text(json.dumps({"format": FORMAT, "version": 1, **told}, indent=1) + "\n")
+        told = ("observation", "actions", "activation", "head", "about")
+        write(path, NETWORK, tensors, **{name: getattr(self, name) for name in told})
+
+    @staticmethod
+    def read(tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> Network:
+        """Of what `save` wrote; a `KeyError` and the like of what it did not."""
+        layers = tuple((tensors[f"{k}.weight"], tensors[f"{k}.bias"]) for k in range(len(tensors) // 2))
+        observation, actions = tuple(map(str, told["observation"])), tuple(map(float, told["actions"]))
+        return Network(layers, told["activation"], told["head"], observation, actions, str(told["about"]))
 
     @staticmethod
     def trained(model: Any, task: Task, about: str = "") -> Network:
@@ -136,34 +133,6 @@ class Network:
         return Network(
             layers, kinds.pop() if kinds else "relu", head, tuple(task.observe.names), actions, about
         )
-
-
-def load(path: str | Path) -> Network:
-    """A network as `Network.save` wrote it.
-
-    Raises:
-        ArgumentError: a file that is missing or no network.
-    """
-    path = Path(path)
-    try:
-        told = json.loads(path.with_suffix(".json").read_text())
-        tensors = load_file(path.with_suffix(".safetensors"))
-        layers = tuple((tensors[f"{k}.weight"], tensors[f"{k}.bias"]) for k in range(len(tensors) // 2))
-        if told["format"] != FORMAT or told["version"] != 1:
-            raise ValueError(f"its format is {FORMAT}, version 1")
-        names, actions = tuple(map(str, told["observation"])), tuple(map(float, told["actions"]))
-        return Network(layers, told["activation"], told["head"], names, actions, str(told["about"]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ArgumentError(f"{path} is not a policy: {type(error).__name__}: {error}") from error
-
-
-def is_network(path: str | Path) -> bool:
-    """Whether there is a file that says it is one."""
-    try:
-        told = json.loads(Path(path).with_suffix(".json").read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(told, dict) and told.get("format") == FORMAT
 
 
 def names(head: str, shape: Sequence[int], tail: str = "") -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from .starts import YEAR, three_stars_at
 
 PARAMETERS = tuple(torch.logspace(-4, -1, 10, dtype=torch.float64).tolist())
 TENTH = YEAR / 10  # of a decision
+MOST = 1_000_000  # steps of a decision
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,14 @@ def paper(seen: Seen) -> Tensor:
 
 
 def hermite_steps(gravity: Gravity, every: float = TENTH, compile: bool = False) -> Run:
-    """A share of the collision time, by `rollout`: the steps of `Solved` by `hermite_collision`, faster."""
+    """A share of the collision time, by `rollout`: the steps of `Solved` by `hermite_collision`, faster.
+
+    A system whose error has bound it so closely that a decision takes more than `MOST` steps is lost.
+    """
 
     def run(x: Tensor, t: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        found = rollout(gravity, x, every, collision, value[None], compile=compile)
-        return found.x, found.steps
+        found = rollout(gravity, x, every, collision, value[None], MOST, compile)
+        return torch.where((found.steps < MOST)[:, None, None, None], found.x, torch.nan), found.steps
 
     return run
 

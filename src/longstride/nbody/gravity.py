@@ -33,7 +33,7 @@ class Gravity:
 
     def __post_init__(self) -> None:
         m = self.masses
-        if not isinstance(m, Tensor) or not m.is_floating_point() or m.ndim not in (1, 2):
+        if not isinstance(m, Tensor) or not m.is_floating_point() or m.ndim not in (1, 2) or not m.numel():
             raise ArgumentError("masses must be a tensor of float32 or float64, [N] or [B, N]")
         if not bool((m >= 0).all()) or not bool(m.isfinite().all()):
             raise ArgumentError("masses must be finite and not negative")
@@ -49,6 +49,8 @@ class Gravity:
                 in one place.
         """
         n = self.masses.shape[-1]
+        if not all(isinstance(part, Tensor) and part.is_floating_point() for part in (q, v)):
+            raise ArgumentError("places and velocities must be tensors of float32 or float64")
         if q.shape != v.shape or q.ndim not in (2, 3) or q.shape[-2] != n or q.shape[-1] not in (2, 3):
             raise ArgumentError(
                 f"places {tuple(q.shape)}, velocities {tuple(v.shape)}: give [B, {n}, 2] or [B, {n}, 3] each"
@@ -155,7 +157,8 @@ class Gravity:
 
         The paper's step is its parameter times this (Hut and Makino's criterion, as in AMUSE's Hermite).
         """
-        m, found = self.masses.to(q), list[Tensor]()
+        m = self.masses.to(q)
+        found: list[Tensor] = []  # list[Tensor]() does not become a graph
         for rows, r2, (_, w) in self._between(q, v):
             both = self.G * (m[..., rows, None] + m[..., None, :])
             own = torch.eye(q.shape[-2], dtype=torch.bool, device=q.device)[rows]

@@ -40,7 +40,10 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Rollout:
-    """x [B, 2, N, d] at the end, or where a system stopped; steps [B]; error [B]: |E/E_0 - 1|."""
+    """x [B, 2, N, d] at the end, or where a system stopped; steps [B]; error [B]: |E/E_0 - 1| there.
+
+    Systems stop after max_steps, and where their rule has no step for them, one above 0: their error is NaN.
+    """
 
     x: Tensor
     steps: Tensor
@@ -74,39 +77,44 @@ def rollout(
     is.
 
     Args:
-        x0: [B, 2, N, d], as `Gravity.start` makes it.  numbers: [P], or [P, B] for each system.
+        x0: [B, 2, N, d], as `Gravity.start` makes it.  numbers: [P], [P, 1], or [P, B] for each system.
         max_steps: where a system stops.
         compile: a step is one graph, a loop along the systems; that takes half a minute.
         scheme: one of `SCHEMES`, which says what its step costs.
 
     Raises:
-        ArgumentError: an end that is not positive, max_steps below 1, masses that are not [N], or a scheme
-            that is not known.
+        ArgumentError: a start that `Gravity.check` refuses, a body alone, numbers for other systems, an end
+            that is not positive, max_steps below 1, or a scheme that is not known.
     """
     positive("end", end)
     whole("max_steps", max_steps, 1)
-    if gravity.masses.ndim != 1:
-        raise ArgumentError("a rollout takes masses [N], the same of all systems")
     if scheme not in SCHEMES:
         raise unknown("scheme", scheme, list(SCHEMES))
+    gravity.check(x0)
+    if x0.shape[2] < 2:
+        raise ArgumentError("rules look at pairs: give two bodies or more")
+    if numbers.ndim not in (1, 2) or numbers[0].numel() not in (1, len(x0)):
+        raise ArgumentError(
+            f"numbers {tuple(numbers.shape)}: give [P], or [P, {len(x0)}] for each system's own"
+        )
     by, batch = SCHEMES[scheme], len(x0)
     leap = _compiled(scheme, rule, *x0.shape[2:]) if compile else _leap
     lanes = LANES if compile else min(LANES, batch)
-    numbers = numbers.view(len(numbers), -1).expand(-1, batch)
     with torch.no_grad():
         at = look(gravity, x0)
-        known = (at.masses, at.softening2)
+        masses, numbers = (part.to(x0).view(len(part), -1).expand(-1, batch) for part in (at.masses, numbers))
         shelf = _begin(by, at, end, rule, numbers)
         while len(waiting := ((shelf[-3] > 0) & (shelf[-1] < max_steps)).nonzero()[:, 0]):
             # Places that are left over repeat one that has its own: both do the same.
             who = waiting[torch.arange(lanes, device=x0.device).remainder(min(lanes, len(waiting)))]
-            here, own = tuple(part[..., who] for part in shelf), numbers[:, who].contiguous()
+            here, m, own = tuple(part[..., who] for part in shelf), masses[:, who], numbers[:, who]
             for _ in range(STRETCH):
-                here = leap(by, rule, *known, max_steps, own, *here)
+                here = leap(by, rule, m.contiguous(), at.softening2, max_steps, own.contiguous(), *here)
             for part, new in zip(shelf, here, strict=True):
                 part[..., who] = new
-    x = torch.stack(shelf[:2]).permute(3, 0, 1, 2).contiguous()
-    return Rollout(x, shelf[-1].long(), (gravity.energy(x) / gravity.energy(x0) - 1).abs())
+        x = torch.stack(shelf[:2]).permute(3, 0, 1, 2).contiguous()
+        error = (gravity.energy(x) / gravity.energy(x0) - 1).abs()
+    return Rollout(x, shelf[-1].long(), error.masked_fill(shelf[-3].isnan(), torch.nan))
 
 
 State = tuple[Tensor, ...]  # q, v, what is kept [N, d, B]; what is left of the time, the next step, steps [B]
@@ -118,13 +126,14 @@ def _begin(by: Scheme, at: Look, end: float, rule: Rule, numbers: Tensor) -> Sta
     # At rest a criterion by derivatives sees them behind a short step, as `HermiteStepper.opening` does.
     *_, more = by.step(at, kept, q.new_tensor(1e-6))
     h = rule(Look(at.masses, at.softening2, q, v, (*kept, *more)), numbers)
-    return q, v, *kept, torch.full_like(h, end), h.clone(), torch.zeros_like(h)
+    left = torch.where(h > 0, torch.full_like(h, end), torch.nan)
+    return q, v, *kept, left, h.clone(), torch.zeros_like(h)
 
 
 def _leap(
     by: Scheme,
     rule: Rule,
-    masses: tuple[Tensor, ...],
+    masses: Tensor,
     softening2: float,
     max_steps: int,
     numbers: Tensor,
@@ -139,8 +148,8 @@ def _leap(
     wanted = rule(Look(masses, softening2, q, v, (*kept, *more)), numbers)
     if by.symmetric:
         wanted = 1 / (2 / wanted - 1 / h)
-    # What is NaN has no next step: it stops, and its energy error says so.
-    left = torch.where(wanted > 0, left - dt, 0.0)
+    # What has no next step stops, and its error says so.
+    left = torch.where(on, torch.where(wanted > 0, left - dt, torch.nan), left)
     return q, v, *kept, left, torch.where(on, wanted, h), steps + on
 
 
@@ -153,14 +162,12 @@ def _compiled(*shape: Any) -> Any:
 
 def _slope(at: Look) -> tuple[Tensor, Tensor]:
     """a and da/dt [N, d, B], as `Gravity.jerk` has them."""
-    zero: Any = torch.zeros_like(at.q[0])
-    a, k = [zero] * len(at.masses), [zero] * len(at.masses)
-    for i, j, s, w, r2 in at.pairs():
-        pull = 1 / (r2 * r2.sqrt())
-        one, two = pull * s, pull * (w - 3 * dot(s, w) / r2 * s)
-        a[i], k[i] = a[i] + at.masses[j] * one, k[i] + at.masses[j] * two
-        a[j], k[j] = a[j] - at.masses[i] * one, k[j] - at.masses[i] * two
-    return torch.stack(a), torch.stack(k)
+    a, k = [], []
+    for _, _, s, w, r2 in at.pairs():
+        pull, closing = (1 / (r2 * r2.sqrt())).unsqueeze(-2), (3 * dot(s, w) / r2).unsqueeze(-2)
+        a.append(pull * s)
+        k.append(pull * (w - closing * s))
+    return at.felt(a), at.felt(k)
 
 
 def _pull(at: Look) -> tuple[Tensor]:

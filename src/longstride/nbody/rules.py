@@ -1,23 +1,24 @@
 """Rules that say how long the next step of some bodies is, and policies: rules whose numbers were learned.
 
 A rule takes a `Look` and numbers [P, B] or [P, 1], and gives steps [B]. Places and velocities are [N, d, B],
-the batch last, and pairs are gone through one by one: it is for a few bodies, and becomes one loop along the
-batch where it is compiled.
+the batch last. All G pairs are gone through at once, as tensors [G, B]. While a graph is made they are gone
+through one by one, as tensors [B]: so it becomes one loop along the batch, of a few bodies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..control import History
-from ..errors import ArgumentError, positive
-from ..policy_file import write
+from ..errors import ArgumentError, positive, whole
+from ..policy_file import STEPS, write
 from ..problem import ODE
 from .gravity import Attraction, Gravity
 
@@ -29,43 +30,68 @@ OBSERVATION = (
 )
 
 
+Index = Any  # int, slice or Tensor
+
+
 @dataclass(frozen=True)
 class Look:
-    """masses: N of [] or [B], times G.  q, v, and a with its first three derivatives: [N, d, B].
+    """masses: [N, 1] or [N, B], times G.  q, v, and a with its first three derivatives: [N, d, B].
 
     softening2: of places, squared.
     """
 
-    masses: tuple[Tensor, ...]
+    masses: Tensor
     softening2: float
     q: Tensor
     v: Tensor
     a: tuple[Tensor, ...] = ()
 
-    def pairs(self) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
-        """i, j, places and velocities from i to j [d, B], and rho^2 [B]."""
-        n = len(self.masses)
-        for i in range(n):
-            for j in range(i + 1, n):
-                s = self.q[j] - self.q[i]
-                yield i, j, s, self.v[j] - self.v[i], dot(s, s) + self.softening2
+    def bodies(self) -> list[Index]:
+        """All, or one by one."""
+        return list(range(len(self.q))) if compiling() else [slice(None)]
+
+    def pairs(self) -> Iterator[tuple[Index, Index, Tensor, Tensor, Tensor]]:
+        """i, j, places and velocities from i to j [G, d, B], and rho^2 [G, B]; or of each without G."""
+        for i, j in self._indices():
+            s = self.q[j] - self.q[i]
+            yield i, j, s, self.v[j] - self.v[i], dot(s, s) + self.softening2
+
+    def felt(self, u: Sequence[Tensor]) -> Tensor:
+        """What bodies feel of pairs [N, d, B]: i feels m_j u, and j feels -m_i u, of u as `pairs` go."""
+        m, zero = self.masses[:, None], torch.zeros_like(self.q)
+        if not compiling():
+            ((i, j),), (one,) = self._indices(), u
+            return zero.index_add(0, i, m[j] * one).index_add(0, j, m[i] * one, alpha=-1)
+        parts = list(zero.unbind())
+        for (i, j), one in zip(self._indices(), u, strict=True):
+            parts[i], parts[j] = parts[i] + m[j] * one, parts[j] - m[i] * one
+        return torch.stack(parts)
+
+    def _indices(self) -> list[tuple[Index, Index]]:
+        n = len(self.q)
+        if compiling():
+            return [(i, j) for i in range(n) for j in range(i + 1, n)]
+        i, j = torch.triu_indices(n, n, 1, device=self.q.device)
+        return [(i, j)]
 
 
 Rule = Callable[[Look, Tensor], Tensor]
 
 
+def compiling() -> bool:
+    """Whether a graph is being made."""
+    return torch.compiler.is_compiling()
+
+
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Over the components [d, ...]; written out, for compilers."""
-    x, *more = (a * b).unbind()
-    for y in more:
-        x = x + y
-    return x
+    """Over the components, [..., d, B] to [..., B]; written out, for compilers."""
+    return reduce(torch.add, (a * b).unbind(-2))
 
 
 def look(gravity: Gravity, x: Tensor) -> Look:
     """At states [B, 2, N, d]."""
     q, v = x.permute(1, 2, 3, 0).unbind()
-    return Look(tuple((gravity.G * gravity.masses.to(x)).unbind(-1)), gravity.softening**2, q, v)
+    return Look((gravity.G * gravity.masses.to(x)).view(-1, len(q)).T, gravity.softening**2, q, v)
 
 
 def collision(at: Look, numbers: Tensor) -> Tensor:
@@ -87,7 +113,7 @@ def aarseth(at: Look, numbers: Tensor) -> Tensor:
     if len(at.a) < 4:
         raise ArgumentError("Aarseth's criterion wants the derivatives that Hermite's method knows")
     squares = []
-    for body in range(len(at.masses)):
+    for body in at.bodies():
         a, j, second, third = (dot(part[body], part[body]).sqrt() for part in at.a)
         squares.append((a * second + j * j) / (j * third + second * second))
     return (numbers[0] * least(squares)).sqrt()
@@ -106,7 +132,7 @@ def observed(at: Look) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     changes when lengths, masses or times are measured in other units, nor by turning or moving the bodies;
     and but for the sign of d tau/dt, nothing when all velocities are reversed.
     """
-    squares, pulled, turn, most, bound = [], [], [], None, []
+    squares, pulled, turn, bound = [], [], [], []
     for i, j, s, w, r2 in at.pairs():
         r = r2.sqrt()
         A, F, c = dot(w, w) / r2, (at.masses[i] + at.masses[j]) / (r2 * r), dot(s, w) / r2
@@ -115,23 +141,29 @@ def observed(at: Look) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         pulled.append(W * F)
         turn.append(W * c * (2 * A + 5 * F))
         bound.append(at.masses[i] * at.masses[j] / r)
-        most = squares[-1] if most is None else torch.maximum(most, squares[-1])
-    assert most is not None
     S, U = total(squares), total(bound)
     tau = S.sqrt().rsqrt()
-    kinetic = total([m * dot(v, v) / 2 for m, v in zip(at.masses, at.v, strict=True)])
-    energy, mass = torch.maximum((kinetic - U).abs(), 0.01 * U), total(at.masses)
+    kinetic = total(at.masses[body] * dot(at.v[body], at.v[body]) / 2 for body in at.bodies())
+    energy, mass = (
+        torch.maximum((kinetic - U).abs(), 0.01 * U),
+        total(at.masses[body] for body in at.bodies()),
+    )
     depth = (tau * (2 * energy / mass).pow(1.5) / mass).log() / 5
     change = tau * total(turn) / S / 2
-    return tau, change, (total(pulled) / S, change * change, depth, 1 - most / S)
+    return tau, change, (total(pulled) / S, change * change, depth, 1 - most(squares) / S)
 
 
 def total(parts: Iterable[Tensor]) -> Tensor:
-    return reduce(torch.add, parts)
+    """The sum [B] over all that `pairs` or `bodies` give."""
+    return reduce(torch.add, (part if compiling() else part.sum(0) for part in parts))
 
 
 def least(parts: Iterable[Tensor]) -> Tensor:
-    return reduce(torch.minimum, parts)
+    return reduce(torch.minimum, (part if compiling() else part.amin(0) for part in parts))
+
+
+def most(parts: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.maximum, (part if compiling() else part.amax(0) for part in parts))
 
 
 def learned(at: Look, numbers: Tensor) -> Tensor:
@@ -141,9 +173,14 @@ def learned(at: Look, numbers: Tensor) -> Tensor:
     backward in time. The second knows the direction: a step that tells its length where it begins is, along
     tau that changes, not the one that would lead back, by a share of e/2 d tau/dt.
     """
+    if len(numbers) != 10:
+        raise ArgumentError(f"numbers of {len(numbers)} rows: a policy has a pace and 9, `Policy.column`")
     tau, change, seen = observed(at)
-    log_e = total([w * one for w, one in zip(numbers[1:5], seen, strict=True)])
-    kappa = numbers[5] + total([k * one for k, one in zip(numbers[6:], seen, strict=True)])
+    log_e, more = (
+        reduce(torch.add, [w * one for w, one in zip(weights, seen, strict=True)])
+        for weights in (numbers[1:5], numbers[6:])
+    )
+    kappa = numbers[5] + more
     e = numbers[0] * log_e.exp()
     return e * (e * kappa * change).clamp(-1, 1).exp() * tau
 
@@ -168,8 +205,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         n = self.numbers
-        if n.shape != (9,) or not bool(n.isfinite().all()):
-            raise ArgumentError(f"numbers {tuple(n.shape)}: a policy has 9, finite ones")
+        fits = isinstance(n, Tensor) and n.is_floating_point() and n.shape == (9,)
+        if not fits or not bool(n.isfinite().all()):
+            raise ArgumentError(f"numbers = {n}: a policy has 9, finite ones, in a tensor")
         positive("pace", self.pace)
 
     def at(self, pace: float) -> Policy:
@@ -187,7 +225,11 @@ class Policy:
         taken in a unit of time: errors C e^p/tau. Their sum is least, at a number of steps that is given,
         where the change of both with e is everywhere in the same proportion: C e^(p+1) = const. So e goes as
         C^(-1/(p+1)), and w as 1/(p+1).
+
+        Raises:
+            ArgumentError: an order that is no whole number above 0.
         """
+        whole("order", order, 1)
         numbers = torch.cat([self.numbers[:4] * ((learned + 1) / (order + 1)), self.numbers[4:]])
         return replace(self, numbers=numbers)
 
@@ -203,11 +245,14 @@ class Policy:
                 "this policy observes bodies that attract each other: solve `nbody.Gravity(...).problem()`, "
                 "or take ls.control.PI()"
             )
+        if bool(((known.gravity.masses > 0).sum(-1) < 2).any()):
+            raise ArgumentError("this policy observes bodies by their energy: give two of them a mass")
         return Steps(known.gravity, self.column())
 
     def save(self, path: str | Path) -> None:
         """Write PATH.safetensors, the numbers, and PATH.json, what they observe and how they were made."""
-        write(path, self.numbers, OBSERVATION, pace=self.pace, about=self.about)
+        told = {"observation": OBSERVATION, "pace": self.pace, "about": self.about}
+        write(path, STEPS, {"numbers": self.numbers}, **told)
 
 
 @dataclass(frozen=True)

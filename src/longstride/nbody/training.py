@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ArgumentError, positive, whole
+from ..errors import ArgumentError, positive, unknown, whole
 from ..files import whole_file
 from .gravity import Gravity
 from .rollouts import SCHEMES, Rollout, rollout
@@ -70,8 +70,8 @@ def train(
         roll: what makes the rollouts; `rollout`, compiled.
 
     Raises:
-        ArgumentError: no library cma (the extra `tune`), numbers that are not a policy's, or a path that
-            another training has written.
+        ArgumentError: no library cma (the extra `tune`), numbers that are not a policy's, a scheme that is
+            not known, no starts, or a path that is no training's or another one's.
     """
     try:
         import cma
@@ -81,7 +81,13 @@ def train(
         raise ArgumentError("a policy has 9 numbers to begin with")
     for name in ("generations", "people", "batch"):
         whole(name, getattr(training, name), 1)
-    positive("evaluations", training.evaluations)
+    for name in ("evaluations", "sigma", "pace"):
+        positive(name, getattr(training, name))
+    if training.scheme not in SCHEMES:
+        raise unknown("scheme", training.scheme, list(SCHEMES))
+    gravity.check(starts)
+    if not len(starts):
+        raise ArgumentError("no starts: give [S, 2, N, d]")
     roll, scores = roll or partial(rollout, compile=True), _known(path, training)
     options = {"popsize": training.people, "seed": training.seed, "verbose": -9}
     search = cma.CMAEvolutionStrategy(np.array(training.begin), training.sigma, options)
@@ -150,8 +156,11 @@ def _known(path: str | Path | None, training: Training) -> list[list[float]]:
     """The scores that are written down."""
     if path is None or not Path(path).exists():
         return []
-    told = json.loads(Path(path).read_text())
-    known, asked = (dict(each, generations=0) for each in (told["training"], asdict(training)))
+    try:
+        told = json.loads(Path(path).read_text())
+        known, asked = (dict(each, generations=0) for each in (told["training"], asdict(training)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArgumentError(f"{path} is not of a training: take another path, or remove it") from error
     if known != json.loads(json.dumps(asked)):  # more generations are what may be asked of the same search
         raise ArgumentError(f"{path} is of another training: take another path, or remove it")
     scores: list[list[float]] = told["scores"]

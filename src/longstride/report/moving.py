@@ -63,7 +63,10 @@ def check_film(path: Path) -> None:
 def filmed(
     sheet: Sheet, shown: Sequence[int], show: Callable[[int], None], path: Path, colours: np.ndarray
 ) -> None:
-    """Write the sheet as show(i) leaves it for each i, SECONDS in all; a .gif in greys and colours [n, 3]."""
+    """Write the sheet as show(i) leaves it for each i, SECONDS in all; a .gif in greys and colours [n, 3].
+
+    What show changes is marked as animated; all else of a .gif is drawn once.
+    """
     rate = len(shown) / SECONDS
     if path.suffix == ".gif":
         _gif(sheet.figure, shown, show, path, rate, colours)
@@ -88,10 +91,15 @@ def _gif(
 
     figure.set_dpi(DOTS)
     canvas, shared = FigureCanvasAgg(figure), palette(colours)
+    moving = sorted(figure.findobj(lambda artist: artist.get_animated()), key=lambda one: one.get_zorder())
     drawn = []
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)
     for i in shown:
         show(i)
-        canvas.draw()
+        canvas.restore_region(still)
+        for artist in moving:
+            figure.draw_artist(artist)
         frame = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
         drawn.append(frame.quantize(palette=shared, dither=Image.Dither.NONE))
     drawn[0].save(path, save_all=True, append_images=drawn[1:], duration=1000 / rate, loop=0, optimize=True)
@@ -112,6 +120,7 @@ def _images(sheet: Sheet, view: Frames, t: Sequence[float], parts: Sequence[Part
             axes = sheet.axes(a, bottom, sheet.width - a - across, top)
             axes.tick_params(labelleft=column == 0, labelbottom=column == 0 and row == len(parts) - 1)
             drawn.append((framed(axes, view, part, 0, column), part, column))
+            drawn[-1][0].set_animated(True)
         sheet.bar(drawn[-1][0], part.name, bottom, top)
     said = clock(sheet)
 
@@ -137,7 +146,7 @@ def _curves(
         n = part.values.shape[2]
         at = first + (np.arange(n) + (0.0 if first == view.first else 0.5)) * (last - first) / n
         for sample in range(part.values.shape[1]):
-            (line,) = axes.plot(at, part.values[0, sample], lw=1.4, color=COLOURS[sample])
+            (line,) = axes.plot(at, part.values[0, sample], lw=1.4, color=COLOURS[sample], animated=True)
             lines.append((line, part, sample))
         low, high = np.nanmin(part.values), np.nanmax(part.values)
         margin = 0.05 * (high - low) or 1.0
@@ -160,4 +169,5 @@ def _curves(
 def clock(sheet: Sheet) -> Callable[[float], None]:
     """Says the time, below on the right."""
     text = sheet.figure.text(1 - 0.15 / sheet.width, 0.12 / sheet.height, "", size=9, color=FAINT, ha="right")
+    text.set_animated(True)
     return lambda t: text.set_text(f"t = {t:.4g}")

@@ -166,11 +166,11 @@ def _orbit(
     many = points.shape[1] > 12
     pieces = np.stack([points[:-1], points[1:]], 2)  # [P, C, 2 ends, 2]
     colours = SIZES(norm(sizes))[:, None].repeat(points.shape[1], 1)
-    lines = LineCollection([], lw=0.6 if many else 1.1, capstyle="round")
+    lines = LineCollection([], lw=0.6 if many else 1.1, capstyle="round", animated=True)
     axes.add_collection(lines)
     if not many:
         axes.plot(*points[0].T, "o", ms=4, mfc=PAPER, mec=FAINT, mew=0.9, zorder=3)
-    (heads,) = axes.plot([], [], "o", ms=2.5 if many else 5, color=INK, zorder=4)
+    (heads,) = axes.plot([], [], "o", ms=2.5 if many else 5, color=INK, zorder=4, animated=True)
     span = LASTS * abs(t[-1] - t[0])
 
     def show(now: float, fades: bool) -> None:
@@ -190,7 +190,7 @@ def _line(axes: Axes, track: Track, values: np.ndarray, colour: str) -> Callable
     """Values at the ends of steps, all of them faint; returns what shows them up to a time."""
     t = track.steps.t
     axes.plot(t, values, lw=0.8, color=colour, alpha=0.25)
-    (line,) = axes.plot(t, values, lw=0.8, color=colour)
+    (line,) = axes.plot(t, values, lw=0.8, color=colour, animated=True)
 
     def show(now: float, fades: bool) -> None:
         upto = int(np.searchsorted(t * track.way, now * track.way, side="right"))

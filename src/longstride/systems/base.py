@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import ArgumentError, finite, positive, unknown, whole
 from ..methods import REGISTRY
+from ..methods.second_order import rtol_of
 from ..problem import ODE
 
 P = ParamSpec("P")
@@ -123,7 +124,7 @@ class System(ODE):
                 raise ArgumentError("dt takes equal steps: leave out rtol and atol")
             return {"dt": positive("dt", dt)}
         return {
-            "rtol": self.rtol if rtol is None else rtol,
+            "rtol": rtol_of(method or self.method, self.rtol) if rtol is None else rtol,
             "atol": self.atol if atol is None else atol,
         }
 
