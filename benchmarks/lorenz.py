@@ -142,6 +142,8 @@ def candidates(x0: Tensor, folder: str) -> dict[str, Run]:
     found = {
         "longstride": ours(x0),
         "longstride, compiled": ours(x0, compile=True),
+        "longstride vern7": ours(x0, method="vern7"),
+        "longstride vern7, compiled": ours(x0, method="vern7", compile=True),
         "longstride, shared step": ours(x0, shared_step=True),
         "longstride, shared step, compiled": ours(x0, shared_step=True, compile=True),
     }

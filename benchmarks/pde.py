@@ -5,8 +5,9 @@
 Kuramoto and Sivashinsky's equation and Korteweg and de Vries' on 512 points, Allen-Cahn, Gray-Scott and
 Navier-Stokes in two dimensions on 256^2; `peers/pde_common.py` has all their numbers. Each solver is a
 process of its own on one core (PDE_CORE, 0) with one thread, asked for runs over a pipe: exponax in
-EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, left out where these
-are not set. Times are processor times of runs of some 20 ms; solvers take turns. The machine is shared, so
+EXPONAX_PYTHON, scipy and torch-cfd in PEERS_PYTHON, py-pde in PYPDE_PYTHON, left out where these are not set.
+"compiled" is ours with compile=True, on the axis where that makes steps native.
+Times are processor times of runs of some 20 ms; solvers take turns. The machine is shared, so
 the least of all runs stands for a machine of one's own and the median for this one; both ratios are given.
 Errors are the largest differences at the end, over the largest value, from a reference on the same grid: our
 run with an eighth of the smallest step. They are of the modes that are read in products; others are made by
@@ -48,7 +49,8 @@ NAMES = {"ks": "Kuramoto-Sivashinsky 512", "kdv": "Korteweg-de Vries 512", "ac":
          "gs": "Gray-Scott 256^2", "ns": "Navier-Stokes 256^2, Re 1000",
          "disturbed": "Navier-Stokes, start disturbed by 1e-15"}  # fmt: skip
 RUNS = 5  # in a turn
-TOLERANCES = {"scipy": (1e-4, 1e-6, 1e-8)}
+TOLERANCES = {"scipy": (1e-4, 1e-6, 1e-8), "py-pde": (1e-3,)}  # whose error is of differences in space
+STEPPERS = ("longstride", "compiled", "exponax", "bare torch")  # of which steps are timed
 THREADS = os.environ.get("PDE_THREADS", "1")
 MICROSECONDS = "microseconds" if THREADS == "1" else f"microseconds on {THREADS} threads"
 FLAGS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), THREADS)
@@ -59,10 +61,10 @@ if THREADS == "1":
 class Solver:
     """A process that is asked for runs."""
 
-    def __init__(self, python: str, script: str) -> None:
+    def __init__(self, python: str, script: str, *arguments: str) -> None:
         core = os.environ.get("PDE_CORE", "0")
         self.process = subprocess.Popen(
-            ["taskset", "-c", core, python, str(HERE / "peers" / script)], text=True,
+            ["taskset", "-c", core, python, str(HERE / "peers" / script), *arguments], text=True,
             env={**os.environ, **FLAGS}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
 
@@ -75,14 +77,17 @@ class Solver:
 
 
 def solvers() -> dict[str, Solver]:
-    found = {
+    found: dict[str, tuple[str, ...]] = {
         "longstride": (sys.executable, "longstride_pde_.py"),
+        "compiled": (sys.executable, "longstride_pde_.py", "compile"),
         "bare torch": (sys.executable, "bare_pde_.py"),
     }
     if python := os.environ.get("EXPONAX_PYTHON"):
         found["exponax"] = python, "exponax_.py"
     if python := os.environ.get("PEERS_PYTHON"):
         found |= {"scipy": (python, "scipy_pde_.py"), "torch-cfd": (python, "torch_cfd_.py")}
+    if python := os.environ.get("PYPDE_PYTHON"):
+        found["py-pde"] = python, "py_pde_.py"
     return {name: Solver(*how) for name, how in found.items()}
 
 
@@ -92,7 +97,7 @@ def time_steps(found: dict[str, Any], known: dict[str, Solver], rounds: int, wan
         if case not in wanted:
             continue
         rows = found.setdefault(MICROSECONDS, {}).setdefault(f"{case}|{batch}|{dtype}", {})
-        names = [name for name in ("longstride", "exponax", "bare torch") if name in known]
+        names = [name for name in STEPPERS if name in known]
         for _, name, _ in product(range(rounds), names, range(RUNS)):
             if seconds := known[name].run(case, dt, steps, batch, dtype):
                 rows.setdefault(name, []).append(round(seconds / steps * 1e6, 2))
@@ -101,7 +106,7 @@ def time_steps(found: dict[str, Any], known: dict[str, Solver], rounds: int, wan
 def measure_errors(found: dict[str, Any], known: dict[str, Solver], case: str, folder: str) -> None:
     """What each solver errs by at the end of a case, with each of its steps or tolerances."""
     about, rows = CASES[case], found.setdefault("errors", {}).setdefault(case, {})
-    asked = {name: TOLERANCES.get(name, about["dt"]) for name in known}
+    asked = {name: TOLERANCES.get(name, about["dt"]) for name in known if name != "compiled"}
     if all(str(setting) in rows.get(name, {}) for name, settings in asked.items() for setting in settings):
         return
     out, end, small = f"{folder}/end.npy", about["t"], about["dt"][-1] / 8
@@ -131,22 +136,23 @@ def of_ours(found: dict[str, Any], wanted: set[str]) -> None:
             found.setdefault("inside", {})[f"{case}|{dtype}"] = json.loads(said.stdout)
 
 
-def ratio(rows: dict[str, list[float]], of: Callable[[list[float]], float]) -> str:
-    return f"{of(rows['longstride']) / of(rows['exponax']):.2f}" if "exponax" in rows else "-"
+def ratios(rows: dict[str, list[float]], of: Callable[[list[float]], float]) -> str:
+    ours = [rows[name] for name in ("longstride", "compiled") if name in rows]
+    return ", ".join(f"{of(row) / of(rows['exponax']):.2f}" for row in ours) if "exponax" in rows else "-"
 
 
 def timings(found: dict[str, Any], unit: str) -> list[str]:
     lines = [
-        "| equation | batch | | longstride | exponax | bare torch | ratio of the least | of the medians |",
-        "|---" * 8 + "|",
+        f"| equation | batch | | {' | '.join(STEPPERS)} | ratio of the least | of the medians |",
+        "|---" * 9 + "|",
     ]
     for key, rows in found.items():
         case, batch, dtype = key.split("|")
-        cells = [f"{min(rows[n]):.0f}" if n in rows else "-" for n in ("longstride", "exponax", "bare torch")]
-        cells += [ratio(rows, min), ratio(rows, statistics.median)]
+        cells = [f"{min(rows[n]):.{int(min(rows[n]) < 10)}f}" if n in rows else "-" for n in STEPPERS]
+        cells += [ratios(rows, min), ratios(rows, statistics.median)]
         lines.append(f"| {NAMES[case]} | {batch} | {dtype} | " + " | ".join(cells) + " |")
-    said = f"{unit.capitalize()} a step, the least of all runs; the ratios are longstride's to exponax's."
-    return [*lines, "", said, ""]
+    said = "the least of all runs; the ratios are of ours to exponax's, and of compiled to exponax's."
+    return [*lines, "", f"{unit.capitalize()} a step, {said}", ""]
 
 
 def page(found: dict[str, Any]) -> str:
@@ -175,6 +181,8 @@ def page(found: dict[str, Any]) -> str:
 
 
 def picture(found: dict[str, Any]) -> None:
+    if not found.get("errors"):
+        return
     import matplotlib
 
     matplotlib.use("Agg")

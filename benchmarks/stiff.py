@@ -10,6 +10,9 @@ at once, mu or k2, beside a loop over scipy measured on some of them. diffrax, K
 controller, stands in a table of its own with some of the others, all measured in turn (DIFFRAX_PYTHON names
 its interpreter, which is asked over a pipe; its compilation is not counted).
 
+`rodas5p compiled` is compile=True, for states of up to eight elements; its first run, which compiles, stands
+in a table of its own.
+
 What is measured is kept in benchmarks/results/stiff.json, and a second call adds what is missing; it stops
 taking new measurements after as many seconds as it is told.
 """
@@ -24,7 +27,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +40,16 @@ from work_precision import at_error
 RESULTS = Path(__file__).parent / "results"
 TOLERANCES = (1e-3, 1e-4, 1e-6, 1e-8, 1e-9, 1e-10)
 ASKED = (1e-3, 1e-6, 1e-9)
-BESIDE = ("longstride rodas5p", "longstride radau5", "scipy Radau")  # diffrax
-OURS = ("rodas5p", "radau5", "kvaerno5")
+COMPILED = "rodas5p compiled"
+FINER = (1e-11, 1e-12)  # of what is compiled, that it reaches Radau's error at 1e-9
+BESIDE = ("longstride rodas5p", f"longstride {COMPILED}", "longstride radau5", "scipy Radau")  # diffrax
+OURS = ("rodas5p", COMPILED, "radau5", "kvaerno5")
 SCIPY = ("Radau", "BDF", "LSODA")
 LOOP = "scipy Radau"
 ROUNDS = 3
 EXPLICIT = 5000  # steps
 N = 128
+WARM: set[str] = set()  # what has been compiled
 BATCH, SAMPLE = 1000, 5  # parameters, and those of them that the loop over scipy is measured on
 
 
@@ -146,13 +152,14 @@ def error(x: np.ndarray, reference: np.ndarray, problem: Problem) -> float:
 
 def ours(method: str, problem: Problem, tol: float, parameters: torch.Tensor | float | None = None):
     """x at the end [B, D], and what it cost."""
+    method, compiled = method.split()[0], method == COMPILED
     many = isinstance(parameters, torch.Tensor)
     f = problem.f(parameters if many else problem.default)
     x0 = torch.tensor(problem.x0)[None].expand(len(parameters) if many else 1, -1).clone()
     with torch.no_grad():
         run = ls.solve(
             ls.ODE(f), x0, t=(0.0, problem.end), method=method, rtol=tol, atol=tol * problem.scale,
-            max_steps=100_000,
+            max_steps=100_000, compile=compiled,
         )  # fmt: skip
     return run.x[-1].numpy(), all(s == "reached" for s in run.status), run.stats
 
@@ -234,8 +241,13 @@ def single(
     truth, rows = references(data), data.setdefault(where, {})
     for n in range(rounds):
         for name, problem in PROBLEMS.items():
-            for tol in tolerances:
+            for tol in sorted({*tolerances, *FINER}, reverse=True):
                 for solver, run in runs.items():
+                    narrow = COMPILED in solver
+                    if (narrow and problem.bands) or (tol not in tolerances and not narrow):
+                        continue
+                    if narrow and time.time() < until:
+                        warm(data, name)
                     key = f"{name}|{solver}|{tol:.0e}"
                     row = rows.get(key, {"seconds": 9e9, "rounds": 0})
                     if row["rounds"] > n or time.time() > until:
@@ -251,6 +263,23 @@ def single(
                     save(data)
 
 
+def warm(data: dict, name: str, many: bool = False) -> None:
+    """Compiles, once in a process: processor time of a first run, over a thousandth of the problem's span."""
+    key, problem = f"{name}|{BATCH if many else 1}", PROBLEMS[name]
+    if key in WARM:
+        return
+    WARM.add(key)
+    begun = sum(os.times()[:4])
+    ours(
+        COMPILED,
+        replace(problem, end=problem.end / 1000),
+        1e-3,
+        torch.tensor(problem.parameters) if many else None,
+    )
+    data.setdefault("compile", {})[key] = sum(os.times()[:4]) - begun
+    save(data)
+
+
 def batches(data: dict, until: float) -> None:
     """BATCH parameters at once, beside scipy's Radau on some of them."""
     rows = data.setdefault("batch", {})
@@ -262,8 +291,10 @@ def batches(data: dict, until: float) -> None:
         if f"{name}|truth" not in rows:
             rows[f"{name}|truth"] = [list(scipys("Radau", problem, 1e-9, p)[0]) for p in chosen]
         truth = np.array(rows[f"{name}|truth"])
-        for solver in (LOOP, "rodas5p", "radau5"):
+        for solver in (LOOP, "rodas5p", COMPILED, "radau5"):
             for tol in (1e-5, 1e-6, 1e-7):
+                if solver == COMPILED and time.time() < until:
+                    warm(data, name, many=True)
                 key = f"{name}|{solver}|{tol:.0e}"
                 row = rows.get(key, {"seconds": 9e9, "rounds": 0})
                 if row["rounds"] >= 2 or time.time() > until:
@@ -373,6 +404,14 @@ def page(data: dict) -> str:
         shown = "failed" if row["error"] is None else f"{row['error']:.1e}"
         lines.append(f"| {name} | {solver} | {tol} | {row['seconds']:.3g} | {shown} | {times} |")
     lines += [
+        "\n## Compiling\n",
+        "Processor seconds of a first run with compile=True, the compiler's own counted.",
+    ]
+    lines += ["\n| problem | samples | seconds |", "|---|---|---|"]
+    lines += [
+        f"| {key.replace('|', ' | ')} | {seconds:.1f} |" for key, seconds in data.get("compile", {}).items()
+    ]
+    lines += [
         "\n## Explicit methods, 5,000 steps at rtol 1e-6\n",
         "| problem | solver | came to |",
         "|---|---|---|",
@@ -393,16 +432,15 @@ def picture(data: dict) -> None:
 
     figure, axes = pyplot.subplots(1, len(PROBLEMS), figsize=(13, 4.2), sharey=False)
     for axis, name in zip(axes, PROBLEMS, strict=True):
-        for solver in candidates():
+        for n, solver in enumerate(candidates()):
             points = sorted(
                 (row["error"], row["seconds"])
                 for key, row in data["single"].items()
                 if key.startswith(f"{name}|{solver}|") and row["error"]
             )
             if points:
-                axis.loglog(
-                    *zip(*points, strict=True), "o-" if "long" in solver else "s:", ms=3, lw=1.2, label=solver
-                )
+                style = "o-" if "long" in solver else "s:"
+                axis.loglog(*zip(*points, strict=True), style, color=f"C{n}", ms=3, lw=1.2, label=solver)
         axis.set(title=name, xlabel="error", ylabel="seconds" if name == "van der pol" else "")
         axis.invert_xaxis()
         axis.grid(alpha=0.3)
