@@ -11,7 +11,9 @@ each round, and the median over the rounds counts. Seconds at an error come from
 for each solver the cheapest runs that are as good (the lower envelope), interpolated in the logarithms of
 both. Tolerances begin at 1e-2, where the best of all are still within the largest error that is compared.
 Rows "f compiled" are the same solvers given the network as torch.compile makes it; what compiles is not
-counted. Goes on where it stopped.
+counted. "Tuned" are plans that `ls.tune` has made for this network once, from other states: of 6 to 20
+evaluations, in place of tolerances; they are in results/plans, where they are made anew if missing, in half
+a minute to two and a half each, which is not counted either. Goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 
 import torch
@@ -87,6 +89,7 @@ SOLVERS: dict[str, Solve] = {
     "torchode tsit5": ode("Tsit5"),
     "torchode dopri5": ode("Dopri5"),
 }
+TUNED, BUDGETS = "longstride, tuned for this network", (6, 8, 10, 12, 16, 20)
 COMPILED = ", f compiled"
 for _name in (
     "longstride tsit5, shared step",
@@ -95,6 +98,11 @@ for _name in (
     "torchode dopri5",
 ):
     SOLVERS[_name + COMPILED] = SOLVERS[_name]
+
+
+def settings(name: str) -> Sequence[float]:
+    """What a solver's runs differ in."""
+    return BUDGETS if name == TUNED else TOLERANCES
 
 
 class Problem:
@@ -114,6 +122,20 @@ class Problem:
         with torch.no_grad():
             self.graph(None, self.x0.float())
         self.gradient(SOLVERS["torchode tsit5"], 1e-2, self.graph)
+        plans = {nfe: self.plan(nfe) for nfe in BUDGETS}
+        SOLVERS[TUNED] = lambda f, x, nfe: ls.solve(ls.ODE(f), x, plan=plans[int(nfe)]).x[-1]
+
+    def plan(self, nfe: int) -> ls.Plan:
+        """From states of the same distribution that are not those of the benchmark."""
+        path = RESULTS / "plans" / f"neural-ode-{nfe}.json"
+        if not path.exists():
+            g = torch.Generator().manual_seed(5)
+            starts = torch.randn(4608, DIM, generator=g, dtype=torch.float64)
+            problem = ls.ODE(lambda t, x: self.net(t, x))
+            with torch.no_grad():
+                plan = ls.tune(problem, nfe, x0=starts, t=(0.0, 1.0), select=256, report=256, hops=2)
+            plan.save(path)
+        return ls.Plan.load(path)
 
     def gradient(self, solve: Solve, tol: float, net: Net) -> list[Tensor]:
         """The end, and the gradients by state and parameters."""
@@ -131,21 +153,21 @@ class Problem:
 def measure(problem: Problem, rows: dict, n: int) -> None:
     """Round n, in which all take turns: evaluations, errors and seconds, forward and with the gradient."""
     x = problem.x0.float()
-    for tol in TOLERANCES:
-        for name, solve in SOLVERS.items():
-            net = problem.graph if name.endswith(COMPILED) else problem.single
-            row = rows.setdefault(f"{name}|{tol}", {"forward": [], "both": []})
-            if len(row["both"]) > n:
-                continue
-            net.calls, began = 0, time.process_time()
-            with torch.no_grad():
-                end = solve(net, x, tol)
-            row["forward"].append(time.process_time() - began)
-            row["nfe"], row["end_error"] = net.calls, end_error(end, problem)
-            began = time.process_time()
-            found = problem.gradient(solve, tol, net)
-            row["both"].append(time.process_time() - began)
-            row["error"] = problem.error(found[1:])
+    turns = zip_longest(*([(name, tol) for tol in settings(name)] for name in SOLVERS))
+    for name, tol in filter(None, chain.from_iterable(turns)):
+        solve, net = SOLVERS[name], problem.graph if name.endswith(COMPILED) else problem.single
+        row = rows.setdefault(f"{name}|{tol}", {"forward": [], "both": []})
+        if len(row["both"]) > n:
+            continue
+        net.calls, began = 0, time.process_time()
+        with torch.no_grad():
+            end = solve(net, x, tol)
+        row["forward"].append(time.process_time() - began)
+        row["nfe"], row["end_error"] = net.calls, end_error(end, problem)
+        began = time.process_time()
+        found = problem.gradient(solve, tol, net)
+        row["both"].append(time.process_time() - began)
+        row["error"] = problem.error(found[1:])
 
 
 def end_error(end: Tensor, problem: Problem) -> float:

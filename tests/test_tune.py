@@ -267,6 +267,18 @@ def test_an_equation_whose_solutions_are_all_alike_is_solved_by_two_evaluations(
         assert torch.allclose(end, x0 * math.exp(t[0] - t[1]), atol=1e-5 * math.exp(abs(t[0] - t[1])))
 
 
+def test_nothing_is_recorded_for_gradients_of_a_network_in_training() -> None:
+    net, asked = torch.nn.Linear(2, 2).double(), set()
+
+    def f(t: float, x: Tensor) -> Tensor:
+        asked.add(net(x).requires_grad)
+        return net(x)
+
+    starts = torch.randn(80, 2, dtype=torch.float64)
+    ls.tune(ls.ODE(f), 2, x0=starts, t=(0.0, 1.0), noises=48, select=16, report=16, hops=0, iterations=2)
+    assert asked == {False}
+
+
 def test_a_plan_for_an_equation_is_better_on_states_it_has_not_seen() -> None:
     x0 = torch.randn(640, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
     problem = ls.ODE(pendulum)

@@ -177,6 +177,7 @@ def _combined(r: float, x: Tensor, w: Sequence[float], evaluations: Sequence[Ten
     return out
 
 
+@torch.no_grad()
 def fit(
     field: Field, times: Sequence[float], paths: Trajectories, first: float | None = None
 ) -> tuple[Free, Tensor]:

@@ -39,6 +39,7 @@ class SetObjective(Protocol):
         """[R] of these."""
 
 
+@torch.no_grad()
 def polish(
     fields: Fields,
     solver: Free,
@@ -100,6 +101,7 @@ def polish(
     return solver, now.error
 
 
+@torch.no_grad()
 def polish_set(
     fields: Fields,
     solver: Free,

@@ -236,11 +236,9 @@ class Solving:
         parts = [run(fields, plan, x, save=every)[0] for x in self.x[rows].split(self.batch)]
         return [torch.cat(states) for states in zip(*parts, strict=True)]
 
-    @torch.no_grad()
     def ends(self, plan: Plan, rows: Tensor) -> Tensor:
         return self._run(plan, rows)[-1]
 
-    @torch.no_grad()
     def solutions(self, rows: Tensor, nfe: int) -> Trajectories:
         plan = self._converged(nfe)
         *states, end = self._run(plan, rows)
@@ -266,7 +264,6 @@ class Solving:
     def times(self, nfe: int, grid: str) -> tuple[float, ...]:
         return self._placed(nfe, POWERS[self.grids.index(grid)])
 
-    @torch.no_grad()
     def identity(self, rows: Tensor) -> str:
         answers = [self.field(rows)(t, self.x[rows]) for t in self._placed(3)]
         both = torch.stack([self.x[rows], *answers]).double().cpu()

@@ -56,6 +56,7 @@ class Candidate:
     error: float
 
 
+@torch.no_grad()
 def tune(
     model: Denoiser | ODE,
     nfe: int | Iterable[int],

@@ -25,9 +25,10 @@ MEMORY = {
 }  # fmt: skip
 VECTOR = {torch.float64: "D", torch.float32: "F", torch.int64: "M", torch.int32: "I", torch.bool: "M"}
 ONE = (
-    "sqrt", "fabs", "exp", "log", "sin", "cos", "tan", "tanh", "floor", "ceil", "sinh", "cosh", "atan",
-    "asin", "acos", "log1p", "expm1", "log2", "log10", "erf",
+    "sqrt", "fabs", "exp", "log", "sin", "cos", "tan", "floor", "ceil", "sinh", "cosh", "atan", "asin",
+    "acos", "log2", "log10", "erf",
 )  # fmt: skip
+OWN = ("tanh", "log1p", "expm1")  # as `lanes.h` has them
 TWO = ("pow", "hypot", "fmin", "fmax", "atan2")
 LANES = 8  # as `lanes.h` has it
 
@@ -75,7 +76,7 @@ OPS: dict[Any, Callable[..., str]] = {
     **{getattr(aten, f): f"{f}({{0}})".format for f in ("sign", "relu")},
     **{getattr(aten, f): f"{f}({{0}}, {{1}})".format for f in ("minimum", "maximum")},
     **{getattr(aten, f): f"{f}({{0}}, {{1}})".format for f in ("clamp_min", "clamp_max")},
-    **{getattr(aten, f): f"v_{f}({{0}})".format for f in ONE if f != "fabs"},
+    **{getattr(aten, f): f"v_{f}({{0}})".format for f in (*ONE, *OWN) if f != "fabs"},
     **{getattr(aten, f): f"v_{f}({{0}}, {{1}})".format for f in TWO},
 }  # fmt: skip
 NUMBER = re.compile(r"all<(.)>\((.*)\)")
