@@ -90,8 +90,13 @@ def test_what_is_written_across_a_sample() -> None:
         assert torch.allclose(found, expected, rtol=1e-14, atol=1e-15)
 
 
-def test_each_sample_takes_its_own_turns() -> None:
-    """Collatz' rule until 1: as many turns as the sequence is long, whatever the others of its block do."""
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch", [1, 7, 300])
+def test_each_sample_takes_its_own_turns(batch: int, threads: int) -> None:
+    """Collatz' rule until 1: as many turns as the sequence is long, whatever lanes others have and take.
+
+    Every third does not take part, and stays as it is.
+    """
 
     def turn(at: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         live, n, count = at
@@ -100,17 +105,22 @@ def test_each_sample_takes_its_own_turns() -> None:
         after = torch.where(live, after, n)
         return (live & (after != 1), after, count + live.to(count.dtype)), (n,)
 
-    n = torch.arange(2, 202, dtype=F64)
-    at = torch.ones(200, dtype=torch.bool), n, torch.zeros(200, dtype=torch.int64)
-    (live, end, count), (before,) = steps.turned(turn, turn, at)
+    numbers = list(range(2, 2 + batch))
+    n, part = torch.tensor(numbers, dtype=F64), [k % 3 != 0 for k in numbers]
+    torch.set_num_threads(threads)
+    try:
+        at = torch.tensor(part), n, torch.zeros(batch, dtype=torch.int64)
+        (live, end, count), (before,) = steps.turned(turn, turn, at)
+    finally:
+        torch.set_num_threads(1)
 
     def length(k: int) -> int:
         return 0 if k == 1 else 1 + length(k // 2 if k % 2 == 0 else 3 * k + 1)
 
     assert not live.any()
-    assert torch.equal(end, torch.ones_like(n))
-    assert count.tolist() == [length(k) for k in range(2, 202)]
-    assert torch.equal(before, torch.full_like(n, 2.0))  # of the last turn that it took itself
+    assert end.tolist() == [1 if takes else k for k, takes in zip(numbers, part, strict=True)]
+    assert count.tolist() == [length(k) if takes else 0 for k, takes in zip(numbers, part, strict=True)]
+    assert before.tolist() == [2 if takes else 0 for takes in part]  # of the last turn that it took itself
 
 
 def lorenz(t: Tensor, x: Tensor) -> Tensor:
@@ -199,7 +209,7 @@ def test_a_stepper_repeats_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(out, torch.full_like(out, 0.99**137), rtol=1e-13)
 
 
-def test_threads_share_the_blocks() -> None:
+def test_threads_share_the_samples() -> None:
     x0 = 1 + torch.randn(300, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
     before, ends = torch.get_num_threads(), []
     try:

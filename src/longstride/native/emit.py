@@ -1,8 +1,9 @@
-"""A step of columns as C++: a loop over blocks of samples, which turn until their own samples have ended.
+"""A step of columns as C++: a loop over samples, each of which turns until it has ended.
 
 A graph here is elementwise over the batch once `columns.Apart` has taken it apart. LANES samples are a block:
 what they carry stays in the nearest cache, and their step is straight code, for which a C compiler finds
-vector instructions. Nobody waits for others than those of the own block, and between steps there is no call.
+vector instructions. Where one has ended the next takes its lane, so nobody waits for others, and between
+steps there is no call.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ MEMORY = {
     torch.float64: "double", torch.float32: "float", torch.int64: "int64_t", torch.int32: "int32_t",
     torch.bool: "uint8_t",
 }  # fmt: skip
+LANE = {"D": "double", "F": "float", "M": "int64_t", "I": "int32_t"}  # of a vector
 VECTOR = {torch.float64: "D", torch.float32: "F", torch.int64: "M", torch.int32: "I", torch.bool: "M"}
 ONE = (
     "sqrt", "fabs", "exp", "log", "sin", "cos", "tan", "floor", "ceil", "sinh", "cosh", "atan", "asin",
@@ -93,7 +95,7 @@ def number(value: Any, kind: torch.dtype) -> str:
 class Block:
     """The text of a loop, line by line.
 
-    shared: what is the same for all samples.  loads, stores: between memory and the vectors of a block.
+    shared: what is the same for all samples.  loads, stores: between memory and a lane of the vectors.
     turn: one step.  vectors: that a block holds from turn to turn, and their types.
     """
 
@@ -142,7 +144,7 @@ class Block:
         """A vector of a block, each lane of which is this at first."""
         name = f"h{len(self.vectors)}"
         self.vectors[name] = VECTOR[kind]
-        self.loads.append(f"{name}[l] = {first};")
+        self.loads.append(f"{name}_[l] = {first};")
         return name
 
     def at(self, place: tuple[int, int, int], kind: torch.dtype) -> str:
@@ -224,24 +226,44 @@ class Block:
         for name, at in zip(names, np.ndindex(*sizes), strict=True):
             offset = sum(a * b for a, b in zip(at, strides, strict=True))
             each, sign = 0 if axis is None else strides[axis], "-" if kind is torch.bool else ""
-            self.stores.append(f"q{which}[{offset} + i * {each}] = {sign}{name}[l];")
+            self.stores.append(f"q{which}[{offset} + i * {each}] = {sign}{name}_[l];")
 
     def source(self, outputs: Sequence[torch.dtype], live: str) -> str:
+        """Turns until a lane is idle, whose sample then goes back to memory and the next comes.
+
+        name_: the lanes of a vector in memory.  sample: in each lane, -1 for none.  left: turns that a sample
+        may still take.  at_once: whether a sample has come that has nothing to do.
+        """
         kinds = [MEMORY[node.meta["val"].dtype] for node in self.inputs]
         pointers = [f"const {c} *__restrict p{k} = (const {c} *)given[{k}];" for k, c in enumerate(kinds)]
         kinds = [MEMORY[kind] for kind in outputs]
         pointers += [f"{c} *__restrict q{k} = ({c} *)made[{k}];" for k, c in enumerate(kinds)]
+        vectors = {**self.vectors, "left": "M", "idle": "M"}
+        out = [f"memcpy({name}_, &{name}, sizeof {name});" for name in vectors]
+        back = [f"memcpy(&{name}, {name}_, sizeof {name});" for name in vectors]
         return "\n".join((
             prelude(),
             'extern "C" void run(int64_t n, int64_t turns, int64_t *next, void **given, void **made) {',
             *pointers, *self.shared,
+            *(f"{kind} {name} = {{}}; {LANE[kind]} {name}_[LANES];" for name, kind in vectors.items()),
+            "int64_t sample[LANES];", "EACH sample[l] = -1;", "idle -= 1;",
             "for (;;) {",
-            "const int64_t first = __atomic_fetch_add(next, LANES, __ATOMIC_RELAXED);",
-            "if (first >= n) return;",
-            *(f"{kind} {name};" for name, kind in self.vectors.items()),
-            "EACH {", "const int64_t i = first + l < n ? first + l : n - 1;", *self.loads, "}",
-            f"EACH if (first + l >= n) {live}[l] = 0;",
-            f"for (int64_t turn = 0; turn < turns && any({live}); turn++) {{", *self.turn, *self.kept, "}",
-            "EACH {", "const int64_t i = first + l;", "if (i < n) {", *self.stores, "}", "}",
+            *out,
+            "bool some = false, at_once = false;",
+            "ROLLED EACH {",
+            "if (idle_[l]) {",
+            "if (sample[l] >= 0) {", "const int64_t i = sample[l];", *self.stores, "}",
+            "const int64_t taken = __atomic_fetch_add(next, 1, __ATOMIC_RELAXED);",
+            "const int64_t i = taken < n ? taken : n - 1;",
+            "sample[l] = taken < n ? taken : -1;", "left_[l] = turns;", *self.loads,
+            f"if (sample[l] < 0) {live}_[l] = 0;",
+            f"idle_[l] = ~{live}_[l];", "}",
+            "some |= sample[l] >= 0;", "at_once |= sample[l] >= 0 && idle_[l];", "}",
+            *back,
+            "if (!some) return;",
+            "if (at_once) continue;",
+            "M now;",
+            "do {", *self.turn, *self.kept, f"now = ~({live} & (--left > 0));", "} while (!any(now ^ idle));",
+            "idle = now;",
             "}", "}",
         ))  # fmt: skip

@@ -11,6 +11,7 @@ typedef int32_t I __attribute__((vector_size(32)));
 static const int LANES = 8;
 
 #define EACH for (int l = 0; l < LANES; l++)
+#define ROLLED _Pragma("GCC unroll 1")
 
 static inline M truth(M m) { return m; }
 static inline M truth(I m) { return __builtin_convertvector(m, M); }

@@ -84,7 +84,7 @@ class Loop:
         workers = min(torch.get_num_threads(), -(-self.batch // LANES))
         if workers == 1:
             self.run(*arguments)
-        else:  # each takes the next block: ctypes lets go of the interpreter
+        else:  # each takes the next samples: ctypes lets go of the interpreter
             for done in [threads(workers).submit(self.run, *arguments) for _ in range(workers)]:
                 done.result()
         return made
