@@ -36,8 +36,8 @@ def share(step: Any, x0: torch.Tensor, steps: int) -> float:
     return max(found)
 
 
-def memory(case: str, dtype: str) -> tuple[float, float]:
-    """Bytes that live at once during steps, over those of the field, without and with weights and tables."""
+def memory(case: str, dtype: str) -> tuple[int, int]:
+    """Bytes that live at once during steps, and of these the equation's own: weights, tables and its x0."""
     x0 = fields(case, dtype, 1)
     step = ls.stepper(equation(case), "etdrk4", dt=DT[case])
     step.repeat(x0, 20, grad=False)
@@ -60,7 +60,7 @@ def memory(case: str, dtype: str) -> tuple[float, float]:
 
 
 def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
-    """Weights and symbols, as they were written and as they are used."""
+    """Weights and symbols, as they were written and as they are used, and the start it comes with."""
     steps, bound = pace.steady.values(), next(iter(pace.bound.values()))
     weights = [w for s in steps for g in s.stages for *_, w in g.terms]
     laid = [
@@ -70,7 +70,7 @@ def tables(problem: ls.ODE, pace: Any) -> list[torch.Tensor]:
     ]
     f, space = getattr(problem.f, "f", problem.f), problem.space
     symbols = [*f.reads, *f.writes, f.linear, f.source, *f.made.values(), problem.L, space.k2]
-    return [v for v in (*weights, *laid, *symbols) if isinstance(v, torch.Tensor)]
+    return [v for v in (*weights, *laid, *symbols, problem.x0) if isinstance(v, torch.Tensor)]
 
 
 def main() -> None:
