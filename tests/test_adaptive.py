@@ -309,6 +309,12 @@ def test_what_the_messages_say_of_stiffness_and_round_off() -> None:
     assert "stiff" in run.message[0]
     fine = ls.solve(ls.ODE(turn), torch.ones(1, 2), t=(0, 100), rtol=1e-8, atol=1e-9, max_steps=50)
     assert "round-off" in fine.message[0]
+    coarse = ls.solve(
+        ls.ODE(stiff), column(1.0).float(), t=(0, 10), max_steps=400
+    )  # rtol is at its round-off too
+    assert "stiff" in coarse.message[0]
+    none = ls.solve(ls.ODE(turn), torch.ones(1, 2), t=(0, 100), max_steps=0)
+    assert "before the first step: give more" in none.message[0]
 
 
 def test_an_interval_of_length_zero_is_the_start() -> None:
@@ -402,6 +408,14 @@ def test_steps_that_failed_leave_no_nan_in_a_gradient(starts: tuple[float, ...])
         ({"events": ls.Event(lambda t, x: x[:, 0])}, "list of ls.Event"),
         ({"events": [lambda t, x: x[:, 0]]}, "list of ls.Event"),
         ({"controller": 3}, "controller = 3"),
+        ({"controller": ls.control.PI}, r"it is ls\.control\.PI\(\)"),
+        ({"t": (0, 1, 2)}, r"t is 3 times: give \(start, end\)"),
+        ({"save_at": [0.5, 0.5]}, "each time once"),
+        ({"save_at": torch.ones(2, 2)}, r"a tensor \(2, 2\): give a list of times"),
+        ({"dt": 1e-300}, "more steps than can be counted"),
+        ({"dt": 0.1, "callback": 3}, "callback = 3"),
+        ({"dt": 0.1, "progress": "bar"}, "progress = 'bar'"),
+        ({"t": None, "plan": "six.json"}, r"Plan\.load"),
         ({"norm": 3}, "norm = 3"),
         ({"watch": 3}, "watch = 3"),
         ({"regularize": 3}, "regularize = 3"),
@@ -415,6 +429,12 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ls.ArgumentError, match=message):
         ls.solve(ls.ODE(f), **{"x0": column(1.0, 2.0), "t": (0, 1), **arguments})
     assert f.calls <= ("reduce" in arguments)  # what a fold begins with may be a function of the start
+
+
+@pytest.mark.parametrize("f", [None, 3, "decay"])
+def test_what_is_no_function_is_no_field(f) -> None:
+    with pytest.raises(ls.ArgumentError, match=r"function of \(t, x\)"):
+        ls.ODE(f)
 
 
 def test_a_function_is_no_problem() -> None:

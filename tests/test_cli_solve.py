@@ -239,6 +239,7 @@ BAD = {
     "system": (["solve", "lorenz"], "lorenz63"),
     "option": (["solve", "lorenz63", "--metod", "tsit5"], "--method"),
     "parameter": (["solve", "van_der_pol", "--my", "3"], "--mu"),
+    "parameters": (["solve", "burgers", "--nu", "3"], "parameters: --viscosity"),
     "parameter by pair": (["solve", "van_der_pol", "--param", "nu=3"], "mu"),
     "pair": (["solve", "van_der_pol", "--param", "mu"], "KEY=VALUE"),
     "no value": (["solve", "van_der_pol", "--mu"], "--mu"),

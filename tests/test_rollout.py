@@ -374,9 +374,25 @@ def test_a_step_much_too_long_is_told_one_that_would_do() -> None:
         ls.solve(pde, error.x, t=(error.t, error.t + dt), dt=error.dt, method="etdrk4")
 
 
+def test_a_small_start_that_grows_by_itself_is_told_a_step_that_would_do() -> None:
+    """Lorenz's butterfly is fifty times as large as (1, 1, 1); waves of KS grow until they break."""
+    lorenz, ks = ls.systems.lorenz63(), ls.systems.kuramoto_sivashinsky()
+    for problem, x0, dt in ((lorenz, lorenz.x0, 1.0), (ks, ks.x0, 10.0)):
+        with pytest.raises(Diverged, match="stays bounded with dt") as raised:
+            ls.solve(problem, x0, t=(0, 100), dt=dt)
+        assert raised.value.dt is not None
+        ls.solve(problem, x0, t=(0, 100), dt=raised.value.dt)
+
+
 @pytest.mark.parametrize(
     ("x0", "words"),
-    [(KS.x0.numpy(), "tensor"), (KS.x0.long(), "tensor"), (KS.x0.bfloat16(), "float32"), (KS.x0[0], "batch")],
+    [
+        (KS.x0[:0], "no samples"),
+        (KS.x0.numpy(), "tensor"),
+        (KS.x0.long(), "tensor"),
+        (KS.x0.bfloat16(), "float32"),
+        (KS.x0[0], "batch"),
+    ],
 )
 def test_states_that_no_space_takes(x0: Any, words: str) -> None:
     for run in (lambda: ls.solve(KS, x0, t=(0, 1), dt=0.1), lambda: ls.stepper(KS, dt=0.1)(x0)):

@@ -264,6 +264,24 @@ def test_noise_prediction_at_pure_noise_is_refused_with_a_way_out() -> None:
         ls.sample(model, 1, nfe=4)
 
 
+@pytest.mark.parametrize("model", [None, "digits", torch.nn.Linear(2, 2)])
+def test_what_is_no_model_is_refused(model) -> None:
+    for call in (
+        lambda: ls.sample(model, 2, nfe=4), lambda: ls.prior(model, 2),
+        lambda: ls.reference(model, torch.ones(1, 2)),
+    ):  # fmt: skip
+        with pytest.raises(ls.ArgumentError, match=r"ls\.load\(name\), or ls\.Denoiser"):
+            call()
+
+
+def test_a_plan_file_of_another_version_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    ls.plan_sampling(EDM, "ddim", nfe=3).save(path)
+    path.write_text(path.read_text().replace('"version": 1', '"version": 2'))
+    with pytest.raises(ls.PlanError, match="version 2, and this Longstride reads version 1"):
+        ls.Plan.load(path)
+
+
 def test_a_plan_for_another_process_is_refused_with_what_differs() -> None:
     plan = ls.plan_sampling(ls.process.EDM(sigma_max=40.0), "ddim", 4)
     with pytest.raises(ls.PlanError, match=r"sigma_max 40.0 and not 80.0"):

@@ -343,6 +343,17 @@ def test_bad_arguments_are_refused(given: tuple[str, dict], says: str) -> None:
         ls.systems.get(given[0], **given[1])
 
 
+def test_a_parameter_that_a_system_lacks_is_named_in_a_direct_call_too() -> None:
+    with pytest.raises(ls.ArgumentError, match=r"burgers has no parameter 'nu'; its parameters: viscosity"):
+        ls.systems.burgers(nu=0.1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("samples", [0, 2.5, "two"])
+def test_random_starts_are_counted(samples) -> None:
+    with pytest.raises(ls.ArgumentError, match="samples"):
+        ls.systems.burgers(n=16).random_starts(samples)  # type: ignore[attr-defined]
+
+
 def test_systems_are_imported_when_they_are_asked_for() -> None:
     code = "import longstride, sys; assert 'longstride.systems' not in sys.modules; longstride.systems.kepler"
     subprocess.run([sys.executable, "-c", code], check=True)

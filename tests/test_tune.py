@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from longstride.learn.axis import Diffusion
 from longstride.learn.descent import descend
 from longstride.learn.frechet import Frechet
 from longstride.learn.free import Free, fit, march
+from longstride.learn.hops import Begun, check_storage, hopped
 from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
 from longstride.learn.subject import SEED, Sampling
@@ -460,6 +462,61 @@ def test_refusals() -> None:
         ls.tune(model, 4, t=(0.0, 1.0))
     with pytest.raises(ls.ArgumentError, match="reference_nfe = 16"):
         ls.tune(model, 4, reference_nfe=16)
+    for wrong in (4.5, None, "4", [4, "5"]):
+        with pytest.raises(ls.ArgumentError, match="whole number"):
+            ls.tune(model, wrong)
+    for thing in (None, "digits", torch.nn.Linear(2, 2)):
+        with pytest.raises(ls.ArgumentError, match=r"the model is of type \w+: an ls.Denoiser"):
+            ls.tune(thing, 4)
+    with pytest.raises(ls.ArgumentError, match="larger reference_nfe"):
+        ls.tune(model, 128)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipes": "git"}, "unknown recipe 'git'"),
+        ({"seed": 1.5}, "seed"),
+        ({"iterations": -1}, "iterations"),
+        ({"hops": -1}, "hops"),
+        ({"batch": 0}, "batch"),
+        ({"through": math.nan}, "through"),
+        ({"through": -0.5}, "through"),
+        ({"features": "inception"}, "features"),
+        ({"objective": "frechet"}, "objective"),
+        ({"progress": 3}, "progress"),
+        ({"cache": __file__}, "is a file"),
+        ({"cache": "/proc/none"}, "cannot write"),
+        ({"storage": f"{__file__}/study.log"}, "is a file"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_model_is_asked(arguments: dict, message: str) -> None:
+    model = ls.Denoiser(lambda x, t: pytest.fail("asked"), EDM, predicts="data", shape=(2,))
+    with pytest.raises(ls.ArgumentError, match=message):
+        ls.tune(model, 4, **arguments)
+
+
+def test_a_storage_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    text = tmp_path / "notes.txt"
+    text.write_text("mine")
+    for storage in (tmp_path, text):
+        with pytest.raises(ls.ArgumentError, match="no file of a study"):
+            ls.tune(three(), 4, storage=storage)
+    assert text.read_text() == "mine"
+    study = tmp_path / "study.log"
+    for _ in range(2):  # one that is there goes on
+        check_storage(study)
+        hopped(
+            [Begun(Free(Diffusion(EDM), (1.0, 0.0), (1.0,), ((1.0,),), ((0.0,),)), 1.0, "")],
+            None,
+            0,
+            storage=study,
+        )
+    assert study.exists()
+
+
+def test_failures() -> None:
     broken = ls.Denoiser(lambda x, t: x / 0, EDM, predicts="data", shape=(2,))
     with pytest.raises(ls.SolveError, match="NaN"):
         ls.tune(broken, 4, **FEW)

@@ -78,6 +78,13 @@ def positive(what: str, value: Any) -> float:
     return float(value)
 
 
+def functions(**given: Any) -> None:
+    """That each of these is a function, or None."""
+    for what, value in given.items():
+        if value is not None and (not callable(value) or isinstance(value, type)):
+            raise ArgumentError(f"{what} = {value!r}: it is a function")
+
+
 def like(what: str, value: Any, default: Any) -> Any:
     """`value` as what `default` is: yes or no, a finite number, or a word."""
     if isinstance(default, bool):

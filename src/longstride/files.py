@@ -53,16 +53,28 @@ def output_folder(out: Path) -> Iterator[Path]:
     Raises:
         ArgumentError: `out` is a file, or nothing can be written there.
     """
-    home = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    if not home.is_dir():
-        raise ArgumentError(f"cannot write to {out}: {home} is a file; name another folder")
-    try:
-        # Inside `out` or above it, so on the same file system: moving is renaming.
-        part = tempfile.TemporaryDirectory(prefix=".longstride-", dir=home)
-    except OSError as error:
-        raise ArgumentError(f"cannot write to {out}: {error.strerror}; name another folder") from error
-    with part as name:
+    with _beside(out) as name:
         yield Path(name)
         out.mkdir(parents=True, exist_ok=True)
         for file in sorted(Path(name).iterdir()):
             os.replace(file, out / file.name)
+
+
+def check_writable(folder: Path) -> None:
+    """That files can be written to a folder, or to one that is made there; nothing stays behind.
+
+    Raises:
+        ArgumentError: it is a file, or nothing can be written there.
+    """
+    _beside(folder).cleanup()
+
+
+def _beside(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder inside `out` or above it, so on the same file system: moving is renaming."""
+    home = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    if not home.is_dir():
+        raise ArgumentError(f"cannot write to {out}: {home} is a file; name another folder")
+    try:
+        return tempfile.TemporaryDirectory(prefix=".longstride-", dir=home)
+    except OSError as error:
+        raise ArgumentError(f"cannot write to {out}: {error.strerror}; name another folder") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .core import MULTIPLIERS, Field, advance
 from .equal_steps.stretches import Stretches
-from .errors import ArgumentError, Diverged, SolveError, at_step, failed, said_of
+from .errors import ArgumentError, Diverged, SolveError, at_step, failed, functions, said_of
 from .methods import REGISTRY, get
 from .methods.base import Method
 from .methods.nystrom import IN_TURN
@@ -195,6 +195,7 @@ def solve(
     Raises:
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
+    functions(callback=callback)
     if isinstance(problem, SDE):
         from .sde.solve import solve_sde  # it builds on Solution, above
 
@@ -320,6 +321,8 @@ def _planned(
         raise ArgumentError(
             "plan= already holds times and weights: leave out t, method, dt, steps, save_at, options"
         )
+    if not isinstance(plan, Plan):
+        raise ArgumentError(f"plan = {plan!r}: it must be a Plan; Plan.load(path) reads one")
     plan.demand({})
     check_state(x0)
     with torch.set_grad_enabled(grad is not False and torch.is_grad_enabled()):

@@ -12,6 +12,7 @@ from torch import Tensor
 from .equal_steps.stretches import Stretches
 from .errors import ArgumentError, finite, positive, said_of, whole
 
+MOST = 2**53  # steps, which a float counts one by one
 Time = float | Tensor  # one that is a tensor without dimensions is differentiated by
 
 
@@ -25,6 +26,8 @@ def stops(
     start, end = span_of(t)
     marks = marks_of(save_at, start, end)
     turns = [start, *(mark for mark in marks if mark != start)]
+    if dt is not None and abs(end - start) / dt > MOST:
+        raise ArgumentError(f"dt = {dt}: from {start} to {end} that is more steps than can be counted")
     counts = [steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9) for a, b in pairwise(turns)]
     return Stretches.between(turns, [max(n, 1) for n in counts], dt), marks
 
@@ -59,19 +62,20 @@ def marks_of(save_at: Any, start: float, end: float) -> list[float]:
         raise ArgumentError("save_at is empty: leave it out to save the end")
     along = [sign * m for m in marks]
     if any(b <= a for a, b in pairwise(along)) or along[0] < sign * start or along[-1] > sign * end:
-        raise ArgumentError(f"save_at must go from {start} to {end} without turning back")
+        raise ArgumentError(f"save_at must go from {start} to {end} without turning back, each time once")
     return marks
 
 
 def span_of(t: Any) -> list[float]:
     """t as (start, end)."""
     if not isinstance(t, Sequence) or len(t) != 2:
-        raise ArgumentError(f"t is {said_of(t)}: give (start, end), and times to keep as save_at=")
+        what = f"{len(t)} times" if isinstance(t, Sequence) else said_of(t)
+        raise ArgumentError(f"t is {what}: give (start, end), and times to keep as save_at=")
     return moments("t", t)
 
 
 def moments(what: str, values: Any) -> list[float]:
     """Times as floats, of numbers and tensors without dimensions."""
     if not isinstance(values, Iterable) or (isinstance(values, Tensor) and values.ndim != 1):
-        raise ArgumentError(f"{what} = {values!r}: give a list of times, or a tensor [n]")
+        raise ArgumentError(f"{what} is {said_of(values)}: give a list of times, or a tensor [n]")
     return [finite(what, v.item() if isinstance(v, Tensor) and v.ndim == 0 else v) for v in values]

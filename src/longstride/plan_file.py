@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from .errors import PlanError
+from .plan import VERSION
 
 Number = Annotated[float, pydantic.Strict()]  # a text that reads like a number is not one
 Whole = Annotated[int, pydantic.Strict()]
@@ -34,7 +35,7 @@ class StepFile(Strict):
 
 class PlanFile(Strict):
     format: Literal["longstride-plan"]
-    version: Literal[1]
+    version: Literal[1]  # VERSION
     method: str
     options: dict[str, Any]
     made_for: dict[str, Any]
@@ -55,6 +56,12 @@ def parse(path: str | Path, raw: Any) -> PlanFile:
     try:
         return PlanFile.model_validate(raw)
     except pydantic.ValidationError as error:
+        version = raw.get("version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version != VERSION:
+            raise PlanError(
+                f"{path} is a plan file of version {version}, and this Longstride reads version {VERSION}: "
+                "install the one that wrote it, or make the plan again"
+            ) from error
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise PlanError(f"{path} is not a plan: {where}: {first['msg'].lower()}") from error

@@ -13,7 +13,7 @@ from torch.autograd import grad
 from torch.utils._pytree import tree_map
 
 from .core import Field, Weight, beside
-from .errors import ArgumentError, SolveError, unknown
+from .errors import ArgumentError, SolveError, said_of, unknown
 from .interpolation import Path
 from .krylov import Krylov
 from .matrix import Matrix
@@ -49,6 +49,8 @@ class Within(View):
             raise ArgumentError("x0 must be a tensor of float32, float64, or complex ones of these")
         if state.ndim <= getattr(self.space, "dim", 0):
             raise ArgumentError(f"x0 {tuple(state.shape)} has no batch: give x0[None], [1, ...]")
+        if not len(state):
+            raise ArgumentError(f"x0 {tuple(state.shape)} has no samples: there is nothing to transform")
         self.demand(state)
         return self.space.enter(state)
 
@@ -101,6 +103,8 @@ class ODE:
     def __post_init__(self) -> None:
         if isinstance(self.L, Tensor) and self.L.layout != torch.strided:
             raise ArgumentError("L is a sparse tensor: give ls.Krylov(L), which multiplies with it")
+        if not callable(self.f):
+            raise ArgumentError(f"f of an ODE is {said_of(self.f)}: it is a function of (t, x), dx/dt")
         if callable(self.L):
             object.__setattr__(self, "L", Krylov(self.L))
 

@@ -16,7 +16,7 @@ from . import grid as grids
 from .compiled import run_compiled
 from .core import Stage, Step, Weight
 from .denoiser import Denoiser
-from .errors import ArgumentError, finite, whole
+from .errors import ArgumentError, finite, functions, said_of, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
 from .gradients.ways import Way, differentiable, way_of
 from .guidance import Guidance
@@ -126,6 +126,14 @@ def _end(process: Process, frame: Frame, t: float, last: Step, evaluated: bool) 
     return Step((Stage((*newest[:-1], a), (*older, b)),))
 
 
+def usable(model: Any) -> None:
+    """That it is a model, and not its name or its network."""
+    if not isinstance(model, Denoiser):
+        raise ArgumentError(
+            f"the model is {said_of(model)}: ls.load(name), or ls.Denoiser(net, process, ...)"
+        )
+
+
 def prior(
     model: Denoiser,
     n: int,
@@ -136,6 +144,7 @@ def prior(
     device: torch.device | None = None,
 ) -> Tensor:
     """Pure noise [n, *shape] at time t (default t_max), of samples first .. first + n - 1."""
+    usable(model)
     if not model.shape:
         raise ArgumentError("the model has no shape: Denoiser(..., shape=(3, 32, 32)), or give x_init=")
     n = whole("n", n, 1, "at least one sample")
@@ -198,7 +207,9 @@ def sample(
         ArgumentError: a bad argument, before anything is run.
         SolveError: the network failed or returned NaN, with method, step and time.
     """
+    usable(model)
     batch, first, number = whole("batch", batch, 1), whole("first", first, 0), seed_of(seed)
+    functions(callback=callback)
     way = _one_loop(compile, parallel, grad, callback)
     asked = {"method": method, "nfe": nfe, "grid": grid, "t_start": t_start, "final": final, **options}
     asked = {k: v for k, v in asked.items() if v is not None}
@@ -365,6 +376,7 @@ def reference(
 
     Halving `nfe` says how converged it is.
     """
+    usable(model)
     return sample(
         model, x_init=x_init, plan=plan_reference(model.process, nfe), cond=cond, guidance=guidance,
         batch=batch, callback=callback,

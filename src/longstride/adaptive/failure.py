@@ -47,13 +47,15 @@ class Standing:
                 else "x or f is NaN or infinite at the start; check x0 and f there"
             ) + ("; the solution seems to blow up" if self.grown > 1e6 else "")
         what = self._what()
-        if self.rtol < 10 * self.eps:
-            return f"{what}; rtol = {self.rtol:g} is at the round-off of the state: raise it, or use float64"
+        if not self.tries:
+            return f"{what} before the first step: give more"
         if self.stiffness > 2:
             return (
                 f"{what}; h |lambda| = {self.stiffness:.2g} is at the limit of stability: the problem is "
                 "stiff there, and wants an implicit method: rodas5p, radau5 or kvaerno5"
             )
+        if self.rtol < 10 * self.eps:
+            return f"{what}; rtol = {self.rtol:g} is at the round-off of the state: raise it, or use float64"
         if self.grown > 1e6:
             return f"{what}; |x| grew {self.grown:.1e}-fold: the solution seems to blow up near this t"
         if self.code == UNDERFLOW:

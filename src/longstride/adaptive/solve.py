@@ -15,7 +15,7 @@ from torch import Tensor
 from ..control import Controller, I, Telling
 from ..control import bound as controller_of
 from ..core import MULTIPLIERS
-from ..errors import ArgumentError, SolveError, failed, unknown
+from ..errors import ArgumentError, SolveError, failed, functions, unknown
 from ..gradients.backsolve import Backsolve
 from ..gradients.differentiable import WAYS, Flow, Way, gone_through
 from ..gradients.ways import Reverse, way_of
@@ -116,7 +116,8 @@ def adaptive(
     method = method or _default(problem, way, compile or regularize is not None)
     bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
     controller = controller_of(controller, problem)
-    usable(controller, norm=norm, watch=watch)
+    usable(controller)
+    functions(norm=norm, watch=watch)
     if isinstance(controller, Telling) and (compile or bounds.on_budget == "reach" or way is not None):
         raise ArgumentError(
             "a controller that tells steps goes without compile=, on_budget='reach', and ways of grad= but "
@@ -224,13 +225,12 @@ def _known(limits: dict[str, Any]) -> dict[str, Any]:
     return limits
 
 
-def usable(controller: Any, **functions: Any) -> None:
-    """That what is called can be called."""
-    if controller is not None and not (hasattr(controller, "start") and hasattr(controller, "control")):
+def usable(controller: Any) -> None:
+    """That it can be asked: `PI`, the class, cannot."""
+    if controller is None:
+        return
+    if isinstance(controller, type) or not (hasattr(controller, "start") and hasattr(controller, "control")):
         raise ArgumentError(f"controller = {controller!r}: it is ls.control.PI(), or has start and control")
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise ArgumentError(f"{name} = {function!r}: it is a function")
 
 
 def tolerances_of(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:

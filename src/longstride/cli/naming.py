@@ -41,7 +41,8 @@ def chosen(
         key, equals, value = words.pop(0).partition("=")
         if not key.startswith("--") or key[2:] not in takes:
             known = [*options, *(f"--{k}" for k in takes)]
-            raise unknown(f"option of {name}", key, known)
+            its = f"; its parameters: {', '.join(f'--{k}' for k in takes)}"
+            raise ArgumentError(f"{unknown(f'option of {name}', key, known)}{its}")
         if not equals and not words:
             raise ArgumentError(f"{key}: give it a value")
         found[key[2:]] = value if equals else words.pop(0)

@@ -11,6 +11,7 @@ from .stretches import Stretches
 
 GROWN = 10.0  # times as large as it was, a state is no longer good
 HALVINGS = 10  # of a step size that are tried
+AGREED = 2.0  # ratio of sizes that two runs may come to
 TRIALS = 2048  # steps that trials may take in any case; as many as the run had where that is more
 
 
@@ -30,7 +31,8 @@ def diverged(run: Steps, good: Stand, n: int) -> SolveError:
 
     The steps between are repeated with a look after each. The last good state is the last at which no sample
     is `GROWN` times as large as at `good`. From there trials with halved steps go twice as far as the run
-    came; the first that stays as small says which dt would have done, for all that is known there.
+    came; the first that stays as small, or becomes as large as the next, says which dt would have done, for
+    all that is known there.
     """
     if not finite(run.state(good)):
         return SolveError(f"method {run.name}: x0 has NaN or infinity before the first step")
@@ -62,29 +64,41 @@ def diverged(run: Steps, good: Stand, n: int) -> SolveError:
 def _suggested(run: Steps, last: Stand, steps: int, h: float, most: int) -> tuple[float, bool]:
     """The first of |h|/2, |h|/4, ... with which the run stays bounded over so many steps of h, True.
 
+    Where solutions grow by themselves, as small starts of chaotic equations do, that is the first which the
+    next agrees with on how large they become.
+
     The last that was tried, False, if none does before `most` steps are taken or the next would need more.
     """
     start, part, n = run.times[last.n], h, steps
     x = run.state(last)
-    bound = GROWN * size(x)
+    bound, before = GROWN * size(x), None
     for _ in range(HALVINGS):
         if 2 * n > most:
             break
         part, n = part / 2, 2 * n
-        taken, bounded = _bounded(run.along(Stretches.repeated(start, part, n)), x, bound)
-        if bounded:
+        taken, largest = _reached(run.along(Stretches.repeated(start, part, n)), x)
+        if largest is not None and bool((largest <= bound).all()):
             return abs(part), True
-        most -= taken
+        if largest is not None and before is not None and _agree(before, largest):
+            return 2 * abs(part), True
+        most, before = most - taken, largest
     return abs(part), False
 
 
-def _bounded(run: Steps, x: Tensor, bound: Tensor) -> tuple[int, bool]:
-    """How many steps were taken, and whether all that there are stayed within the bound."""
-    n = 0
+def _agree(one: Tensor, other: Tensor) -> bool:
+    return bool((torch.maximum(one, other) <= AGREED * torch.minimum(one, other)).all())
+
+
+def _reached(run: Steps, x: Tensor) -> tuple[int, Tensor | None]:
+    """How many steps were taken, and how large each sample became; nothing where one went to infinity."""
+    n, largest = 0, size(x)
     try:
         stand = run.begin(x)
-        while (n := stand.n) < run.times.steps and bool((size(run.state(stand)) <= bound).all()):
+        while (n := stand.n) < run.times.steps:
             stand = run.step(stand)
+            largest = torch.maximum(largest, size(run.state(stand)))
+            if not finite(largest):
+                return n, None
     except SolveError:  # f refuses a state
-        return n, False
-    return n, bool((size(run.state(stand)) <= bound).all())
+        return n, None
+    return n, largest

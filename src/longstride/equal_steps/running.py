@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..adaptive.output import Fold, Folding, Record, Recording
-from ..errors import ArgumentError
+from ..errors import ArgumentError, functions
 from ..integrate import Callback
 from ..interrupts import between_steps
 from ..solution import Stats
@@ -191,6 +191,7 @@ def shown(progress: bool | Bar, label: str) -> AbstractContextManager[Bar]:
         from ..terminal import progress as bar  # it brings typer
 
         return _Seldom(bar(label))
+    functions(progress=progress)
     return _Seldom(nullcontext(progress))
 
 

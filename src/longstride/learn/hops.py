@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import ArgumentError
+from ..files import check_writable
 from .axis import Axis
 from .free import Free
 
@@ -105,6 +106,24 @@ def _shared(
         trial.set_user_attr("solver", written(better.solver))
         trial.set_user_attr("name", better.name)
         study.tell(trial, better.error)
+
+
+def check_storage(storage: str | Path) -> None:
+    """That a study can be kept there: optuna would write on at the end of any file.
+
+    Raises:
+        ArgumentError: something else is there, or nothing can be written.
+    """
+    path = Path(storage)
+    check_writable(path.parent)
+    if not path.exists():
+        return
+    first = b"a folder"
+    if path.is_file():
+        with path.open("rb") as file:
+            first = file.readline()
+    if first and not (first.startswith(b"{") and b'"op_code"' in first):
+        raise ArgumentError(f"storage = {str(storage)!r} is no file of a study: name another")
 
 
 def written(solver: Free) -> dict[str, Any]:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..errors import ArgumentError, SolveError, unknown, whole
+from ..errors import ArgumentError, SolveError, finite, functions, said_of, unknown, whole
+from ..files import check_writable
 from ..guidance import Guidance
 from ..journal import Journal
 from ..methods import REGISTRY
@@ -24,7 +25,7 @@ from ..metrics import endpoint_error, interval, resampled, squared_errors
 from ..plan import Plan
 from ..problem import ODE
 from .free import Features, Free, fit
-from .hops import Begun, hopped, read, written
+from .hops import Begun, check_storage, hopped, read, written
 from .optimal_times import cheapest_path, jumps
 from .polish import SetObjective, polish, polish_set
 from .recipes import RECIPES, SAMPLES, Request
@@ -105,7 +106,7 @@ def tune(
             report go by, such as `metrics.frechet`. By default their end-point error, which fits and polishes
             lower whatever the objective is; one with residuals, such as `learn.Frechet`, is lowered last.
         through: weight in the polish of the states on the way, beside the end: see `polish`.
-        recipes: names of `RECIPES` that compete as well, or ["all"].
+        recipes: names of `RECIPES` that compete as well, or "all".
         noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
         select, report: starts to choose and to report on.
         reference_nfe: of the solutions; it is halved on some starts, to see whether they have converged.
@@ -124,8 +125,13 @@ def tune(
         ArgumentError: a budget below 2, or arguments that do not fit.
         SolveError: a model that returns NaN, or solutions that have not converged.
     """
-    budgets = sorted({whole("nfe", k, 2, "one evaluation leaves nothing to tune") for k in
-                      ([nfe] if isinstance(nfe, int) else list(nfe))})  # fmt: skip
+    if not isinstance(model, Denoiser | ODE):
+        raise ArgumentError(
+            f"the model is {said_of(model)}: an ls.Denoiser, as ls.load(name) gives, or an ls.ODE"
+        )
+    several = isinstance(nfe, Iterable) and not isinstance(nfe, str)
+    asked: list[Any] = list(nfe) if several else [nfe]  # type: ignore[arg-type]
+    budgets = sorted({whole("nfe", k, 2, "one evaluation leaves nothing to tune") for k in asked})
     if not budgets:
         raise ArgumentError("nfe is empty: give a budget, or several")
     if noises is not None:
@@ -133,6 +139,19 @@ def tune(
     for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
     whole("reference_nfe", reference_nfe, 32, "solutions are many short steps")
+    if budgets[-1] >= reference_nfe:
+        raise ArgumentError(f"nfe = {budgets[-1]}: solutions are to be nearer, give a larger reference_nfe=")
+    for name, number, least in (("seed", seed, None), ("iterations", iterations, 0), ("hops", hops, 0),
+                                ("batch", batch, 1)):  # fmt: skip
+        whole(name, number, least)
+    if finite("through", through) < 0:
+        raise ArgumentError(f"through = {through}: it is a weight, not negative")
+    functions(features=features, objective=objective, progress=progress)
+    recipes = [recipes] if isinstance(recipes, str) else list(recipes)
+    if cache is not None:
+        check_writable(Path(cache))
+    if storage is not None:
+        check_storage(storage)
     names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
     if strange := [name for name in names if name not in RECIPES]:
         raise unknown("recipe", strange[0], RECIPES)
@@ -156,7 +175,7 @@ def tune(
     judge = Judge(features, objective)
     tuning = Tuning(subject, judge, through, sizes, seed, reference_nfe, cache, progress)
     plans = {k: tuning.plan(k, iterations, hops, names, storage) for k in budgets}
-    return plans[nfe] if isinstance(nfe, int) else plans
+    return plans if several else plans[budgets[0]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,7 +82,8 @@ class RandomField:
         Raises:
             ArgumentError: a wave that the space does not keep, or none that it does.
         """
-        samples = range(whole("samples", samples, 1)) if isinstance(samples, int) else samples
+        if isinstance(samples, str) or not isinstance(samples, Iterable):
+            samples = range(whole("samples", samples, 1))
         key = keys(seed_of(seed), FIELDS, max(samples, default=0) + 1)[list(samples)]
         g = self.space.leave(self._coefficients(self.space, key))
         if self.peak is not None:

@@ -155,6 +155,13 @@ def system(
 
         @wraps(build)
         def made(*args: P.args, **kwargs: P.kwargs) -> System:
+            takes = signature.parameters
+            for key in kwargs:
+                if key not in takes:
+                    raise ArgumentError(
+                        f"{build.__name__} has no parameter {key!r}; its parameters: "
+                        f"{', '.join(takes) or 'none'}"
+                    )
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = {
@@ -179,12 +186,6 @@ def get(name: str, **parameters: Any) -> System:
     """
     if name not in SYSTEMS:
         raise unknown("system", name, SYSTEMS)
-    takes = inspect.signature(SYSTEMS[name]).parameters
-    for key in parameters:
-        if key not in takes:
-            raise ArgumentError(
-                f"{name} has no parameter {key!r}; its parameters: {', '.join(takes) or 'none'}"
-            )
     return SYSTEMS[name](**parameters)
 
 
