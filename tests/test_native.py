@@ -90,6 +90,29 @@ def test_what_is_written_across_a_sample() -> None:
         assert torch.allclose(found, expected, rtol=1e-14, atol=1e-15)
 
 
+def test_types_are_promoted_as_torch_does_it() -> None:
+    """Truths are 0 and 1 where they are numbers, integers beside fractions are no integers, alpha counts."""
+    x = torch.randn(40, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    k, half = torch.arange(4), torch.tensor([1.5, 2.0, 0.0, 1.0])
+
+    def made(x: Tensor) -> tuple[Tensor, ...]:
+        up, near = x > 0, x < 1
+        written = torch.zeros_like(half).expand(len(x), 4).clone()
+        written[:, 0] = 0.1
+        return (
+            up * k, up + k, up + 1, up & k, up < 1, up >= near, up * x, up * 0.5, up.sum(1), near.any(1),
+            up + near, up * near, torch.isfinite(x / up), up.amax(1), up.amin(1),
+            up * torch.tensor([1.0, 0.0, 2.0, 1.0], dtype=F64), torch.where(k < 0.5, x, -x), k / 2 * x,
+            k * 0.5 * x, torch.exp(k) * x, x * half, x.float() * half, written * x,
+            torch.where(up, x, k), torch.stack([near.long(), up], 1),
+            torch.cat([x, up], 1), torch.stack([x[:, 0], up[:, 1]], 1), torch.zeros_like(x).add(x, alpha=2),
+        )  # fmt: skip
+
+    for n, (found, expected) in enumerate(zip(once(made, made, x), made(x), strict=True)):
+        assert found.dtype is expected.dtype, n
+        assert torch.allclose(found, expected, rtol=1e-6 if n == 19 else 1e-15, atol=1e-16), n
+
+
 def test_each_sample_takes_its_own_turns() -> None:
     """Collatz' rule until 1: as many turns as the sequence is long, whatever the others of its block do."""
 
