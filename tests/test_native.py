@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,3 +242,22 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(ls.ArgumentError, match="does not compile"):
         library.library("not a program")
+
+
+def test_a_broken_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path))
+    wanted = library.library.__wrapped__
+    source = 'extern "C" int seven() { return 7; }'
+    monkeypatch.setattr(library, "_compile", lambda cc, source, path: path.write_bytes(b"half"))
+    with pytest.raises(ls.ArgumentError, match="cannot be loaded"):
+        wanted(source)
+    monkeypatch.undo()
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path))
+    assert wanted(source).seven() == 7
+
+
+def test_where_nothing_can_be_kept_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path / "file" / "folder"))
+    with pytest.raises(ls.ArgumentError, match="set LONGSTRIDE_CACHE"):
+        library.library.__wrapped__("int nothing;")
