@@ -197,6 +197,16 @@ def test_parameters_are_read_at_every_run(batch: int) -> None:
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("options", [{"dt": 0.1, "method": "rk4"}, {"rtol": 1e-8}])
+def test_samples_may_be_counted(options: dict) -> None:
+    """x' = -x/5 of five samples, where f divides by how many there are."""
+    x0 = torch.linspace(1, 2, 5, dtype=F64)[:, None]
+    how = {"t": (0, 1), "compile": True, "grad": False, **options}
+    out = ls.solve(ls.ODE(lambda t, x: -x / len(x)), x0, **how).x[-1]
+    assert torch.allclose(out, x0 * math.exp(-0.2), rtol=1e-7)
+
+
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("options", [{"dt": 0.03, "method": "rk4"}, {"rtol": 1e-8}])
 def test_a_call_that_ends_early_is_followed_by_another(
     options: dict, monkeypatch: pytest.MonkeyPatch
@@ -212,6 +222,29 @@ def test_a_call_that_ends_early_is_followed_by_another(
         assert run.stats.steps > 2 * 7
     assert torch.equal(*ends)
     assert torch.allclose(ends[0][-1], x0 * math.exp(math.sin(6) / 3), rtol=1e-6)
+
+
+def test_large_states_are_not_copied_for_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The idle samples beside one of a million elements would be gigabytes."""
+    monkeypatch.setattr(steps, "compiled", lambda *given, **options: pytest.fail("recorded"))
+    live, x = torch.ones(1, dtype=torch.bool), torch.ones(1, steps.MOST + 1)
+    with pytest.raises(steps.Unsuited, match="elements"):
+        steps.turned(live, lambda at: (at, ()), (live, x))
+    assert not steps.counts(live, lambda t, x: pytest.fail("asked"), torch.zeros(()), x)
+
+
+def test_a_step_that_is_no_loop_leaves_others_alone() -> None:
+    """Of the same f and states: a sum over samples is none, a product with what is beside them is one."""
+
+    def turn(at: tuple[Tensor, ...], by: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        live, x = at
+        return (torch.zeros_like(live), x.sum(0) + 0 * x if by is None else by * x), ()
+
+    at = torch.ones(5, dtype=torch.bool), torch.ones(5, 2)
+    with pytest.raises(steps.Unsuited):
+        steps.turned(turn, turn, at, None)
+    (_, found), _ = steps.turned(turn, turn, at, torch.full((1,), 3.0))
+    assert torch.equal(found, torch.full((5, 2), 3.0))
 
 
 def test_a_stepper_repeats_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
