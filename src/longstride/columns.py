@@ -245,7 +245,7 @@ class Apart:
             first = int(op is aten.where.self)  # of which the condition stays one
             for i, a in enumerate(node.args[first:], first):
                 if isinstance(a, Node) and a.meta["val"].dtype is not kind:
-                    given[i] = self.converted(given[i], kind)
+                    given[i] = self.converted(self.known[a], kind)
         wide = [i for i, g in enumerate(given) if isinstance(g, np.ndarray)]
         tables: list[Any] = [given[i] for i in wide]
         arrays = np.broadcast_arrays(*tables)
