@@ -401,5 +401,5 @@ def columnwise(cuda: bool) -> dict[str, Any]:
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
     # Of what compiled code is kept by: another number where what the pass does is another.
-    uuid = {"uuid": lambda self: b"longstride.columns 2"}
+    uuid = {"uuid": lambda self: b"longstride.columns 3"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}
