@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,6 +89,31 @@ def test_what_is_written_across_a_sample() -> None:
     for found, expected in zip(once(made, made, x), made(x), strict=True):
         assert found.dtype is expected.dtype
         assert torch.allclose(found, expected, rtol=1e-14, atol=1e-15)
+
+
+def test_types_are_promoted_as_torch_does_it() -> None:
+    """Truths are 0 and 1 where they are numbers, integers beside fractions are no integers, alpha counts."""
+    x = torch.randn(40, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    k, half = torch.arange(4), torch.tensor([1.5, 2.0, 0.0, 1.0])
+
+    def made(x: Tensor) -> tuple[Tensor, ...]:
+        up, near = x > 0, x < 1
+        written = torch.zeros_like(half).expand(len(x), 4).clone()
+        written[:, 0] = 0.1
+        tenth = torch.full_like(x[:, 0], 0.1)
+        return (
+            up * k, up + k, up + 1, up & k, up < 1, up >= near, up * x, up * 0.5, up.sum(1), near.any(1),
+            up + near, up * near, torch.isfinite(x / up), up.amax(1), up.amin(1),
+            up * torch.tensor([1.0, 0.0, 2.0, 1.0], dtype=F64), torch.where(k < 0.5, x, -x), k / 2 * x,
+            k * 0.5 * x, torch.exp(k) * x, x * half, x.float() * half, written * x,
+            torch.where(up, x, k), torch.stack([near.long(), up], 1),
+            torch.cat([x, up], 1), torch.stack([x[:, 0], up[:, 1]], 1), torch.zeros_like(x).add(x, alpha=2),
+            torch.stack([x[:, 0], tenth], 1), torch.stack([tenth, tenth], 1).sum(1) * x[:, 0],
+        )  # fmt: skip
+
+    for n, (found, expected) in enumerate(zip(once(made, made, x), made(x), strict=True)):
+        assert found.dtype is expected.dtype, n
+        assert torch.allclose(found, expected, rtol=1e-6 if n == 19 else 1e-15, atol=1e-16), n
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -183,6 +209,16 @@ def test_parameters_are_read_at_every_run(batch: int) -> None:
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("options", [{"dt": 0.1, "method": "rk4"}, {"rtol": 1e-8}])
+def test_samples_may_be_counted(options: dict) -> None:
+    """x' = -x/5 of five samples, where f divides by how many there are."""
+    x0 = torch.linspace(1, 2, 5, dtype=F64)[:, None]
+    how = {"t": (0, 1), "compile": True, "grad": False, **options}
+    out = ls.solve(ls.ODE(lambda t, x: -x / len(x)), x0, **how).x[-1]
+    assert torch.allclose(out, x0 * math.exp(-0.2), rtol=1e-7)
+
+
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("options", [{"dt": 0.03, "method": "rk4"}, {"rtol": 1e-8}])
 def test_a_call_that_ends_early_is_followed_by_another(
     options: dict, monkeypatch: pytest.MonkeyPatch
@@ -198,6 +234,29 @@ def test_a_call_that_ends_early_is_followed_by_another(
         assert run.stats.steps > 2 * 7
     assert torch.equal(*ends)
     assert torch.allclose(ends[0][-1], x0 * math.exp(math.sin(6) / 3), rtol=1e-6)
+
+
+def test_large_states_are_not_copied_for_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The idle samples beside one of a million elements would be gigabytes."""
+    monkeypatch.setattr(steps, "compiled", lambda *given, **options: pytest.fail("recorded"))
+    live, x = torch.ones(1, dtype=torch.bool), torch.ones(1, steps.MOST + 1)
+    with pytest.raises(steps.Unsuited, match="elements"):
+        steps.turned(live, lambda at: (at, ()), (live, x))
+    assert not steps.counts(live, lambda t, x: pytest.fail("asked"), torch.zeros(()), x)
+
+
+def test_a_step_that_is_no_loop_leaves_others_alone() -> None:
+    """Of the same f and states: a sum over samples is none, a product with what is beside them is one."""
+
+    def turn(at: tuple[Tensor, ...], by: Tensor | None) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        live, x = at
+        return (torch.zeros_like(live), x.sum(0) + 0 * x if by is None else by * x), ()
+
+    at = torch.ones(5, dtype=torch.bool), torch.ones(5, 2)
+    with pytest.raises(steps.Unsuited):
+        steps.turned(turn, turn, at, None)
+    (_, found), _ = steps.turned(turn, turn, at, torch.full((1,), 3.0))
+    assert torch.equal(found, torch.full((5, 2), 3.0))
 
 
 def test_a_stepper_repeats_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,3 +287,22 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(ls.ArgumentError, match="does not compile"):
         library.library("not a program")
+
+
+def test_a_broken_library_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path))
+    wanted = library.library.__wrapped__
+    source = 'extern "C" int seven() { return 7; }'
+    monkeypatch.setattr(library, "_compile", lambda cc, source, path: path.write_bytes(b"half"))
+    with pytest.raises(ls.ArgumentError, match="cannot be loaded"):
+        wanted(source)
+    monkeypatch.undo()
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path))
+    assert wanted(source).seven() == 7
+
+
+def test_where_nothing_can_be_kept_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LONGSTRIDE_CACHE", str(tmp_path / "file" / "folder"))
+    with pytest.raises(ls.ArgumentError, match="set LONGSTRIDE_CACHE"):
+        library.library.__wrapped__("int nothing;")

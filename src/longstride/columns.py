@@ -44,6 +44,18 @@ LOGICAL = (
     aten.logical_not.default, aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor,
     aten.bitwise_not.default, aten.where.self, prims.convert_element_type.default,
 )  # fmt: skip
+APIECE = (
+    aten.isnan.default, aten.isinf.default, aten.logical_and.default, aten.logical_or.default,
+    aten.logical_not.default, prims.convert_element_type.default,
+)  # fmt: skip
+TRUTHS = {  # what arithmetic of truths alone is
+    aten.add.Tensor: aten.bitwise_or.Tensor, aten.mul.Tensor: aten.bitwise_and.Tensor,
+    aten.maximum.default: aten.bitwise_or.Tensor, aten.minimum.default: aten.bitwise_and.Tensor,
+}  # fmt: skip
+BITS = (
+    aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor, aten.bitwise_not.default,
+    aten.where.self,
+)  # fmt: skip
 REDUCTIONS = {
     aten.sum.dim_IntList: aten.add.Tensor, aten.amax.default: aten.maximum.default,
     aten.amin.default: aten.minimum.default, aten.any.dim: aten.logical_or.default,
@@ -225,14 +237,15 @@ class Apart:
         given = [self.read(a) if isinstance(a, Node) else a for a in node.args]
         if any(g is None for g in given) or any(isinstance(v, Node) for v in node.kwargs.values()):
             return None
-        values = [a.meta["val"] for a in node.args if isinstance(a, Node)]
-        kinds = {v.dtype for v in values} - {torch.bool}
-        kind = kinds.pop() if kinds else torch.bool
-        if kinds:  # several precisions: that which torch works in
-            if node.target is aten.where.self or len(values) != 2:
-                return None
-            kind = torch.result_type(*values)
-            given = [self.converted(g, kind) if isinstance(g, np.ndarray) else g for g in given]
+        kind = _worked_in(node, value)
+        op = TRUTHS.get(node.target, node.target) if kind is torch.bool else node.target
+        if kind is None or (kind is torch.bool and op in ARITHMETIC):
+            return None
+        if op not in APIECE:
+            first = int(op is aten.where.self)  # of which the condition stays one
+            for i, a in enumerate(node.args[first:], first):
+                if isinstance(a, Node) and a.meta["val"].dtype is not kind:
+                    given[i] = self.converted(self.known[a], kind)
         wide = [i for i, g in enumerate(given) if isinstance(g, np.ndarray)]
         tables: list[Any] = [given[i] for i in wide]
         arrays = np.broadcast_arrays(*tables)
@@ -241,15 +254,23 @@ class Apart:
             args = list(given)
             for i, array in zip(wide, arrays, strict=True):
                 args[i] = array[at]
-            out[at] = self.applied(node.target, args, node.kwargs, kind, wide)
+            out[at] = self.applied(op, args, node.kwargs, kind, wide)
         return out
 
     def converted(self, x: Elements, kind: torch.dtype) -> Elements:
+        from torch._subclasses.fake_tensor import unset_fake_temporarily
+
         out = np.empty(x.shape, dtype=object)
         for at in np.ndindex(x.shape):
             one = x[at]
-            same = not isinstance(one, Node) or one.meta["val"].dtype is kind
-            out[at] = one if same else self.made(prims.convert_element_type.default, (one, kind))
+            if not isinstance(one, Node):
+                exact = torch.float64 if isinstance(one, float) else None
+                with unset_fake_temporarily():
+                    out[at] = torch.tensor(one, dtype=exact).to(kind).item()
+            elif one.meta["val"].dtype is kind:
+                out[at] = one
+            else:
+                out[at] = self.made(prims.convert_element_type.default, (one, kind))
         return out
 
     def applied(self, op: Any, args: list[Any], kwargs: Any, kind: torch.dtype, wide: Sequence[int]) -> Any:
@@ -265,7 +286,7 @@ class Apart:
                     for i, a in enumerate(args)
                 ]
                 return op(*own, **{k: v for k, v in kwargs.items() if k != "device"}).item()
-        if (simple := _simpler(op, args, wide)) is not None:
+        if not kwargs and (simple := _simpler(op, args, wide)) is not None:
             return simple
         for i in wide:
             if not isinstance(args[i], Node):
@@ -277,14 +298,16 @@ class Apart:
         source, dims = node.args[0], node.args[1]
         x = self.read(source)
         dims = [dims] if isinstance(dims, int) else list(dims or [])
-        shape, kind = source.meta["val"].shape, source.meta["val"].dtype
+        shape, kind = source.meta["val"].shape, node.meta["val"].dtype
+        op = REDUCTIONS[node.target]
+        op = TRUTHS.get(op, op) if kind is torch.bool else op
         axes = sorted(d % len(shape) for d in dims)
         axis, keep = self.along(shape), bool(*node.args[2:3]) or bool(node.kwargs.get("keepdim", False))
-        if x is None or not axes or axis in axes or kind != node.meta["val"].dtype:
+        if x is None or not axes or axis in axes:
             return None
-        moved = np.moveaxis(x, axes, range(len(axes)))
+        moved = np.moveaxis(self.converted(x, kind), axes, range(len(axes)))
         moved = moved.reshape(-1, *moved.shape[len(axes) :])
-        op, out = REDUCTIONS[node.target], np.empty(moved.shape[1:], dtype=object)
+        out = np.empty(moved.shape[1:], dtype=object)
 
         def both(a: Any, b: Any) -> Any:
             return self.applied(op, [a, b], {}, kind, (0, 1))
@@ -296,12 +319,13 @@ class Apart:
     def together(self, node: Any) -> Elements | None:
         parts, dim = (*node.args, 0)[:2]
         shape = node.meta["val"].shape
-        axis, given = dim % len(shape), [self.read(part) for part in parts]
-        if any(g is None for g in given) or self.along(shape) == axis:
+        axis, found = dim % len(shape), [self.read(part) for part in parts]
+        if any(g is None for g in found) or self.along(shape) == axis:
             return None
+        given = [self.converted(g, node.meta["val"].dtype) for g in found if g is not None]
         if node.target is aten.stack.default:
-            return np.stack(given, axis)  # type: ignore[arg-type]
-        return np.concatenate(given, axis)  # type: ignore[arg-type]
+            return np.stack(given, axis)
+        return np.concatenate(given, axis)
 
     def pieces(self, node: Any) -> list[Elements] | None:
         source = node.args[0]
@@ -316,6 +340,24 @@ class Apart:
         size = node.args[1]
         ends = np.cumsum(size)[:-1] if isinstance(size, (list, tuple)) else range(size, shape[axis], size)
         return np.split(x, list(ends), axis)
+
+
+def _worked_in(node: Any, value: Tensor) -> torch.dtype | None:
+    """What torch makes of the arguments of an elementwise operation before it works on them.
+
+    Truths are numbers where they are compared. Operations of APIECE take each argument as it is: then this is
+    what the numbers among them are, and None where they are several things.
+    """
+    given = [a.meta["val"] if isinstance(a, Node) else a for a in node.args]
+    if node.target in APIECE:
+        kinds = {v.dtype for v in given if isinstance(v, Tensor)} - {torch.bool}
+        return None if len(kinds) > 1 else kinds.pop() if kinds else torch.bool
+    given = given[-2:]
+    kind = torch.result_type(given[0], given[-1])
+    if value.dtype.is_floating_point and not (kind.is_floating_point or kind.is_complex):
+        return value.dtype  # a quotient or a sine of integers
+    compared = node.target in LOGICAL and node.target not in BITS
+    return torch.int64 if compared and kind is torch.bool else kind
 
 
 def _simpler(op: Any, args: Sequence[Any], wide: Sequence[int]) -> Any:
@@ -360,5 +402,5 @@ def columnwise(cuda: bool) -> dict[str, Any]:
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
     # Of what compiled code is kept by: another number where what the pass does is another.
-    uuid = {"uuid": lambda self: b"longstride.columns 2"}
+    uuid = {"uuid": lambda self: b"longstride.columns 3"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}

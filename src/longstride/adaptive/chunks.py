@@ -20,7 +20,7 @@ from ..columns import columnwise
 from ..compiler import called, compiled, recorded
 from ..errors import ArgumentError
 from ..native.emit import Unsuited
-from ..native.steps import turned
+from ..native.steps import counts, turned
 from ..steppers.gauss_radau import GaussRadau
 from ..steppers.hermite import HermiteStepper
 from ..steppers.linearly import LinearlyImplicit
@@ -111,6 +111,7 @@ class Chunks:
             )
         device = stepper.rtol.device
         self.cuda, self.f = device.type == "cuda", f
+        self.idle: bool | None = None  # whether f bears samples beside its own
         self._take(graph_of(loop, WIDE))
         self.native = bool(self.graph.columns) and not stepper.shared  # until it is found not to be
         if not self.native:
@@ -200,7 +201,12 @@ class Chunks:
 
     def _called(self, at: State, b: Bounds, code: Tensor, last: Tensor, mark: Tensor) -> Any:
         if self.native:
-            at, kept = turned(self.f, _turn, _begun(at, b, code), self.graph, self.rate, b, mark)
+            if self.idle is None:
+                t, x = self.graph.time(at.s, b.limit), self.graph.join(at.x)
+                self.idle = not counts(self.f, self.rate, t, x)
+            at, kept = turned(
+                self.f, _turn, _begun(at, b, code), self.graph, self.rate, b, mark, idle=self.idle
+            )
             return (at, *_come(at, b, code, last, mark), [kept])
         if self.loop.watch is not None:
             raise ArgumentError(

@@ -15,7 +15,7 @@ from ..core import Step, advance
 from ..errors import ArgumentError, at_step, failed
 from ..matrix import Matrix
 from ..native.emit import Unsuited
-from ..native.steps import repeated
+from ..native.steps import counts, repeated
 from ..problem import ODE
 from .bound import Bound, fits
 from .pace import Pace
@@ -169,7 +169,9 @@ class Rollout(Steps):
             _ = stage.terms  # found now: the compiler cannot look behind a cached property
         known = stand.xs, stand.fs
         try:
-            xs, fs = repeated(self.source, self.take, self.times.course(n), end - n, *known, step, self.field)
+            x, like = stand.xs[-1], (step, self.field)
+            idle = not counts(self.source, self.field, self._clock(self.times[n], x), x)
+            xs, fs = repeated(self.source, self.take, self.times.course(n), end - n, *known, *like, idle=idle)
         except Unsuited:
             self.native = False
             return None

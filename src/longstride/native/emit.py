@@ -57,7 +57,7 @@ def _power(x: str, y: str) -> str:
         "-1.0": f"1 / {x}", "-2.0": f"1 / ({x} * {x})", "1.0": x,
     }  # fmt: skip
     found = NUMBER.fullmatch(y)
-    return small.get(found[2] if found else "") or f"v_pow({x}, {y})"
+    return small.get(found[2].removeprefix("(float)") if found else "") or f"v_pow({x}, {y})"
 
 
 OPS: dict[Any, Callable[..., str]] = {

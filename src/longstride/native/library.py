@@ -46,7 +46,7 @@ def library(source: str) -> ctypes.CDLL:
     """The functions of a source, extern "C", compiled if this machine has not done so before.
 
     Raises:
-        ArgumentError: no compiler here, or it refuses the source.
+        ArgumentError: no compiler here, or it refuses the source; nowhere to keep what it makes.
     """
     cc = compiler()
     if cc is None:
@@ -54,25 +54,37 @@ def library(source: str) -> ctypes.CDLL:
             "compile=True needs a C++ compiler (g++ or clang++; CXX names another): install one"
         )
     key = sha256("\0".join((source, cc, *FLAGS, sys.platform, _processor())).encode()).hexdigest()[:32]
-    path = folder() / f"{key}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=path.parent) as here:
-            text, made = Path(here) / "source.cpp", Path(here) / "library.so"
-            text.write_text(source)
-            done = subprocess.run(
-                [cc, *FLAGS, str(text), "-o", str(made), "-lm"], capture_output=True, text=True
-            )
-            if done.returncode:
-                raise ArgumentError(
-                    f"{cc} does not compile a step: {done.stderr.strip()[:500]}; leave out compile=True"
-                )
-            os.replace(made, path)  # another process may have been as far
     try:
-        return ctypes.CDLL(str(path))
+        path = folder() / f"{key}.so"
+        if not path.exists():
+            _compile(cc, source, path)
+    except OSError as error:
+        raise ArgumentError(
+            f"a compiled step cannot be kept, {said(error)}: set LONGSTRIDE_CACHE to a folder of yours"
+        ) from error
+    try:
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # such as what a full disk has left
+            _compile(cc, source, path)
+            return ctypes.CDLL(str(path))
     except OSError as error:
         raise ArgumentError(
             f"a compiled step cannot be loaded, {said(error)}: set LONGSTRIDE_CACHE elsewhere"
         ) from error
+
+
+def _compile(cc: str, source: str, path: Path) -> None:
+    """Puts a library there, at once: another process may be as far."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as here:
+        text, made = Path(here) / "source.cpp", Path(here) / "library.so"
+        text.write_text(source)
+        done = subprocess.run([cc, *FLAGS, str(text), "-o", str(made), "-lm"], capture_output=True, text=True)
+        if done.returncode:
+            raise ArgumentError(
+                f"{cc} does not compile a step: {done.stderr.strip()[:500]}; leave out compile=True"
+            )
+        os.replace(made, path)
 
 
 @cache

@@ -151,9 +151,44 @@ def _backend(recorded: GraphModule, given: Sequence[Tensor]) -> Any:
 
 
 _FAILED: WeakKeyDictionary[Any, set[Any]] = WeakKeyDictionary()  # what was no loop over samples
+_COUNTS: WeakKeyDictionary[Any, dict[Any, bool]] = WeakKeyDictionary()
 
 
-def turned(f: Any, turn: Callable[..., Any], at: Any, *fixed: Any) -> Any:
+def _kind(v: Any) -> Any:
+    """What tells failures apart: with jump_times= there is a tensor more, with a method its graph."""
+    return (v.shape, v.dtype) if isinstance(v, Tensor) else type(v)
+
+
+def _large(x: Tensor) -> bool:
+    """Whether a sample has more elements than are taken apart: then none are copied as idle ones either."""
+    return math.prod(x.shape[1:]) > MOST
+
+
+def counts(f: Any, rate: Callable[[Tensor, Tensor], Tensor], t: Tensor, x: Tensor) -> bool:
+    """Whether a rate is another beside idle samples, as where f divides by `len(x)`: asked once, by trying.
+
+    Also where it cannot be told.  t: [] or [B].  x: [B, ...].
+    """
+    known, key = _COUNTS.setdefault(owner(f), {}), (x.shape, x.dtype)
+    if len(x) >= CLEAR or _large(x):
+        return False
+    if key not in known:
+        idle = CLEAR - len(x)
+
+        def wide(v: Tensor) -> Tensor:
+            return torch.cat((v, v[-1:].expand(idle, *v.shape[1:]))) if v.ndim else v
+
+        try:
+            with torch.no_grad():
+                alone, beside = rate(t, x), rate(wide(t), wide(x))[: len(x)]
+            slack = 1e-3 * float(alone.abs().nan_to_num(posinf=0).max())
+            known[key] = not torch.allclose(alone, beside, 1e-3, slack, equal_nan=True)
+        except Exception:  # of f: such as tensors of its own, B long
+            known[key] = True
+    return known[key]
+
+
+def turned(f: Any, turn: Callable[..., Any], at: Any, *fixed: Any, idle: bool = True) -> Any:
     """What `turn(at, *fixed)` gives when no sample is live any more, or after TURNS of them.
 
     Of what is beside the state: what it was in each sample's last turn. Whoever may need more than TURNS asks
@@ -162,17 +197,19 @@ def turned(f: Any, turn: Callable[..., Any], at: Any, *fixed: Any) -> Any:
     at: a tree of tensors [B, ...], the first of which [B] says who is live, as does that of the turn's first
     result. A number [] that all samples share is one of the turns, of which all then take as many.
     fixed: of tensors [] torch would record the numbers at first, and then record once more: [1] are better.
-    f: what recordings are kept for.
+    f: what recordings are kept for.  idle: whether samples that do not turn may stand beside others.
 
     Raises:
         Unsuited: the turn is not a loop over samples, or cannot be compiled here.
     """
     flat = tree_flatten(at)[0]
+    if any(map(_large, flat)):
+        raise Unsuited(f"samples of more than {MOST} elements")
     batch, failed = len(flat[LIVE]), _FAILED.setdefault(owner(f), set())
     # First with idle samples, so that no size of a sample is taken for that of the batch. A turn that knows
-    # of tensors B long itself cannot have those.
-    for samples in dict.fromkeys((max(batch, CLEAR), batch)):
-        asked = samples, turn, *((x.shape, x.dtype) for x in flat)
+    # of tensors B long itself, or of B, cannot have those.
+    for samples in dict.fromkeys((max(batch, CLEAR) if idle else batch, batch)):
+        asked = samples, turn, *map(_kind, tree_flatten((at, fixed))[0])
         if compiler() is None or flat[LIVE].device.type != "cpu" or asked in failed:
             continue
         try:
@@ -212,6 +249,7 @@ def repeated(
     xs: Sequence[Tensor],
     fs: Sequence[Tensor],
     *fixed: Any,
+    idle: bool = True,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """xs, fs after as many equal steps, each `take(t, xs, fs, *fixed)` with t [] in their precision.
 
@@ -226,7 +264,7 @@ def repeated(
         live, count = torch.ones(len(xs[-1]), dtype=torch.bool), torch.zeros((), dtype=torch.int64)
         begun = torch.tensor([[a, b - a, N, n + first]], dtype=torch.float64)
         most, like = torch.tensor([min(TURNS, steps - first)]), torch.empty(1, dtype=clock)
-        known = turned(f, _repeated, (live, count, *known), take, begun, most, like, fixed)[0][2:]
+        known = turned(f, _repeated, (live, count, *known), take, begun, most, like, fixed, idle=idle)[0][2:]
     return list(known[0]), list(known[1])
 
 
