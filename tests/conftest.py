@@ -12,7 +12,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     from longstride.adaptive import chunks
     from longstride.native.emit import Unsuited
 
-    def unsuited(*given: object) -> None:
+    def unsuited(*given: object, **more: object) -> None:
         raise Unsuited
 
     monkeypatch.setattr(chunks, "turned", unsuited)
