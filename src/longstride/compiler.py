@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import types
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -22,18 +23,32 @@ def owner(f: Any) -> Any:
     return getattr(getattr(f, "func", f), "__code__", f)
 
 
+class _Quiet(logging.Filter):
+    """Keeps from a log what threads say that are in here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(self.here, "quiet", False)
+
+
+_QUIET = _Quiet()
+logging.getLogger("torch._subclasses.fake_tensor").addFilter(_QUIET)
+
+
 @contextmanager
 def recorded() -> Iterator[None]:
     """Torch records as often as it must, floats as the numbers they are, and writes no page of log where a
     shape does not fit: whoever asks it makes something of that. It takes 20 microseconds.
     """
-    log = logging.getLogger("torch._subclasses.fake_tensor")
-    before, log.disabled = log.disabled, True
+    before, _QUIET.here.quiet = getattr(_QUIET.here, "quiet", False), True
     try:
         with torch._dynamo.config.patch(recompile_limit=RECORDINGS, specialize_float=True):
             yield
     finally:
-        log.disabled = before
+        _QUIET.here.quiet = before
 
 
 def compiled(function: Callable[..., Any], f: Any, kind: Hashable = None, **more: Any) -> Callable[..., Any]:
