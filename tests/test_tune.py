@@ -476,6 +476,7 @@ def test_refusals() -> None:
     ("arguments", "message"),
     [
         ({"recipes": "git"}, "unknown recipe 'git'"),
+        ({"recipes": 3}, "unknown recipe 3"),
         ({"seed": 1.5}, "seed"),
         ({"iterations": -1}, "iterations"),
         ({"hops": -1}, "hops"),

@@ -147,7 +147,7 @@ def tune(
     if finite("through", through) < 0:
         raise ArgumentError(f"through = {through}: it is a weight, not negative")
     functions(features=features, objective=objective, progress=progress)
-    recipes = [recipes] if isinstance(recipes, str) else list(recipes)
+    recipes = [recipes] if isinstance(recipes, str) or not isinstance(recipes, Iterable) else list(recipes)
     if cache is not None:
         check_writable(Path(cache))
     if storage is not None:
