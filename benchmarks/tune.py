@@ -39,11 +39,11 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
     **{network: dict.fromkeys((5, 6, 8, 10), 1 / 2) for network in tasks.NETWORKS},
 }
 NOISES = {
-    "digits-edm": {"noises": 4096, "select": 1024, "report": 256, "batch": 1024},
+    "digits-edm": {"noises": 16384, "select": 1024, "report": 256, "batch": 1024},
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
     "fashion": {"noises": 320, "select": 64, "report": 64, "iterations": 8, "hops": 2},
 }
-CHEAP = {"noises": 32768, "select": 4096, "report": 256, "batch": 1024}
+CHEAP = {"noises": 65536, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
 # Where evaluations are dear: so many of each peer, the best at this budget in these tables of endpoint.json.
