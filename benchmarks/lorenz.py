@@ -189,8 +189,10 @@ def picture(found: dict[str, dict[str, dict]]) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    for name, points in found.items():
-        style = {"marker": "o", "lw": 2.2} if "longstride" in name else {"marker": ".", "ls": "--", "lw": 1.2}
+    for k, (name, points) in enumerate(sorted(found.items())):
+        ours = {"marker": "s" if "vern7" in name else "o", "lw": 2.2}
+        style = ours if "longstride" in name else {"marker": ".", "ls": "--", "lw": 1.2}
+        style["color"] = plt.get_cmap("tab20")(2 * k % 20 + k // 10)
         errors = [p["error"] for p in points.values()]
         axes.loglog(errors, [statistics.median(p["ms"]) for p in points.values()], label=name, **style)
     axes.set(
