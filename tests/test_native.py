@@ -211,11 +211,13 @@ def test_parameters_are_read_at_every_run(batch: int) -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("options", [{"dt": 0.1, "method": "rk4"}, {"rtol": 1e-8}])
 def test_samples_may_be_counted(options: dict) -> None:
-    """x' = -x/5 of five samples, where f divides by how many there are."""
+    """x' = -x/5 of five samples, where f divides by how many there are; also where it matters little."""
     x0 = torch.linspace(1, 2, 5, dtype=F64)[:, None]
     how = {"t": (0, 1), "compile": True, "grad": False, **options}
     out = ls.solve(ls.ODE(lambda t, x: -x / len(x)), x0, **how).x[-1]
     assert torch.allclose(out, x0 * math.exp(-0.2), rtol=1e-7)
+    out = ls.solve(ls.ODE(lambda t, x: 1e-6 * len(x) - x), x0, **how).x[-1]
+    assert torch.allclose(out, 5e-6 + (x0 - 5e-6) * math.exp(-1), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("alone")

@@ -15,15 +15,9 @@ from counting import Counted
 from longstride.methods.sde import INTERPRETATIONS, KINDS, SCHEMES
 from longstride.sde.brownian import DEPTH, Independent, _root, _wavelets, keys, normals
 from longstride.sde.course import Bound, Even
+from sde_cases import CASES
 
 F64 = torch.float64
-CASES = [
-    (name, noise, sense)
-    for name, scheme in SCHEMES.items()
-    for noise in KINDS
-    for sense in INTERPRETATIONS
-    if scheme.fits(noise, sense)
-]
 CHOOSE = [(n, k, i) for n, k, i in CASES if SCHEMES[n].orders[k] >= 1 and not SCHEMES[n].pairs]
 ADAPTIVE = [case for case in CHOOSE if case[1] != "additive"] + [
     (n, "additive", "ito") for n, k, i in CASES if (k, i) == ("additive", "ito")

@@ -8,17 +8,12 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 import longstride as ls
-from longstride.methods.sde import INTERPRETATIONS, KINDS, SCHEMES
+from longstride.methods.sde import SCHEMES
 from longstride.sde import chunks
+from sde_cases import CASES as ALL
 
 F64 = torch.float64
-CASES = [
-    (name, noise, sense)
-    for name, scheme in SCHEMES.items()
-    for noise in KINDS
-    for sense in INTERPRETATIONS
-    if scheme.fits(noise, sense) and not scheme.pairs
-]
+CASES = [case for case in ALL if not SCHEMES[case[0]].pairs]
 
 
 def problem(noise: str, sense: str = "ito", rate: Tensor | None = None) -> ls.SDE:
