@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from longstride.nbody import Gravity
 from longstride.steppers.summation import two_sum
 
 F64 = torch.float64
-Step = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Step = Callable[..., Any]
 
 
 def leap(q: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,6 +84,23 @@ def test_many_elements_stay_together() -> None:
     after = make_fx(leap, tracing_mode="fake")(*x)
     Columns()(after.graph)
     assert len(after.graph.nodes) <= len(before.graph.nodes)
+
+
+def test_activations_between_layers_stay_together() -> None:
+    """A hidden layer of 32 would be read by columns, and be put together again; what sums rows is not."""
+    g = torch.Generator().manual_seed(0)
+    A, B, k = (torch.randn(*shape, generator=g, dtype=F64) for shape in ((3, 32), (32, 3), (3, 8)))
+
+    def step(x: Tensor, A: Tensor, B: Tensor, k: Tensor) -> Tensor:
+        return torch.tanh(x @ A + 1) @ B + (torch.sin(x[..., None] * k) * k).sum(-1)
+
+    found = apart(step, x := torch.randn(50, 3, generator=g, dtype=F64), A, B, k)
+    shapes = {
+        name: {tuple(n.meta["val"].shape) for n in found.graph.nodes if name in str(n.target)}
+        for name in ("tanh", "sin")
+    }
+    assert shapes == {"tanh": {(50, 32)}, "sin": {(50,)}}
+    assert torch.allclose(found(x, A, B, k), step(x, A, B, k), rtol=1e-14, atol=1e-14)
 
 
 def test_compiled_sums_lose_nothing() -> None:

@@ -84,11 +84,37 @@ def test_what_is_written_across_a_sample() -> None:
             torch.remainder(x, 0.3), torch.nn.functional.gelu(x),
             torch.where(x > 0, 1.0, -1.0)[:, :2] * x[:, 2:],
             torch.cat(x.chunk(2, 1)[::-1], 1), x.view(-1, 2, 2).transpose(1, 2).flatten(1), x.amax(1),
+            x.flip(1),
         )  # fmt: skip
 
     for found, expected in zip(once(made, made, x), made(x), strict=True):
         assert found.dtype is expected.dtype
         assert torch.allclose(found, expected, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("batch", [40, 300])
+def test_large_matrices_are_multiplied_in_loops(batch: int, dtype: torch.dtype) -> None:
+    """Layers of a network, rows or columns of a matrix that is kept otherwise, of sizes that fill no tile."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 21, dtype=dtype, generator=g)
+    layers = [torch.nn.Linear(21, 67), torch.nn.Linear(67, 40), torch.nn.Linear(40, 3)]
+    net = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.SiLU(), layers[2]).to(dtype)
+    W = torch.randn(2, 30, 21, dtype=dtype, generator=g)
+
+    def made(x: Tensor) -> tuple[Tensor, ...]:
+        wide = x @ W[1].T
+        return (
+            net(x),
+            wide,
+            torch.cat((x, torch.ones_like(x)), 1)[:, :30] @ W[0],
+            0.5 * (wide @ W[0, :, 2:]) + 1,
+        )
+
+    with torch.no_grad():
+        for found, expected in zip(once(made, made, x), made(x), strict=True):
+            assert found.dtype is expected.dtype
+            assert torch.allclose(found, expected, rtol=0, atol=100 * torch.finfo(dtype).eps)
 
 
 def test_types_are_promoted_as_torch_does_it() -> None:

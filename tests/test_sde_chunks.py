@@ -1,6 +1,8 @@
-"""compile=True of an SDE: chunks of equal steps are the steps, with their noise, and become one graph."""
+"""compile=True of an SDE: loops and chunks of equal steps are the steps, noise and all."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from torch._dynamo.testing import CompileCounter
 
 import longstride as ls
 from longstride.methods.sde import SCHEMES
+from longstride.native.emit import Unsuited
+from longstride.native.library import compiler
 from longstride.sde import chunks
 from sde_cases import CASES as ALL
 
@@ -31,10 +35,26 @@ def start(batch: int = 3) -> Tensor:
     return torch.linspace(0.5, 1.5, 2 * batch, dtype=F64).view(batch, 2)
 
 
+def no_loop(*of: Any, **more: Any) -> Any:
+    raise Unsuited
+
+
+def turned(f: Any, turn: Any, at: Any, *fixed: Any, idle: bool) -> Any:
+    """What a native loop does, by torch."""
+    while bool(at[0].any()):
+        at, seen = turn(at, *fixed)
+    return at, seen
+
+
+@pytest.mark.parametrize("loop", [no_loop, turned])
 @pytest.mark.parametrize(("name", "noise", "sense"), CASES)
-def test_chunks_are_the_steps(name: str, noise: str, sense: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_the_steps(
+    name: str, noise: str, sense: str, loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is left over of them, saved between them, and backward."""
     monkeypatch.setattr(chunks, "compiled", lambda function, *of: function)
+    monkeypatch.setattr(chunks, "turned", loop)
+    monkeypatch.setattr(chunks, "TURNS", 2)
     ways = [(0.0, 1.0)] + [(1.0, 0.0)] * (sense == "stratonovich" or noise == "additive")
     for t in ways:
         for steps in (3, 8, 13):
@@ -52,6 +72,7 @@ def test_one_graph_serves_all_seeds_spans_and_parameters(
     name: str, noise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is differentiated: the gradient is that of the steps."""
+    monkeypatch.setattr(chunks, "turned", no_loop)
     counter, sense = CompileCounter(), SCHEMES[name].interpretations[0]
     graph = torch.compile(chunks._chunk, backend=counter, fullgraph=True, dynamic=False)
     monkeypatch.setattr(chunks, "compiled", lambda function, *of: graph)
@@ -69,13 +90,25 @@ def test_one_graph_serves_all_seeds_spans_and_parameters(
     assert counter.frame_count == 1
 
 
-def test_compiled() -> None:
-    """By the compiler itself, hashes and all."""
-    plain, chunked = (
-        ls.solve(problem("diagonal"), start(), t=(0.0, 1.0), steps=9, method="euler_maruyama", grad=False,
-                 compile=c) for c in (False, True)
-    )  # fmt: skip
-    torch.testing.assert_close(chunked.x, plain.x, rtol=1e-12, atol=1e-13)
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [("euler_maruyama", "diagonal"), ("shark", "additive"), ("milstein", "scalar"), ("heun", "general")],
+)
+def test_compiled(name: str, noise: str, loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the compilers themselves, hashes and all; of a batch of one too."""
+    if not loop:
+        monkeypatch.setattr(chunks, "turned", no_loop)
+    elif compiler() is None:
+        pytest.skip("no C++ compiler")
+    else:
+        monkeypatch.setattr(chunks, "called", no_loop)
+    for batch in (3, 1):
+        plain, fast = (
+            ls.solve(problem(noise, SCHEMES[name].interpretations[0]), start(batch), t=(0.0, 1.0), steps=9,
+                     method=name, grad=False, compile=c) for c in (False, True)
+        )  # fmt: skip
+        torch.testing.assert_close(fast.x, plain.x, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize(

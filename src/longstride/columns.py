@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map_only
 
-from .shapes import SHAPES, Elements, aten
+from .shapes import SHAPES, Elements, aten, expanded, permuted, viewed
 
 MOST = 64  # elements of a sample's tensor, up to which it is taken apart
 
@@ -35,7 +35,8 @@ ARITHMETIC = (
     aten.tan.default, aten.sinh.default, aten.cosh.default, aten.asin.default, aten.acos.default,
     aten.atan.default, aten.log1p.default, aten.expm1.default, aten.log2.default, aten.log10.default,
     aten.erf.default, aten.floor.default, aten.ceil.default, aten.remainder.Scalar,
-    aten.remainder.Tensor, aten.pow.Scalar, aten.relu.default,
+    aten.remainder.Tensor, aten.pow.Scalar, aten.relu.default, aten.__rshift__.Scalar,
+    aten.bitwise_and.Scalar, aten.bitwise_xor.Scalar,
 )  # fmt: skip
 LOGICAL = (
     aten.eq.Tensor, aten.eq.Scalar, aten.ne.Tensor, aten.ne.Scalar, aten.lt.Tensor, aten.lt.Scalar,
@@ -61,7 +62,18 @@ REDUCTIONS = {
     aten.amin.default: aten.minimum.default, aten.any.dim: aten.logical_or.default,
     aten.any.dims: aten.logical_or.default,
 }  # fmt: skip
+VIEWS = (viewed, expanded, permuted)  # which leave elements beside each other
+PLAIN = {*ARITHMETIC, *LOGICAL, *(op for op, moved in SHAPES.items() if moved in VIEWS)}
+MIXING = {
+    *REDUCTIONS, *SHAPES, aten.cat.default, aten.stack.default, aten.unbind.int, aten.split.Tensor,
+    aten.split_with_sizes.default,
+} - PLAIN  # fmt: skip
 CONSTANTS = (aten.full.default, aten.scalar_tensor.default, aten.arange.default, prims.iota.default)
+
+
+def product(rows: Sequence[Tensor], b: Tensor) -> Tensor:
+    """[K] columns of length B times b [K, N]: [B, N]."""
+    return torch.stack(list(rows), 1) @ b
 
 
 class Apart:
@@ -74,11 +86,14 @@ class Apart:
         self.shared = False  # whether what all samples share is taken apart as well
 
     def run(self) -> None:
+        """Takes apart what mixes elements, and what is elementwise around it."""
+        whole = self.unmixed()
         for node in list(self.graph.nodes):
             if node.op in ("placeholder", "get_attr"):
                 continue
             with self.graph.inserting_before(node):
-                found = self.elements(node) if node.op == "call_function" else None
+                apart = node.op == "call_function" and node not in whole
+                found = self.elements(node) if apart else None
                 if found is None:
                     node.args = torch.fx.map_arg(node.args, self.whole)
                     node.kwargs = torch.fx.map_arg(node.kwargs, self.whole)
@@ -99,10 +114,40 @@ class Apart:
             elif node.op == "call_function":
                 with self.graph.inserting_before(node):
                     found = self.elements(node)
+                if found is None and self.along(getattr(node.meta.get("val"), "shape", ())) is None:
+                    continue  # such as a matrix of many elements, which all samples share
                 if found is None:
                     given = [tuple(a.meta["val"].shape) for a in node.all_input_nodes]
                     raise NotImplementedError(f"{node.target} of {given} is not of elements")
                 self.known[node] = found
+
+    def unmixed(self) -> set[Node]:
+        """What is elementwise among operations on whole tensors alone, as activations between two layers.
+
+        To take that apart would be to read a matrix by columns and to put it together again.
+        """
+        plain = {node for node in self.graph.nodes if node.target in PLAIN and self.several(node)}
+        left = set[Node]()
+        while plain:
+            group, edge = set[Node](), [plain.pop()]
+            mixed = False
+            while edge:
+                node = edge.pop()
+                group.add(node)
+                beside = {*node.all_input_nodes, *node.users}
+                mixed |= any(other.target in MIXING for other in beside)
+                edge += beside & plain
+                plain -= beside
+            if not mixed:
+                left |= group
+        return left
+
+    def several(self, node: Node) -> bool:
+        """Whether a sample has more than one element of it."""
+        value = node.meta.get("val")
+        return (
+            isinstance(value, Tensor) and self.along(value.shape) is not None and value.numel() > self.batch
+        )
 
     # What a tensor is made of
 
@@ -206,6 +251,8 @@ class Apart:
             return None if x is None else SHAPES[node.target](self, x, node)
         if node.target in (aten.cat.default, aten.stack.default):
             return self.together(node)
+        if node.target is aten.mm.default and self.shared:
+            return self.multiplied(node)
         return None
 
     def numbers(self, node: Any) -> bool:
@@ -307,14 +354,35 @@ class Apart:
             return None
         moved = np.moveaxis(self.converted(x, kind), axes, range(len(axes)))
         moved = moved.reshape(-1, *moved.shape[len(axes) :])
-        out = np.empty(moved.shape[1:], dtype=object)
+        out = self.folded(op, moved, kind)
+        return np.expand_dims(out, axes) if keep else out
+
+    def folded(self, op: Any, parts: Elements, kind: torch.dtype) -> Elements:
+        """What an operation on two makes of all along the first dimension, one after the other."""
+        out = np.empty(parts.shape[1:], dtype=object)
 
         def both(a: Any, b: Any) -> Any:
             return self.applied(op, [a, b], {}, kind, (0, 1))
 
         for at in np.ndindex(out.shape):
-            out[at] = reduce(both, [moved[(k, *at)] for k in range(len(moved))])
-        return np.expand_dims(out, axes) if keep else out
+            out[at] = reduce(both, [parts[(k, *at)] for k in range(len(parts))])
+        return out
+
+    def multiplied(self, node: Any) -> Elements | None:
+        """Rows, one of each sample, times a matrix; of a large one the sums stay a loop, `product`."""
+        (a, b), kind = node.args, node.meta["val"].dtype
+        x, (inner, width) = self.read(a), b.meta["val"].shape
+        if x is None or self.along(a.meta["val"].shape) != 0 or self.along((inner, width)) is not None:
+            return None
+        weights = self.read(b) if inner * width <= self.most else None
+        if weights is None:
+            rows = [self.wide(one, [self.batch], kind) for one in x.flat]
+            whole = self.made(product, (rows, b))
+            return np.array([[self.made(aten.select.int, (whole, 1, k)) for k in range(width)]], dtype=object)
+        terms = np.empty((inner, 1, width), dtype=object)
+        for i, j in np.ndindex(inner, width):
+            terms[i, 0, j] = self.applied(aten.mul.Tensor, [x.flat[i], weights[i, j]], {}, kind, (0, 1))
+        return self.folded(aten.add.Tensor, terms, kind)
 
     def together(self, node: Any) -> Elements | None:
         parts, dim = (*node.args, 0)[:2]
@@ -402,5 +470,5 @@ def columnwise(cuda: bool) -> dict[str, Any]:
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
     # Of what compiled code is kept by: another number where what the pass does is another.
-    uuid = {"uuid": lambda self: b"longstride.columns 3"}
+    uuid = {"uuid": lambda self: b"longstride.columns 4"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}

@@ -102,6 +102,11 @@ def rolled(apart: Apart, x: Elements, node: Any) -> Elements | None:
     return np.roll(x, shifts, dims)
 
 
+def flipped(apart: Apart, x: Elements, node: Any) -> Elements | None:
+    dims = tuple(d % x.ndim for d in node.args[1])
+    return None if apart.along(node.args[0].meta["val"].shape) in dims else np.flip(x, dims)
+
+
 def permuted(apart: Apart, x: Elements, node: Any) -> Elements:
     return x.transpose(node.args[1])
 
@@ -115,5 +120,6 @@ SHAPES: dict[Any, Callable[[Apart, Elements, Any], Elements | None]] = {
     aten.copy.default: copied, aten.select_scatter.default: scattered,
     aten.index.Tensor: indexed,
     aten.constant_pad_nd.default: padded, aten.roll.default: rolled,
-    aten.permute.default: permuted, aten.alias.default: viewed, aten.detach.default: viewed,
+    aten.permute.default: permuted, torch.ops.prims.rev.default: flipped, aten.alias.default: viewed,
+    aten.detach.default: viewed,
 }  # fmt: skip

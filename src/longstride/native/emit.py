@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from ..columns import Apart, aten, prims
+from ..columns import Apart, aten, prims, product
 
 MEMORY = {
     torch.float64: "double", torch.float32: "float", torch.int64: "int64_t", torch.int32: "int32_t",
@@ -71,7 +71,8 @@ OPS: dict[Any, Callable[..., str]] = {
     **_forms("{0} & {1}", "bitwise_and"), **_forms("{0} | {1}", "bitwise_or"),
     **_forms("truth({0} == 0)", "logical_not"), **_forms("truth({0} != 0) & truth({1} != 0)", "logical_and"),
     **_forms("truth({0} != 0) | truth({1} != 0)", "logical_or"),
-    **_forms("{0} ^ {1}", "bitwise_xor"), **_forms("choose({0}, {1}, {2})", "where"),
+    **_forms("{0} ^ {1}", "bitwise_xor"), **_forms("{0} >> {1}", "__rshift__"),
+    **_forms("choose({0}, {1}, {2})", "where"),
     **_forms("v_fabs({0})", "abs"), **_forms("1 / v_sqrt({0})", "rsqrt"),
     **_forms("1 / (1 + v_exp(-{0}))", "sigmoid"), aten.pow: _power,
     **_forms("{0} - {1} * v_floor({0} / {1})", "remainder"),
@@ -81,6 +82,10 @@ OPS: dict[Any, Callable[..., str]] = {
     **{getattr(aten, f): f"v_{f}({{0}})".format for f in (*ONE, *OWN) if f != "fabs"},
     **{getattr(aten, f): f"v_{f}({{0}}, {{1}})".format for f in TWO},
 }  # fmt: skip
+VIEWS = (
+    aten.permute.default, aten.view.default, aten.select.int, aten.slice.Tensor, aten.alias.default,
+    aten.detach.default,
+)  # fmt: skip
 NUMBER = re.compile(r"all<(.)>\((.*)\)")
 
 
@@ -117,7 +122,8 @@ class Block:
         waiting = [node]
         while waiting:  # deep chains: no recursion
             last = waiting[-1]
-            missing = [] if self.place(last) else [a for a in last.all_input_nodes if a not in self.names]
+            given: Any = last.args[0] if last.target is product else last.all_input_nodes
+            missing = [] if self.place(last) else [a for a in given if a not in self.names]
             if last in self.names or not missing:
                 waiting.pop()
                 if last not in self.names:
@@ -173,10 +179,36 @@ class Block:
             return self.loaded(node, place, kind)
         if node.target is aten.full.default:
             return number(node.args[1], kind)
+        if node.target is product:
+            return self.multiplied(node, kind)
+        if node.target is aten.select.int and node.args[0].target is product:  # type: ignore[union-attr]
+            self.wide.add(node)
+            return f"{self.names[node.args[0]]}[{node.args[2]}]"  # type: ignore[index]
         if self.wide.isdisjoint(node.all_input_nodes):
             return self.line(self.shared, kind, self.operation(node, kind))
         self.wide.add(node)
         return self.line(self.turn, kind, self.operation(node, kind))
+
+    def multiplied(self, node: Node, kind: torch.dtype) -> str:
+        """An array: a row of elements times a matrix in memory."""
+        row, matrix = node.args
+        which, offset, strides = self.lies(matrix)  # type: ignore[arg-type]
+        name, V = f"m{len(self.turn)}", VECTOR[kind]
+        sizes = len(row), node.meta["val"].shape[1], *strides  # type: ignore[arg-type]
+        given = ", ".join(self.names[one] for one in row)  # type: ignore[union-attr, index]
+        self.wide.add(node)
+        self.turn.append(f"const {V} {name}_[] = {{{given}}}; {V} {name}[{sizes[1]}];")
+        self.turn.append(f"product<{', '.join(map(str, sizes))}>(p{which} + {offset}, {name}_, {name});")
+        return name
+
+    def lies(self, node: Node) -> tuple[int, int, tuple[int, ...]]:
+        """Where a view of an input is: which one, how far in it, and its strides."""
+        value, base = node.meta["val"], node
+        while base not in self.inputs:
+            if base.target not in VIEWS:
+                raise Unsuited("a large matrix that is no input")
+            base = base.args[0]  # type: ignore[assignment]
+        return self.inputs[base], value.storage_offset() - base.meta["val"].storage_offset(), value.stride()
 
     def operation(self, node: Node, kind: torch.dtype) -> str:
         if node.target is prims.convert_element_type.default:

@@ -100,3 +100,18 @@ template <class V> static inline V v_expm1(V x) {
     const V u = v_exp(x), less = u - 1;
     return u == 1 ? x : (less == -1) | (less == u) ? less : less * (x / v_log(u));
 }
+
+// y = x w, w [K, N] of these strides. A tile of sums stays in registers while x goes by.
+template <int T, int K, int64_t DOWN, int64_t ACROSS, class S, class V>
+static inline void tile(const S *w, const V *x, V *y) {
+    V sums[T] = {};
+    ROLLED for (int k = 0; k < K; k++)
+        for (int j = 0; j < T; j++) sums[j] += x[k] * w[k * DOWN + j * ACROSS];
+    for (int j = 0; j < T; j++) y[j] = sums[j];
+}
+template <int K, int N, int64_t DOWN, int64_t ACROSS, class S, class V>
+static inline void product(const S *w, const V *x, V *y) {
+    const int T = 8, rest = N % T;
+    ROLLED for (int j = 0; j + T <= N; j += T) tile<T, K, DOWN, ACROSS>(w + j * ACROSS, x, y + j);
+    if (rest) tile<rest ? rest : 1, K, DOWN, ACROSS>(w + (N - rest) * ACROSS, x, y + N - rest);
+}

@@ -90,16 +90,16 @@ class Loop:
         return made
 
 
-def _mm(a: Tensor, b: Tensor) -> Tensor:
-    return (a[:, :, None] * b).sum(1)
-
-
 def _bmm(a: Tensor, b: Tensor) -> Tensor:
     return (a[..., None] * b[:, None]).sum(2)
 
 
 def _addmm(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return beta * c + alpha * _mm(a, b)
+    return beta * c + alpha * (a @ b)
+
+
+def _baddbmm(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    return beta * c + alpha * _bmm(a, b)
 
 
 def _mean(x: Tensor, dims: Sequence[int], keepdim: bool = False, **more: Any) -> Tensor:
@@ -112,8 +112,8 @@ def _empty(size: Sequence[int], **more: Any) -> Tensor:
 
 
 SIMPLER: dict[Any, Callable[..., Tensor]] = {
-    aten.mean.dim: _mean, aten.empty.memory_format: _empty, aten.mm.default: _mm, aten.bmm.default: _bmm,
-    aten.addmm.default: _addmm,
+    aten.mean.dim: _mean, aten.empty.memory_format: _empty, aten.bmm.default: _bmm,
+    aten.addmm.default: _addmm, aten.baddbmm.default: _baddbmm,
 }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
     plain = get_decompositions([aten.addcmul, aten.addcdiv, aten.lerp])
     table = {**select_decomp_table(), **plain, **SIMPLER}
     # These stay: of a stack torch would make a batch twice as long, of a turn a table of places.
-    for op in (aten.stack.default, aten.roll.default):
+    for op in (aten.stack.default, aten.roll.default, aten.mm.default):
         table.pop(op, None)
     return table
 

@@ -1,7 +1,8 @@
-"""Equal steps of an SDE, several in one compiled graph, with the noise they draw.
+"""Equal steps of an SDE, with the noise they draw, as a native loop or several in one compiled graph.
 
-A step is a few sums around f and g. In a graph these are fused with what f and g end with, the numbers of a
-step are hashed and turned into normals in one loop over the batch, and torch is called once for all.
+A step is a few sums around f and g. Where no gradient is asked for and f and g are of few elements a sample,
+all steps up to the next that is saved are one loop over the samples in C++, noise and all. Else the sums are
+fused with what f and g end with, and torch is called once for several steps.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor
 
 from ..compiler import called, compiled
+from ..equal_steps.stretches import Stretches
 from ..errors import ArgumentError
 from ..methods.sde import Scheme, State
-from .brownian import STEPS_H, STEPS_W, Independent, of_steps
+from ..native.emit import Unsuited
+from ..native.steps import TURNS, counts, turned
+from .brownian import STEPS_H, STEPS_W, Brownian, Independent, of_steps
 from .course import Bound, Even, beside, scaled
 
 EVALUATIONS = 8  # of f and g in a graph, about: more would be long to compile
@@ -49,23 +53,48 @@ def _chunk(
     return state, found, units
 
 
-class Chunked(Even):
-    """`Even`, with the run in chunks; what they leave over of it, and what goes back, in single steps.
+def _pair(
+    at: Any, scheme: Scheme, eq: Bound, noise: tuple[int, ...], backward: bool, course: Tensor, pairs: Tensor
+) -> Any:
+    """Two steps, as `turned` wants them.  course [1, 6]: a, b - a, N, k, sign, low: step k of N equal ones
+    from a to b comes first, and its noise is that of `low`; the next two have that of low + sign.
+    """
+    live, count, keys, state = at
+    a, span, N, k, sign, low = course[0].unbind()
+    times = a + span * (k + 2 * count + torch.arange(3)) / N
+    state, *_ = _chunk(
+        scheme, eq, (len(live), *noise), backward, times.to(state[0]), (span / N).expand(2),
+        low.long() + sign.long() * count, keys, state,
+    )  # fmt: skip
+    count = count + 1
+    return (live & (count < pairs), count, keys, state), ()
 
-    One counter serves two steps, and so a chunk has an even number of them and begins at an even one.
+
+class Chunked(Even):
+    """`Even`, with the run in loops or chunks; what they leave over, and what goes back, in single steps.
+
+    One counter serves two steps, and so both have an even number of them and begin at an even one.
 
     Raises:
         ArgumentError: noise along a path; a method that wants areas of pairs of motions.
     """
 
-    def __init__(self, name: str, scheme: Scheme, eq: Bound, x: Tensor, *course: Any) -> None:
-        super().__init__(name, scheme, eq, x, *course)
+    def __init__(
+        self,
+        name: str,
+        scheme: Scheme,
+        eq: Bound,
+        x: Tensor,
+        times: Stretches,
+        source: Independent | Brownian,
+    ) -> None:
+        super().__init__(name, scheme, eq, x, times, source)
         if not isinstance(self.source, Independent):
             raise ArgumentError("compile=True draws the noise of its steps: leave out brownian= or that")
         if scheme.pairs:
             raise ArgumentError(f"compile=True draws no areas of pairs, which {name} wants: leave it out")
+        self.stretches, self.native = times, not (eq.differentiable and torch.is_grad_enabled())
         self.chunk = 2 * max(1, EVALUATIONS // 2 // sum(scheme.evaluations))
-        self.first = self.steps % self.chunk if self.backward else 0
         self.keys = [self.source.key(use) for use in (STEPS_W, STEPS_H)[: 1 + scheme.area]]
         clock = torch.tensor(self.times, dtype=torch.float64, device=x.device)
         self.told, self.lengths = clock.to(x.dtype), clock.diff()
@@ -76,21 +105,50 @@ class Chunked(Even):
         if torch.is_grad_enabled() and not x0.requires_grad:
             x0 = x0.detach().requires_grad_()  # so that the first chunk is the graph of all others
         state: State = (x0,)
-        n, size = 0, self.chunk
+        n, given = 0, list[Tensor]()
         while n < self.steps:
-            if n < self.first or n + size > self.steps:
-                kept, given = self.look(n, (state, ()))
-                state = tuple(kept[0])
-                yield from given
-                n += 1
-                continue
-            if n == 0:
-                state = self.scheme.start(self.eq, self.told[0], x0)
-            low = self.numbers[(self.steps - n - size if self.backward else n) // 2]
-            times, lengths = self.told[n : n + size + 1], self.lengths[n : n + size]
-            state, found, _ = called(
-                self.graph, "f or g", self.scheme, self.eq, self.source.shape, self.backward, times, lengths,
-                low, self.keys, state,
-            )  # fmt: skip
-            yield from (x for k, x in enumerate(found, n) if k in self.save)
-            n += size
+            even = (self.steps - n if self.backward else n) % 2 == 0
+            begun = self.scheme.start(self.eq, self.told[0], x0) if even and n == 0 else state
+            if even and (found := self._looped(n, begun) or self._chunk(n, begun)):
+                n, state, given = found
+            else:
+                kept, seen = self.look(n, (state, ()))
+                n, state, given = n + 1, tuple(kept[0]), list(seen)
+            yield from given
+
+    def _chunk(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
+        """The number of the next step then, the state, and what is given out; None where few are left."""
+        end = n + self.chunk
+        if end > self.steps:
+            return None
+        low = self.numbers[(self.steps - end if self.backward else n) // 2]
+        state, found, _ = called(
+            self.graph, "f or g", self.scheme, self.eq, self.source.shape, self.backward,
+            self.told[n : end + 1], self.lengths[n:end], low, self.keys, state,
+        )  # fmt: skip
+        return end, state, [x for k, x in enumerate(found, n) if k in self.save]
+
+    def _looped(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
+        """The same of a loop up to the next step that is saved; None where that is near, or is no loop."""
+        saved = next(k for k in range(n, self.steps) if k in self.save) + 1
+        pairs = (min(saved, self.stretches.ends[self.stretches.stretch(n) + 1]) - n) // 2
+        if not self.native or 2 * pairs < self.chunk:
+            return None
+        low, sign = (n // 2, 1) if not self.backward else ((self.steps - n) // 2 - 1, -1)
+        a, b, N, k = self.stretches.course(n)
+        (x, *_), t = state, self.told[n]
+        try:
+            idle = not any(counts(h, h, t, x) for h in (self.eq.f, self.eq.g))
+            for first in range(0, pairs, TURNS):
+                course = [[a, b - a, N, k + 2 * first, sign, low + sign * first]]
+                live, count = torch.ones(len(x), dtype=torch.bool), torch.zeros((), dtype=torch.int64)
+                (*_, state), _ = turned(
+                    self.eq.f, _pair, (live, count, self.keys, state), self.scheme, self.eq,
+                    self.source.shape[1:], self.backward, torch.tensor(course, dtype=torch.float64),
+                    torch.tensor([min(TURNS, pairs - first)]), idle=idle,
+                )  # fmt: skip
+        except Unsuited:
+            self.native = False
+            return None
+        end = n + 2 * pairs
+        return end, state, [state[0]] if end - 1 in self.save else []

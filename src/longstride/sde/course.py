@@ -174,7 +174,7 @@ class Even(Course):
     ) -> None:
         parts = len(times) - 1 if scheme.pairs and isinstance(source, Brownian) else 1
         super().__init__(name, scheme, eq, x, len(times) - 1, parts * math.prod(source.shape))
-        self.times, self.source, self.backward = times, source, times[0] > times[-1]
+        self.times, self.source, self.backward = list(times), source, times[0] > times[-1]
 
     def drawn(self, a: int, b: int) -> list[Leg]:
         times = self.times[a : b + 1]

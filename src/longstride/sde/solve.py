@@ -107,7 +107,7 @@ def solve_sde(
                 from .chunks import Chunked  # few runs want it
 
                 kind = Chunked
-            found = _in_equal_steps(kind(name, rule, eq, x0, times, source), x0, saved, way)
+            found = _in_equal_steps(kind(name, rule, eq, x0, ticks, source), x0, saved, way)
         else:
             path = brownian or Brownian(shape, span, seed_of(seed), x0.device)
             with torch.no_grad():
