@@ -142,6 +142,18 @@ def test_types_are_promoted_as_torch_does_it() -> None:
         assert torch.allclose(found, expected, rtol=1e-6 if n == 19 else 1e-15, atol=1e-16), n
 
 
+def test_one_tensor_may_stand_in_two_places() -> None:
+    """As what a method carries is at the start."""
+
+    def turn(at: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        live, x, y = at
+        return (live & (y < 5), x + y, y + 1), ()
+
+    one = torch.ones(10, dtype=F64)
+    (_, x, y), _ = steps.turned(turn, turn, (torch.ones(10, dtype=torch.bool), one, one))
+    assert (x[0], y[0]) == (1 + 1 + 2 + 3 + 4 + 5, 6)
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("batch", [1, 7, 300])
 def test_each_sample_takes_its_own_turns(batch: int, threads: int) -> None:

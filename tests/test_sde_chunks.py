@@ -93,7 +93,13 @@ def test_one_graph_serves_all_seeds_spans_and_parameters(
 @pytest.mark.parametrize("loop", [False, True])
 @pytest.mark.parametrize(
     ("name", "noise"),
-    [("euler_maruyama", "diagonal"), ("shark", "additive"), ("milstein", "scalar"), ("heun", "general")],
+    [
+        ("euler_maruyama", "diagonal"),
+        ("shark", "additive"),
+        ("milstein", "scalar"),
+        ("heun", "general"),
+        ("reversible_heun", "diagonal"),
+    ],
 )
 def test_compiled(name: str, noise: str, loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the compilers themselves, hashes and all; of a batch of one too."""

@@ -203,7 +203,10 @@ def turned(f: Any, turn: Callable[..., Any], at: Any, *fixed: Any, idle: bool = 
     Raises:
         Unsuited: the turn is not a loop over samples, or cannot be compiled here.
     """
-    flat = tree_flatten(at)[0]
+    flat, spec = tree_flatten(at)
+    # One tensor in two places would be one input, and what is carried in them goes different ways.
+    flat = [x.clone() if any(x is other for other in flat[:n]) else x for n, x in enumerate(flat)]
+    at = tree_unflatten(flat, spec)
     if any(map(_large, flat)):
         raise Unsuited(f"samples of more than {MOST} elements")
     batch, failed = len(flat[LIVE]), _FAILED.setdefault(owner(f), set())
