@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from .shapes import SHAPES, Elements, aten, expanded, permuted, viewed
 
+WIDE = 32  # elements of a sample's state, beyond which a compiler finds vectors within a row
 MOST = 64  # elements of a sample's tensor, up to which it is taken apart
 
 prims = torch.ops.prims
@@ -457,7 +458,7 @@ class Columns:
         if not tensors:
             return
         largest = max(tensors, key=Tensor.numel)
-        if largest.shape[0] > 1:
+        if largest.shape[0] > 1 and largest.numel() <= WIDE * largest.shape[0]:
             Apart(graph, largest.shape[0], largest.fake_mode).run()  # type: ignore[attr-defined]
 
 
@@ -470,5 +471,5 @@ def columnwise(cuda: bool) -> dict[str, Any]:
     except ImportError:  # before torch 2.6 a pass is any function
         return {"post_grad_custom_pre_pass": Columns(), **graphs}
     # Of what compiled code is kept by: another number where what the pass does is another.
-    uuid = {"uuid": lambda self: b"longstride.columns 4"}
+    uuid = {"uuid": lambda self: b"longstride.columns 5"}
     return {"post_grad_custom_pre_pass": type("Columns", (Columns, CustomGraphPass), uuid)(), **graphs}

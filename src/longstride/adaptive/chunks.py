@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..columns import columnwise
+from ..columns import WIDE, columnwise
 from ..compiler import called, compiled, recorded
 from ..errors import ArgumentError
 from ..native.emit import Unsuited
@@ -26,7 +26,7 @@ from ..steppers.hermite import HermiteStepper
 from ..steppers.linearly import LinearlyImplicit
 from ..steppers.trial import Explicit, Rate, Stepper, Trial
 from .failure import REACHED, RUNNING
-from .graphs import COLUMNS, WIDE, Bounds, Graph, Hermites, Pairs, Parts, State
+from .graphs import COLUMNS, Bounds, Graph, Hermites, Pairs, Parts, State
 from .radaus import Radaus
 from .rosenbrocks import Rosenbrocks
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from ..columns import WIDE
 from ..control import Controller, History
 from ..errors import ArgumentError
 from ..methods.embedded import Rows
@@ -24,7 +25,7 @@ from .events import Event
 if TYPE_CHECKING:
     from .stepping import Loop
 
-COLUMNS, WIDE = 8, 32  # as many as a chunk may hold apart; a native loop, or a chunk of bodies
+COLUMNS = 8  # as many as a chunk may hold apart; a native loop, or a chunk of bodies, `WIDE`
 STEPS = 4  # of a chunk of explicit ones
 Parts = tuple[Tensor, ...]  # the columns of a state, or the state alone
 

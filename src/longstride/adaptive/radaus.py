@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from ..columns import WIDE
 from ..errors import ArgumentError
 from ..steppers.gauss_radau import ROUNDS, Fitted, GaussRadau
 from ..steppers.trial import Rate
-from .graphs import WIDE, Bounds, Graph, Made, Parts, State
+from .graphs import Bounds, Graph, Made, Parts, State
 
 if TYPE_CHECKING:
     from .stepping import Loop

@@ -83,7 +83,7 @@ class Task:
 
         Those of Gauss and Radau cost the host some 25 evaluations each. The first few tell how many come.
         """
-        from ..adaptive.graphs import WIDE as most
+        from ..columns import WIDE as most
         from ..native.library import compiler
         from ..nbody import Attraction
 
