@@ -27,7 +27,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -290,10 +290,11 @@ def cases() -> dict[str, Callable[[], object]]:
     for name in ("euler_maruyama", "midpoint", "reversible_heun"):
         for way in ("direct", "memory"):
             out[f"time/neural/{name}/64/{way}"] = lambda n=name, w=way: timed(n, "neural", 64, w)
-    for name in ("euler_maruyama", "midpoint", "reversible_heun", "sri2w1"):
-        for kind, batch, way in (
-            ("geometric", 1024, ""), ("neural", 64, ""), ("neural", 512, ""), ("neural", 64, "direct"),
-        ):  # fmt: skip
+    with_gradient = ("euler_maruyama", "midpoint", "reversible_heun", "sri2w1")
+    for name, (kind, batch, way) in product(
+        PEERS, (("geometric", 1024, ""), ("neural", 64, ""), ("neural", 512, ""), ("neural", 64, "direct"))
+    ):
+        if not way or name in with_gradient:
             out[f"compiled/{kind}/{name}/{batch}/{way}"] = lambda n=name, k=kind, b=batch, w=way: timed(
                 n, k, b, w, graphs=True
             )

@@ -5,7 +5,8 @@
 For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
 sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
 baseline is the best of the peers on those noises. Where evaluations are dear (networks, the ideal digits) the
-peers' runs are those that were best in endpoint.json. Goes on where it stopped.
+peers' runs are those that were best in endpoint.json. Goes on where it stopped; a row of other report noises
+is judged anew, its plan is not made anew.
 """
 
 from __future__ import annotations
@@ -106,37 +107,72 @@ def named(model: str, nfe: int, seed: int, guidance: float) -> str:
     )
 
 
-def measure(model: str, nfe: int, n: int, seed: int, guidance: float) -> dict:
-    task = tasks.task(model, guidance)
+def tuned(model: str, nfe: int, seed: int, guidance: float) -> tuple[ls.Plan, dict]:
+    """The plan, and what it cost to make."""
     trained = model in tasks.NETWORKS
-    network = ls.load(model) if trained else ours.denoiser(task)
-    classes = tasks.classes(model)
-    cond = {"y": torch.arange(classes)} if classes > 1 else None
+    network = ls.load(model) if trained else ours.denoiser(tasks.task(model, guidance))
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
-    plan = ls.tune(network, nfe, cond=cond, guidance=guidance, seed=seed, cache=CACHE, **asked)
+    plan = ls.tune(
+        network, nfe, cond=turns(model), guidance=guidance, seed=seed, cache=CACHE, **asked
+    )  # fmt: skip
     (RESULTS / "plans").mkdir(exist_ok=True)
-    plan.save(RESULTS / "plans" / f"{named(model, nfe, seed, guidance).replace(' ', '-')}.json")
-    noise = tasks.noise(task, n, SEED)
-    steps = 50 if trained else 400
+    plan.save(saved(model, nfe, seed, guidance))
+    return plan, {
+        "evaluations": plan.report["evaluations"] + solutions,
+        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
+        "commit": commit(),
+    }
+
+
+def turns(model: str) -> dict | None:
+    classes = tasks.classes(model)
+    return {"y": torch.arange(classes)} if classes > 1 else None
+
+
+def saved(model: str, nfe: int, seed: int, guidance: float) -> Path:
+    return RESULTS / "plans" / f"{named(model, nfe, seed, guidance).replace(' ', '-')}.json"
+
+
+def solutions(model: str, task: Task, noise: torch.Tensor, guidance: float) -> torch.Tensor:
+    """From the report noises; where they are dear they are kept."""
+    path = CACHE / f"report {model} {guidance:g} {len(noise)}.pt"
+    if model in tasks.NETWORKS and path.exists():
+        return torch.load(path)
     with torch.no_grad():
-        truth = tasks.reference(task, noise, steps)
-    given = {"cond": {"y": torch.arange(n) % classes}, "guidance": guidance} if classes > 1 else {}
+        truth = tasks.reference(task, noise, 50 if model in tasks.NETWORKS else 400)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(truth, path)
+    return truth
+
+
+def measure(model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None) -> dict:
+    """before: the row of this plan on other report noises, if there is one: then the plan is judged anew."""
+    task = tasks.task(model, guidance)
+    network = ls.load(model) if model in tasks.NETWORKS else ours.denoiser(task)
+    if before:
+        plan = ls.Plan.load(saved(model, nfe, seed, guidance))
+        cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
+    else:
+        plan, cost = tuned(model, nfe, seed, guidance)
+    noise = tasks.noise(task, n, SEED)
+    truth = solutions(model, task, noise, guidance)
+    given = (
+        {"cond": {"y": torch.arange(n) % tasks.classes(model)}, "guidance": guidance} if turns(model) else {}
+    )
     start = noise * network.process.sigma(network.process.t_max)
     squares = squared_errors(ls.sample(network, x_init=start, plan=plan, **given).double(), truth)
     # From the same noises the best peer is the same, whatever was tuned on.
-    before = read_json(RESULTS / "tune.json").get(named(model, nfe, 0, guidance), {"n": 0})
-    known = before["peer"] if before["n"] == n else None
+    first = read_json(RESULTS / "tune.json").get(named(model, nfe, 0, guidance), {"n": 0})
+    known = first["peer"] if first["n"] == n else None
     error, theirs, name, ran = best_peer(model, task, noise, truth, nfe, known)
-    ran = before["peers run"] if known else ran
+    ran = first["peers run"] if known else ran
     low, high = interval(squares, theirs)
     return {
         "tuned": float(squares.mean().sqrt()), "interval": interval(squares), "what": plan.report["what"],
         "untuned": plan.report["untuned"]["what"], "peer": name, "peer error": error, "peers run": ran,
         "ratio": float(squares.mean().sqrt()) / error, "ratio interval": (low, high), "n": n,
-        "evaluations": plan.report["evaluations"] + solutions,
-        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
-        "versions": versions(), "commit": commit(),
+        **cost, "versions": versions(),
     }  # fmt: skip
 
 
@@ -251,7 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=lambda s: s.split(","), default=list(tasks.EXACT))
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
-    parser.add_argument("--n", type=int, help="report noises (1024, fashion 256)")
+    parser.add_argument("--n", type=int, help="report noises (1024); rows of others are judged anew")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
     parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
@@ -267,11 +303,10 @@ def main() -> None:
     for model in () if arguments.frechet else arguments.models:
         for nfe in arguments.nfe:
             key = named(model, nfe, arguments.seed, arguments.guidance)
-            figures = read_json(path)
-            if key in figures:
+            before, n = read_json(path).get(key), arguments.n or 1024
+            if before and before["n"] == n:
                 continue
-            n = arguments.n or (256 if model == "fashion" else 1024)
-            found = measure(model, nfe, n, arguments.seed, arguments.guidance)
+            found = measure(model, nfe, n, arguments.seed, arguments.guidance, before)
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True
