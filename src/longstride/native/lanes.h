@@ -79,11 +79,12 @@ static inline D v_fabs(D);
 static inline F v_fabs(F);
 template <class V> static inline V of(double c) { return V{} + (decltype(+V{}[0]))c; }
 
-// What activations are made of, and the C library has no vectors of.
+// What activations are made of, and the C library has no vectors of. A layer has many: they stand once.
+#define ONCE __attribute__((noinline)) static
 
 // Near 0, where the second form would cancel, nine terms of Lambert's continued fraction
 // x/(1 + x^2/(3 + x^2/(5 + ...))), as a quotient: 1e-20 of it are left out.
-template <class V> static inline V v_tanh(V x) {
+template <class V> ONCE V v_tanh(V x) {
     const V s = x * x, size = v_fabs(x), far = 1 - 2 / (v_exp(size + size) + 1);
     const V above = of<V>(34459425) + s * (of<V>(4729725) + s * (of<V>(135135) + s * (of<V>(990) + s)));
     const V below = of<V>(34459425)
@@ -92,11 +93,11 @@ template <class V> static inline V v_tanh(V x) {
 }
 
 // Kahan's: what rounding took from 1 + x, and from e^x, is given back as a factor.
-template <class V> static inline V v_log1p(V x) {
+template <class V> ONCE V v_log1p(V x) {
     const V u = 1 + x, log = v_log(u);
     return u == 1 ? x : u == x ? log : log * (x / (u - 1));
 }
-template <class V> static inline V v_expm1(V x) {
+template <class V> ONCE V v_expm1(V x) {
     const V u = v_exp(x), less = u - 1;
     return u == 1 ? x : (less == -1) | (less == u) ? less : less * (x / v_log(u));
 }
