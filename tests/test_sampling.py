@@ -413,6 +413,8 @@ def test_an_ode_gets_its_time_as_a_tensor_and_must_return_what_it_got() -> None:
     ("arguments", "message"),
     [
         ({"steps": 2.5}, "whole number"),
+        ({"steps": 0}, "at least 1"),
+        ({"dt": -0.1}, "dt is positive"),
         ({"dt": 0.0}, "positive"),
         ({"dt": float("nan")}, "finite"),
         ({"steps": 2, "t": (0, float("nan"))}, "finite"),

@@ -156,7 +156,7 @@ def solve(
     t: tuple[Time, Time] | None = None,
     method: str | None = None,
     dt: float | None = None,
-    steps: int = 0,
+    steps: int | None = None,
     save_at: Sequence[Time] | Tensor | str | None = None,
     save_every: int | None = None,
     plan: Plan | None = None,
@@ -222,9 +222,9 @@ def solve(
             raise
         return view.solution(inside)
     if plan is not None:
-        others = steps or options or any(v is not None for v in (t, method, dt, save_at, save_every))
+        others = options or any(v is not None for v in (t, method, dt, steps, save_at, save_every))
         return _planned(problem, x0, plan, callback, grad, bool(others))
-    if dt is None and steps == 0:
+    if dt is None and steps is None:
         from .adaptive.solve import adaptive  # it builds on Solution, above
 
         if callback is not None or save_every is not None:

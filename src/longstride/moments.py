@@ -17,18 +17,25 @@ Time = float | Tensor  # one that is a tensor without dimensions is differentiat
 
 
 def stops(
-    t: tuple[Time, Time] | None, dt: float | None, steps: int, save_at: Sequence[Time] | Tensor | None
+    t: tuple[Time, Time] | None,
+    dt: float | None,
+    steps: int | None,
+    save_at: Sequence[Time] | Tensor | None,
 ) -> tuple[Stretches, list[float]]:
     """Equal steps over t whose ends meet the times of save_at, and these; see `solve`."""
-    if dt is not None and steps:
+    if dt is not None and steps is not None:
         raise ArgumentError("give either dt= or steps=, not both")
-    steps, dt = whole("steps", steps, 0), None if dt is None else positive("dt", abs(finite("dt", dt)))
+    count = 1 if steps is None else whole("steps", steps, 1)
     start, end = span_of(t)
+    if dt is not None:
+        if finite("dt", dt) < 0 < end - start:
+            raise ArgumentError(f"dt = {dt}: t goes up, from {start} to {end}, so dt is positive")
+        dt = positive("dt", abs(dt))
     marks = marks_of(save_at, start, end)
     turns = [start, *(mark for mark in marks if mark != start)]
     if dt is not None and abs(end - start) / dt > MOST:
         raise ArgumentError(f"dt = {dt}: from {start} to {end} that is more steps than can be counted")
-    counts = [steps if dt is None else math.ceil(abs(b - a) / dt - 1e-9) for a, b in pairwise(turns)]
+    counts = [count if dt is None else math.ceil(abs(b - a) / dt - 1e-9) for a, b in pairwise(turns)]
     return Stretches.between(turns, [max(n, 1) for n in counts], dt), marks
 
 

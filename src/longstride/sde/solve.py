@@ -37,7 +37,7 @@ def solve_sde(
     t: tuple[Time, Time] | None,
     method: str | None = None,
     dt: float | None = None,
-    steps: int = 0,
+    steps: int | None = None,
     save_at: Sequence[Time] | Tensor | str | None = None,
     save_every: int | None = None,
     seed: int | torch.Generator = 0,
@@ -76,7 +76,7 @@ def solve_sde(
     if x0.is_complex():
         raise ArgumentError("x0 of an SDE is real: give real and imaginary parts as elements")
     name, rule = scheme(method, problem.noise, problem.interpretation)
-    equal, way = dt is not None or steps != 0, way_of(grad, WAYS)
+    equal, way = dt is not None or steps is not None, way_of(grad, WAYS)
     every, wanted = apart(save_at)
     ticks, marks = stops(t, dt, steps if equal else 1, wanted)
     times = list(ticks)
