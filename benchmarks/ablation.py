@@ -17,7 +17,7 @@ import ours
 import tasks
 from longstride.learn import cma_search, descend, endpoint_cost, fit, polish
 from longstride.learn.subject import Sampling
-from longstride.learn.tune import Judge, Tuning
+from longstride.learn.tuning import Judge, Tuning
 
 NFE, NOISES = 6, [4096, 512, 2048]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")

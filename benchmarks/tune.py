@@ -2,11 +2,12 @@
 
     python benchmarks/tune.py --models mixture-edm --nfe 5,6
 
-For each model and budget: `ls.tune` makes a plan on noises of its own; then the plan and every deterministic
-sampler on every grid of diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The
-baseline is the best of the peers on those noises. Where evaluations are dear (networks, the ideal digits) the
-peers' runs are those that were best in endpoint.json. Goes on where it stopped; a row of other report noises
-is judged anew, its plan is not made anew.
+For each model and budget: `ls.tune` makes a plan on noises of its own, beginning also from what it has made
+of fewer evaluations, if that is there; then the plan and every deterministic sampler on every grid of
+diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The baseline is the best of
+the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
+that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
+plan is not made anew.
 """
 
 from __future__ import annotations

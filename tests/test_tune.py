@@ -94,6 +94,22 @@ def test_the_free_numbers_make_the_solver_again() -> None:
         assert torch.allclose(march(field, other, a.states[0], a, first).end, b.end, rtol=1e-10)
 
 
+@PROCESSES
+def test_an_evaluation_that_is_added_changes_nothing_yet(process) -> None:
+    """Wherever it is put; where it is put best, a polish makes much of it."""
+    model = three(process)
+    field, paths, times = some(model, 4)
+    solver = polish(lambda rows: field, fit(field, times, paths)[0], paths, iterations=1)[0]
+    end, errors = march(field, solver, paths.noise).end, []
+    for i in range(4):
+        larger = solver.enlarged(i)
+        assert larger.nfe == 5
+        assert torch.allclose(march(field, larger, paths.noise).end, end, atol=1e-10)
+        assert torch.allclose(march(field, larger.enlarged(i), paths.noise).end, end, atol=1e-9)
+        errors.append(polish(lambda rows: field, larger, paths, iterations=3)[1])
+    assert min(errors) < 0.9 * float((end - paths.end).square().mean().sqrt())
+
+
 @pytest.mark.parametrize("process", [EDM, ls.process.VP(), FLOW], ids=["EDM", "VP", "flow"])
 def test_between_known_states_trajectories_are_of_order_four(process) -> None:
     """A Gaussian's are known: x_t = x_T times the ratio of standard deviations."""
@@ -224,6 +240,17 @@ def test_several_budgets_share_their_solutions_and_an_interrupted_tune_goes_on(t
     ls.tune(model, [3, 4], **FEW)
     assert rest < calls - 128 * (256 + 64 + 128)  # the solutions were there
     assert all(halves[k].steps == whole[k].steps for k in (3, 4))
+
+
+def test_a_budget_begins_from_the_one_before_it() -> None:
+    """Also from a plan that is handed over."""
+    asked = {**FEW, "hops": 0}
+    plans = ls.tune(three(), [3, 5], **asked)
+    again = ls.tune(three(), 5, begin=plans[3], **asked)
+    assert plans[5].report["error"] < plans[3].report["error"]
+    for plan in (plans[5], again):
+        assert any("a plan of 3 evaluations" in tried["what"] for tried in plan.report["tried"])
+    assert again.times == plans[5].times
 
 
 def test_conditions_belong_to_their_noise_and_guidance_is_said() -> None:
@@ -486,6 +513,9 @@ def test_refusals() -> None:
         ({"features": "inception"}, "features"),
         ({"objective": "frechet"}, "objective"),
         ({"progress": 3}, "progress"),
+        ({"begin": "plan.json"}, "plans that ls.tune has made"),
+        ({"begin": [ls.plan_sampling(VP, "ddim", 3)]}, "from t = "),
+        ({"begin": [ls.plan_sampling(EDM, "heun", 5)]}, "not one of a tuned plan"),
         ({"cache": __file__}, "is a file"),
         ({"cache": "/proc/none"}, "cannot write"),
         ({"storage": f"{__file__}/study.log"}, "is a file"),

@@ -75,17 +75,54 @@ class Free:
 
     @classmethod
     def of(cls, plan: Plan, axis: Axis) -> Free:
-        """The solver that `plan()` has made a plan of."""
-        at, weights, slack = list[float](), list[tuple[float, ...]](), list[tuple[float, float]]()
-        for i, (step, (s, t)) in enumerate(zip(plan.steps, pairwise(plan.times), strict=True)):
+        """The solver that `plan()` has made a plan of.
+
+        Raises:
+            ArgumentError: another plan, or one of another process.
+        """
+        plan.demand(axis.made_for())
+        at, rows = list[float](), list[tuple[float, list[float]]]()
+        for i, step in enumerate(plan.steps):
             asked, row = step.stages[0], step.stages[-1]
             if len(step.stages) != 2 or len(row.f) != i + 1 or not isinstance(asked.at, float):
                 raise ArgumentError(f"method {plan.method}: step {i} is not one of a tuned plan")
-            w, (r, q) = [float(v) for v in row.f], axis.row(s, t)
             at.append(asked.at)
-            weights.append(tuple(w[:-1]))
-            slack.append((float(sum(row.x)) - r, sum(w) - q))
-        return cls(axis, plan.times, tuple(at), tuple(weights), tuple(slack))
+            rows.append((float(sum(row.x)), [float(v) for v in row.f]))
+        return cls.of_rows(axis, plan.times, at, rows)
+
+    @classmethod
+    def of_rows(
+        cls,
+        axis: Axis,
+        times: Sequence[float],
+        at: Sequence[float],
+        rows: Sequence[tuple[float, list[float]]],
+    ) -> Free:
+        """The solver whose `row(i)` is rows[i]."""
+        ddim = [axis.row(s, t) for s, t in pairwise(times)]
+        slack = tuple((a - r, sum(w) - q) for (a, w), (r, q) in zip(rows, ddim, strict=True))
+        return cls(axis, tuple(times), tuple(at), tuple(tuple(w[:-1]) for _, w in rows), slack)
+
+    def enlarged(self, i: int) -> Free:
+        """With one evaluation more, behind evaluation i and halfway to the next; nobody uses it yet.
+
+        Step i from x to y = a x + sum_j w_j D_j goes by z = r x + q (sum_j w_j D_j)/(sum_j w_j), where DDIM's
+        (r, q) lead to halfway: y = (a/r) z + sum_j (1 - a q/(r sum_j w_j)) w_j D_j is what it was.
+        """
+        axis = self.axis
+        rows = [self.row(k) for k in range(self.nfe)]
+
+        def halfway(times: Sequence[float]) -> float:
+            ahead = axis.clock(times[i + 1]) if i + 1 < self.nfe else axis.high
+            return axis.time((axis.clock(times[i]) + ahead) / 2)
+
+        t, asked, (a, w) = halfway(self.times), halfway(self.at), rows[i]
+        r, q = axis.row(self.times[i], t)
+        part, rest = [q / (sum(w) or 1.0) * v for v in w], a / r
+        later = [(a, [*w[: i + 1], 0.0, *w[i + 1 :]]) for a, w in rows[i + 1 :]]
+        ahead = [v - rest * z for v, z in zip(w, part, strict=True)]
+        times, at = ((*v[: i + 1], new, *v[i + 1 :]) for v, new in ((self.times, t), (self.at, asked)))
+        return Free.of_rows(axis, times, at, [*rows[:i], (r, part), (rest, [*ahead, 0.0]), *later])
 
     def vector(self) -> list[float]:
         """All that is free, in the order of `with_vector`: times in lambda, at relative to them, weights,

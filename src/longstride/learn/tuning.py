@@ -1,0 +1,353 @@
+"""What `tune` does for a model: solutions once, then for each budget what is fitted, chosen and reported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ArgumentError, SolveError
+from ..journal import Journal
+from ..methods import REGISTRY
+from ..metrics import endpoint_error, interval, resampled, squared_errors
+from ..plan import Plan
+from .free import Features, Free, fit
+from .hops import Begun, hopped, read, written
+from .optimal_times import cheapest_path, jumps
+from .polish import SetObjective, polish, polish_set
+from .recipes import RECIPES, SAMPLES, Request
+from .subject import Sampling, Subject
+from .trajectories import Trajectories
+
+LEAST = 64  # starts, whatever their size
+FEW = 512  # starts at least, and an eighth of them, on which polishes begin
+SCREENED = 2**16  # elements that grids are compared on, of the first starts
+PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
+STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
+FIRST = 3  # iterations before that is decided
+SCREEN = 16  # starts that the whole registry is tried on
+CHECKED = 16  # starts on which the reference is halved
+CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
+RICHARDSON = 3  # its error is what halving moves it by over 2^p - 1: p is 4 where all is smooth, and here 2
+FINE = 1e-5  # or that of the solutions' size: a plan may be exact
+Progress = Callable[[str], None]
+Objective = Callable[[Tensor, Tensor], float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A plan, what made it, and its error on the selection starts."""
+
+    what: str
+    plan: Plan
+    error: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How far ends are from the truth, [n, *shape] both."""
+
+    features: Features
+    objective: Objective | None
+
+    def error(self, ends: Tensor, truth: Tensor) -> float:
+        error = (self.objective or endpoint_error)(self.features(ends), self.features(truth))
+        return error if math.isfinite(error) else math.inf
+
+    def identity(self, truth: Tensor) -> str:
+        """A digest of the features of some samples."""
+        seen = self.features(truth).double().cpu()
+        return hashlib.sha256(seen.numpy().tobytes() + repr(seen.shape).encode()).hexdigest()
+
+    def interval(self, ends: Tensor, truth: Tensor, others: Tensor | None = None) -> tuple[float, float]:
+        """95 % of the error, or of its ratio to that of others, by resampling."""
+        ends, truth = self.features(ends), self.features(truth)
+        others = None if others is None else self.features(others)
+        if self.objective is not None:
+            return resampled(self.objective, ends, truth, others)
+        return interval(
+            squared_errors(ends, truth), None if others is None else squared_errors(others, truth)
+        )
+
+
+class Tuning:
+    """What all budgets share: three sets of starts, and the solutions from them."""
+
+    def __init__(
+        self, subject: Subject, judge: Judge, through: float, sizes: Sequence[int], seed: int,
+        reference_nfe: int, cache: str | Path | None, progress: Progress, begin: Sequence[Plan] = (),
+    ):  # fmt: skip
+        self.subject, self.judge, self.through, self.say = subject, judge, through, progress
+        self.sizes, self.seed, self.reference_nfe = sizes, seed, reference_nfe
+        start, *_, end = subject.times(2, subject.grids[0])
+        if strange := [plan for plan in begin if (plan.times[0], plan.times[-1]) != (start, end)]:
+            a, *_, b = strange[0].times
+            raise ArgumentError(f"begin has a plan from t = {a:g} to {b:g}, not from {start:g} to {end:g}")
+        self.begin = [Free.of(plan, subject.axis) for plan in begin]
+        self.fit_rows, self.select_rows, self.report_rows = torch.arange(sum(sizes)).split(list(sizes))
+        about = {
+            "subject": subject.identity(torch.arange(CHECKED)), "seed": seed, "sizes": list(sizes),
+            "reference": reference_nfe, "for": subject.tuned_for(),
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+        self.kept = Journal(None if cache is None else Path(cache) / digest, about)
+        started = time.perf_counter()
+        self.say(f"solving from {sum(sizes)} starts, in {reference_nfe} evaluations each")
+        self.paths = self._paths()
+        self.select, self.report = (
+            self.kept.tensor(name, partial(subject.reference, rows, reference_nfe)).to(subject.x.device)
+            for name, rows in (("select", self.select_rows), ("report", self.report_rows))
+        )
+        half = subject.reference(self.select_rows[:CHECKED], reference_nfe // 2)
+        self.halved = endpoint_error(judge.features(half), judge.features(self.select[:CHECKED]))
+        self.minimized = f"{judge.identity(self.select[:CHECKED])}, through {through}"
+        self.seconds = time.perf_counter() - started
+        self.say(f"solved; half the evaluations move what they come to by {self.halved:.2g}")
+
+    def _paths(self) -> Trajectories:
+        """The solutions to fit to, of which a journal keeps the states."""
+        made: list[Trajectories] = []
+
+        def make() -> Trajectories:
+            if not made:
+                made.append(self.subject.solutions(self.fit_rows, self.reference_nfe))
+            return made[0]
+
+        states = self.kept.tensor("states", lambda: make().states)
+        end = self.kept.tensor("end", lambda: make().end)
+        times = self.kept.value("times", lambda: make().times)
+        where = self.subject.x.device  # a journal gives them back on the CPU
+        return Trajectories(self.subject.axis, tuple(times), states.to(where), end.to(where))
+
+    def error(self, plan: Plan, n: int | None = None) -> float:
+        """On the first n selection starts; infinite where a plan blows up."""
+        rows, truth = self.select_rows[:n], self.select[:n]
+        try:
+            return self.judge.error(self.subject.ends(plan, rows), truth)
+        except SolveError:
+            return math.inf
+
+    def untuned(self, nfe: int) -> list[Candidate]:
+        """The registry's best, on their best grids."""
+        known: dict[str, float] = {}  # by weights: many names are the same
+
+        def tried(cases: Iterable[tuple[str, str]], n: int) -> list[Candidate]:
+            found = []
+            for method, grid in cases:
+                plan = self.subject.published(method, grid, nfe)
+                if plan is not None and not plan.stochastic:
+                    key = f"{n} {plan.weights}"
+                    if key not in known:
+                        known[key] = self.error(plan, n)
+                        found.append(Candidate(f"{method} on {grid}", plan, known[key]))
+            return sorted(found, key=lambda c: c.error)
+
+        few = min(SCREEN if self.judge.objective is None else self.sizes[1], self.sizes[1])
+        first = tried(((m, g) for m in REGISTRY for g in self.subject.screened), few)
+        best = list(dict.fromkeys(c.plan.method for c in first))[:8]
+        second = tried(((m, g) for m in best for g in self.subject.grids), few)
+        last = sorted([*first, *second], key=lambda c: c.error)[:6]
+        return sorted((replace(c, error=self.error(c.plan)) for c in last), key=lambda c: c.error)
+
+    def followed(self, nfe: int, names: Sequence[str], best: Candidate) -> list[Candidate]:
+        """What the published recipes make."""
+        made: list[Candidate] = []
+        for name in names:
+            assert isinstance(self.subject, Sampling)
+            paths = self.paths.part(slice(0, SAMPLES))
+            request = Request(self.subject, self.subject.counting(), nfe, paths, best.plan, self.seed)
+
+            def make(request: Request = request, name: str = name) -> Any:
+                try:
+                    return RECIPES[name](request).to_json()
+                except ArgumentError as error:  # such as a method that it does not know how to change
+                    return str(error)
+
+            found = self.kept.value(f"{name}, {nfe} NFE, from {best.plan.weights}", make)
+            if isinstance(found, str):
+                self.say(f"{nfe} NFE: {name} cannot: {found}")
+                continue
+            plan = Plan.from_json(found)
+            made.append(Candidate(name, plan, self.error(plan)))
+            self.say(f"{nfe} NFE: {name}, {made[-1].error:.4g}")
+        return made
+
+    def fitted(self, nfe: int) -> list[tuple[str, Free]]:
+        """Weights in closed form on every grid, those first that do best on the first starts."""
+        most = max(SCREENED // math.prod(self.subject.shape), LEAST)
+        few, end, found = self.few.part(slice(0, most)), self.subject.axis.end, []
+        field = self.subject.field(self.fit_rows[: len(few.end)])
+        tried = {grid: self.subject.times(nfe, grid) for grid in self.subject.grids}
+        late = {grid: self.subject.times(nfe + 1, grid) for grid in self.subject.grids}
+        bends = self.paths.part(slice(0, CHECKED))
+        if nfe < len(bends.times):
+            path = cheapest_path(jumps(self.subject.field(self.fit_rows[:CHECKED]), bends), nfe)
+            tried["optimal times"] = (*(bends.times[i] for i in path[:-1]), end)
+        asked = [(name, times, times[0]) for name, times in tried.items()]
+        # Of one evaluation more, the first, at which nothing is known yet, left out.
+        asked += [(f"{name} late", (times[0], *times[2:]), times[1]) for name, times in late.items()]
+        for name, times, first in asked:
+            solver, ends = fit(field, times, few, first)
+            error = endpoint_error(self.judge.features(ends), self.judge.features(few.end))
+            found.append((error if math.isfinite(error) else math.inf, name, solver))
+        return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
+
+    def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+        """The solver at a minimum over the first starts, those of the paths, and its error there.
+
+        A row's slack can do all that the time it leads to can, unless the state there is looked at.
+        """
+        part = max(min(PART // math.prod(self.subject.shape), len(paths.end) // 8), LEAST)
+        return polish(
+            lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
+            part=part, fixed=() if self.through else range(solver.nfe - 1), features=self.judge.features,
+            through=self.through, seed=self.seed,
+        )  # fmt: skip
+
+    @property
+    def few(self) -> Trajectories:
+        return self.paths.part(slice(0, max(FEW, len(self.paths.end) // 8)))
+
+    def plan(
+        self, nfe: int, iterations: int, hops: int, recipes: Sequence[str], storage: str | Path | None
+    ) -> Plan:
+        """The best plan of this budget, with its report."""
+        started, spent, seconds = time.perf_counter(), self.subject.evaluations, self.seconds
+        catalogue = self.untuned(nfe)
+        if not catalogue:
+            raise ArgumentError(f"no method of the registry can spend {nfe} evaluations here")
+        self.say(f"{nfe} NFE: best untuned {catalogue[0].what}, {catalogue[0].error:.4g}")
+        made = self.followed(nfe, recipes, catalogue[0]) + self.solvers(nfe, iterations, hops, storage)
+        best = min([*catalogue, *made], key=lambda c: c.error)  # the published one, among equals
+        ends = [self.judge.features(x) for x in (self.subject.ends(best.plan, self.select_rows), self.select)]
+        error, size = endpoint_error(*ends), float(ends[1].double().square().mean().sqrt())
+        if self.halved / RICHARDSON > max(CONVERGED * error, FINE * size):
+            raise SolveError(
+                f"the reference has not converged: half its evaluations move it by {self.halved:.3g}, where "
+                f"the best error is {error:.3g}; give reference_nfe={4 * self.reference_nfe}"
+            )
+        report = self._report(nfe, best, catalogue[0], [*made, *catalogue])
+        report["evaluations"] = self.subject.evaluations - spent
+        report["seconds"] = round(time.perf_counter() - started, 1)
+        report["seconds_of_solutions"] = round(seconds, 1)
+        self.say(
+            f"{nfe} NFE: {report['error']:.4g} beside {report['untuned']['error']:.4g}: {report['verdict']}"
+        )
+        return replace(best.plan, report=report)
+
+    def solvers(self, nfe: int, iterations: int, hops: int, storage: str | Path | None) -> list[Candidate]:
+        """The best fit as it is, and what the best few lead to when every number moves."""
+        fitted, few = _of_both_kinds(self.fitted(nfe)), self.few
+        name, best = fitted[0]
+        fitted += self.enlarged(nfe)
+        field = self.subject.field(self.fit_rows)
+        closed = fit(field, best.times, self.paths, best.at[0])[0]
+        made = [self._candidate(f"weights on {name}", closed)]
+        begun = [Begun(*self._kept(solver, few, FIRST), name) for name, solver in fitted]
+        some = self.subject.field(self.fit_rows[: len(few.end)])
+
+        def again(shaken: Free) -> tuple[Free, float]:
+            return self._kept(fit(some, shaken.times, few, shaken.at[0])[0], few, FIRST)
+
+        begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe} {self.minimized}")
+        n = len(self.paths.end)
+        for size, many in zip(dict.fromkeys((min(max(FEW, n // 4), n), n)), (FINALISTS, 1), strict=False):
+            paths = self.paths.part(slice(0, size))
+            begun = sorted(
+                (Begun(*self._kept(b.solver, paths, iterations), b.name) for b in begun[:many]),
+                key=lambda b: b.error,
+            )
+            what = "conditioning times and weights, from"
+            made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
+        self.begin.append(begun[0].solver)
+        if isinstance(self.judge.objective, SetObjective):
+            solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
+            made.append(self._candidate("all of these for the objective itself", solver))
+        return made
+
+    def enlarged(self, nfe: int) -> list[tuple[str, Free]]:
+        """The largest solver that is known, evaluations added to it one by one, each where it helps most."""
+        known = [solver for solver in self.begin if solver.nfe <= nfe]
+        if not known:
+            return []
+        solver = first = max(known, key=lambda solver: solver.nfe)
+        while solver.nfe < nfe:
+            tried = [self._kept(solver.enlarged(i), self.few, 1) for i in range(solver.nfe)]
+            solver = min(tried, key=lambda made: made[1])[0]
+        return [(f"a plan of {first.nfe} evaluations", solver)]
+
+    def _for_the_set(self, solver: Free, objective: SetObjective, iterations: int) -> Free:
+        """Polished on all starts for what the choice goes by."""
+
+        def better() -> tuple[Free, float]:
+            return polish_set(
+                lambda rows: self.subject.field(self.fit_rows[rows]), solver, self.paths.noise, objective,
+                iterations=iterations, fixed=range(solver.nfe - 1), features=self.judge.features,
+                seed=self.seed,
+            )  # fmt: skip
+
+        of_truth = self.judge.error(self.select, self.select)  # tells one objective from another
+        return self._known(f"for a set, {of_truth}, from {solver.vector()}, {iterations} iterations", better)[
+            0
+        ]
+
+    def _kept(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+        """`polished`, which the journal knows or will know."""
+        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
+        return self._known(key, lambda: self.polished(solver, paths, iterations))
+
+    def _known(self, key: str, make: Callable[[], tuple[Free, float]]) -> tuple[Free, float]:
+        def numbers() -> dict[str, Any]:
+            better, error = make()
+            return {**written(better), "error": error}
+
+        known = self.kept.value(key, numbers)
+        return read(self.subject.axis, known), known["error"]
+
+    def _candidate(self, what: str, solver: Free) -> Candidate:
+        plan = solver.plan()
+        found = Candidate(what, plan, self.error(plan))
+        self.say(f"{solver.nfe} NFE: {what}, {found.error:.4g}")
+        return found
+
+    def _report(
+        self, nfe: int, best: Candidate, untuned: Candidate, tried: list[Candidate]
+    ) -> dict[str, Any]:
+        ours, theirs = (self.subject.ends(c.plan, self.report_rows) for c in (best, untuned))
+        error, other = (self.judge.error(ends, self.report) for ends in (ours, theirs))
+        same = best is untuned
+        low, high = (1.0, 1.0) if same else self.judge.interval(ours, self.report, theirs)
+        verdict = f"{1 / high:.2f} to {1 / low:.2f} times smaller"
+        if same:
+            verdict = "no tuned plan was better on the selection starts, so this is the untuned one"
+        elif high >= 1:
+            verdict = "the paired 95 % interval includes no gain"
+        return {
+            "tuned_for": {**self.subject.tuned_for(), "nfe": nfe},
+            "what": best.what, "error": error, "interval": self.judge.interval(ours, self.report),
+            "untuned": {"what": untuned.what, "error": other,
+                        "interval": self.judge.interval(theirs, self.report)},
+            "ratio": 1.0 if same else error / other, "ratio_interval": (low, high),
+            "verdict": verdict,
+            "tried": [{"what": c.what, "selection_error": c.error} for c in tried],
+            "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)),
+            "seed": self.seed,
+            "reference": {"nfe": self.reference_nfe, "moved_by_halving": self.halved},
+        }  # fmt: skip
+
+
+def _of_both_kinds(fitted: list[tuple[str, Free]]) -> list[tuple[str, Free]]:
+    """The best few, half of them such that begin late, and half that do not: their minima lie far apart."""
+    late = [solver.at[0] != solver.times[0] for _, solver in fitted]
+    kinds = [[one for one, is_late in zip(fitted, late, strict=True) if is_late == kind] for kind in (0, 1)]
+    some = [one for kind in kinds for one in kind[: STARTS // 2]]
+    return [one for one in fitted if one in some]
