@@ -8,6 +8,7 @@ fused with what f and g end with, and torch is called once for several steps.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -106,10 +107,15 @@ class Chunked(Even):
             x0 = x0.detach().requires_grad_()  # so that the first chunk is the graph of all others
         state: State = (x0,)
         n, given = 0, list[Tensor]()
+        apart = max(b - a for a, b in pairwise((-1, *sorted(self.save))))
+        self.native &= apart >= self.chunk  # else a graph that gives out every step is faster
         while n < self.steps:
             even = (self.steps - n if self.backward else n) % 2 == 0
             begun = self.scheme.start(self.eq, self.told[0], x0) if even and n == 0 else state
-            if even and (found := self._looped(n, begun) or self._chunk(n, begun)):
+            found = self._looped(n, begun) if even and self.native else None
+            if even and not self.native:
+                found = self._chunk(n, begun)
+            if found:
                 n, state, given = found
             else:
                 kept, seen = self.look(n, (state, ()))
@@ -129,10 +135,10 @@ class Chunked(Even):
         return end, state, [x for k, x in enumerate(found, n) if k in self.save]
 
     def _looped(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
-        """The same of a loop up to the next step that is saved; None where that is near, or is no loop."""
+        """The same of a loop up to the next step that is saved; None where it comes at once, or is no loop."""
         saved = next(k for k in range(n, self.steps) if k in self.save) + 1
         pairs = (min(saved, self.stretches.ends[self.stretches.stretch(n) + 1]) - n) // 2
-        if not self.native or 2 * pairs < self.chunk:
+        if not pairs:
             return None
         low, sign = (n // 2, 1) if not self.backward else ((self.steps - n) // 2 - 1, -1)
         a, b, N, k = self.stretches.course(n)
