@@ -135,7 +135,7 @@ class Chunked(Even):
         return end, state, [x for k, x in enumerate(found, n) if k in self.save]
 
     def _looped(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
-        """The same of a loop up to the next step that is saved; None where it comes at once, or is no loop."""
+        """The same of a loop to the next step that is saved; None where it comes at once, or is no loop."""
         saved = next(k for k in range(n, self.steps) if k in self.save) + 1
         pairs = (min(saved, self.stretches.ends[self.stretches.stretch(n) + 1]) - n) // 2
         if not pairs:
