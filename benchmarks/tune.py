@@ -114,9 +114,11 @@ def tuned(model: str, nfe: int, seed: int, guidance: float) -> tuple[ls.Plan, di
     network = ls.load(model) if trained else ours.denoiser(tasks.task(model, guidance))
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
+    smaller = (saved(model, k, seed, guidance) for k in range(2, nfe))
+    begin = [ls.Plan.load(path) for path in smaller if path.exists()]
     plan = ls.tune(
-        network, nfe, cond=turns(model), guidance=guidance, seed=seed, cache=CACHE, **asked
-    )  # fmt: skip
+        network, nfe, cond=turns(model), guidance=guidance, seed=seed, begin=begin, cache=CACHE, **asked
+    )
     (RESULTS / "plans").mkdir(exist_ok=True)
     plan.save(saved(model, nfe, seed, guidance))
     return plan, {
