@@ -138,9 +138,9 @@ def saved(model: str, nfe: int, seed: int, guidance: float) -> Path:
 
 
 def solutions(model: str, task: Task, noise: torch.Tensor, guidance: float) -> torch.Tensor:
-    """From the report noises; where they are dear they are kept."""
+    """From the report noises, which all budgets share."""
     path = CACHE / f"report {model} {guidance:g} {len(noise)}.pt"
-    if model in tasks.NETWORKS and path.exists():
+    if path.exists():
         return torch.load(path)
     with torch.no_grad():
         truth = tasks.reference(task, noise, 50 if model in tasks.NETWORKS else 400)
