@@ -205,7 +205,8 @@ def turned(f: Any, turn: Callable[..., Any], at: Any, *fixed: Any, idle: bool = 
     """
     flat, spec = tree_flatten(at)
     # One tensor in two places would be one input, and what is carried in them goes different ways.
-    flat = [x.clone() if any(x is other for other in flat[:n]) else x for n, x in enumerate(flat)]
+    last = {id(x): n for n, x in enumerate(flat)}
+    flat = [x if last[id(x)] == n else x.clone() for n, x in enumerate(flat)]
     at = tree_unflatten(flat, spec)
     if any(map(_large, flat)):
         raise Unsuited(f"samples of more than {MOST} elements")

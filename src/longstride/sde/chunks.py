@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ..compiler import called, compiled
-from ..equal_steps.stretches import Stretches
 from ..errors import ArgumentError
 from ..methods.sde import Scheme, State
 from ..native.emit import Unsuited
 from ..native.steps import TURNS, counts, turned
-from .brownian import STEPS_H, STEPS_W, Brownian, Independent, of_steps
+from .brownian import STEPS_H, STEPS_W, Independent, of_steps
 from .course import Bound, Even, beside, scaled
 
+Taken = tuple[int, State, list[Tensor]]  # the number of the next step, the state, what is given out
 EVALUATIONS = 8  # of f and g in a graph, about: more would be long to compile
 
 
@@ -80,21 +80,13 @@ class Chunked(Even):
         ArgumentError: noise along a path; a method that wants areas of pairs of motions.
     """
 
-    def __init__(
-        self,
-        name: str,
-        scheme: Scheme,
-        eq: Bound,
-        x: Tensor,
-        times: Stretches,
-        source: Independent | Brownian,
-    ) -> None:
-        super().__init__(name, scheme, eq, x, times, source)
+    def __init__(self, name: str, scheme: Scheme, eq: Bound, x: Tensor, *course: Any) -> None:
+        super().__init__(name, scheme, eq, x, *course)
         if not isinstance(self.source, Independent):
             raise ArgumentError("compile=True draws the noise of its steps: leave out brownian= or that")
         if scheme.pairs:
             raise ArgumentError(f"compile=True draws no areas of pairs, which {name} wants: leave it out")
-        self.stretches, self.native = times, not (eq.differentiable and torch.is_grad_enabled())
+        self.native = not (eq.differentiable and torch.is_grad_enabled())
         self.chunk = 2 * max(1, EVALUATIONS // 2 // sum(scheme.evaluations))
         self.keys = [self.source.key(use) for use in (STEPS_W, STEPS_H)[: 1 + scheme.area]]
         clock = torch.tensor(self.times, dtype=torch.float64, device=x.device)
@@ -112,9 +104,7 @@ class Chunked(Even):
         while n < self.steps:
             even = (self.steps - n if self.backward else n) % 2 == 0
             begun = self.scheme.start(self.eq, self.told[0], x0) if even and n == 0 else state
-            found = self._looped(n, begun) if even and self.native else None
-            if even and not self.native:
-                found = self._chunk(n, begun)
+            found = self._several(n, begun) if even else None
             if found:
                 n, state, given = found
             else:
@@ -122,8 +112,16 @@ class Chunked(Even):
                 n, state, given = n + 1, tuple(kept[0]), list(seen)
             yield from given
 
-    def _chunk(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
-        """The number of the next step then, the state, and what is given out; None where few are left."""
+    def _several(self, n: int, state: State) -> Taken | None:
+        if self.native:
+            try:
+                return self._looped(n, state)
+            except Unsuited:
+                self.native = False
+        return self._chunk(n, state)
+
+    def _chunk(self, n: int, state: State) -> Taken | None:
+        """A chunk; None where fewer steps are left."""
         end = n + self.chunk
         if end > self.steps:
             return None
@@ -134,8 +132,12 @@ class Chunked(Even):
         )  # fmt: skip
         return end, state, [x for k, x in enumerate(found, n) if k in self.save]
 
-    def _looped(self, n: int, state: State) -> tuple[int, State, list[Tensor]] | None:
-        """The same of a loop to the next step that is saved; None where it comes at once, or is no loop."""
+    def _looped(self, n: int, state: State) -> Taken | None:
+        """A loop to the next step that is saved; None where that comes at once.
+
+        Raises:
+            Unsuited: steps are no loop.
+        """
         saved = next(k for k in range(n, self.steps) if k in self.save) + 1
         pairs = (min(saved, self.stretches.ends[self.stretches.stretch(n) + 1]) - n) // 2
         if not pairs:
@@ -143,18 +145,14 @@ class Chunked(Even):
         low, sign = (n // 2, 1) if not self.backward else ((self.steps - n) // 2 - 1, -1)
         a, b, N, k = self.stretches.course(n)
         (x, *_), t = state, self.told[n]
-        try:
-            idle = not any(counts(h, h, t, x) for h in (self.eq.f, self.eq.g))
-            for first in range(0, pairs, TURNS):
-                course = [[a, b - a, N, k + 2 * first, sign, low + sign * first]]
-                live, count = torch.ones(len(x), dtype=torch.bool), torch.zeros((), dtype=torch.int64)
-                (*_, state), _ = turned(
-                    self.eq.f, _pair, (live, count, self.keys, state), self.scheme, self.eq,
-                    self.source.shape[1:], self.backward, torch.tensor(course, dtype=torch.float64),
-                    torch.tensor([min(TURNS, pairs - first)]), idle=idle,
-                )  # fmt: skip
-        except Unsuited:
-            self.native = False
-            return None
+        idle = not any(counts(h, h, t, x) for h in (self.eq.f, self.eq.g))
+        for first in range(0, pairs, TURNS):
+            course = [[a, b - a, N, k + 2 * first, sign, low + sign * first]]
+            live, count = torch.ones(len(x), dtype=torch.bool), torch.zeros((), dtype=torch.int64)
+            (*_, state), _ = turned(
+                self.eq.f, _pair, (live, count, self.keys, state), self.scheme, self.eq,
+                self.source.shape[1:], self.backward, torch.tensor(course, dtype=torch.float64),
+                torch.tensor([min(TURNS, pairs - first)]), idle=idle,
+            )  # fmt: skip
         end = n + 2 * pairs
         return end, state, [state[0]] if end - 1 in self.save else []

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..equal_steps.stretches import Stretches
 from ..errors import failed
 from ..gradients.transpose import Kept
 from ..methods.sde import Scheme, State
@@ -169,12 +170,13 @@ class Even(Course):
         scheme: Scheme,
         eq: Bound,
         x: Tensor,
-        times: Sequence[float],
+        times: Stretches,
         source: Independent | Brownian,
     ) -> None:
         parts = len(times) - 1 if scheme.pairs and isinstance(source, Brownian) else 1
         super().__init__(name, scheme, eq, x, len(times) - 1, parts * math.prod(source.shape))
-        self.times, self.source, self.backward = list(times), source, times[0] > times[-1]
+        self.stretches, self.times, self.source = times, list(times), source
+        self.backward = times[0] > times[-1]
 
     def drawn(self, a: int, b: int) -> list[Leg]:
         times = self.times[a : b + 1]

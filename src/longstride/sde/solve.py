@@ -62,8 +62,9 @@ def solve_sde(
             again from the seed. "reverse": the steps of `reversible_heun` are undone. All give the same
             gradient to x0 and to what f and g close over.
         raise_on_failure: raise a SolveError where x becomes NaN or infinite, instead of a status.
-        compile: take several equal steps in one compiled graph (`chunks.py`), which draws their noise too,
-            without `brownian`. f and g must become a graph whole. For many runs: the first one compiles.
+        compile: take equal steps in a native loop or, with a gradient, several in one compiled graph, which
+            draw their noise too, without `brownian` (`chunks.py`). f and g must become a graph whole. For
+            many runs: the first one compiles.
 
     Backward, t = (1, 0), the path is run back: its increments change sign. Ito's integral has no such way.
 
@@ -78,8 +79,7 @@ def solve_sde(
     name, rule = scheme(method, problem.noise, problem.interpretation)
     equal, way = dt is not None or steps is not None, way_of(grad, WAYS)
     every, wanted = apart(save_at)
-    ticks, marks = stops(t, dt, steps if equal else 1, wanted)
-    times = list(ticks)
+    times, marks = stops(t, dt, steps if equal else 1, wanted)
     given = [*(t or ()), *(() if wanted is None else wanted)]
     if any(isinstance(v, Tensor) and v.requires_grad for v in given):
         raise ArgumentError("a path has no derivative: times of an SDE must not require gradients")
@@ -88,7 +88,7 @@ def solve_sde(
         raise ArgumentError(
             "save_at='steps' and save_every= are of equal steps: give dt= or steps=, or times"
         )
-    saved = numbers(ticks, marks, every, save_every, save_at) if equal else ()
+    saved = numbers(times, marks, every, save_every, save_at) if equal else ()
     marks = [times[n] for n in saved] if equal else marks
     _refused(problem, name, rule, way, end < start, equal, compile, options)
     asked = None if equal else Asked.of(name, rule, problem.noise, x0, options)
@@ -107,7 +107,7 @@ def solve_sde(
                 from .chunks import Chunked  # few runs want it
 
                 kind = Chunked
-            found = _in_equal_steps(kind(name, rule, eq, x0, ticks, source), x0, saved, way)
+            found = _in_equal_steps(kind(name, rule, eq, x0, times, source), x0, saved, way)
         else:
             path = brownian or Brownian(shape, span, seed_of(seed), x0.device)
             with torch.no_grad():
