@@ -7,6 +7,7 @@ is one; all is tensors, so that several steps may go into one graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .nbody import Policy
 
 History = tuple[Tensor, ...]
+LEAST_LOG = math.log(1e-4)  # of a ratio: one below says nothing of the next
 
 
 class Controller(Protocol):
@@ -102,20 +104,21 @@ class _Filter:
             raise ArgumentError(f"{self}: it takes safety in (0, 1] and min_factor < 1 < max_factor")
 
     def start(self, ones: Tensor) -> History:
-        return (ones,) * (len(self.betas) - 1)
+        return (ones - 1,) * (len(self.betas) - 1)
 
     def control(
         self, ratio: Tensor, history: History, power: float | Tensor
     ) -> tuple[Tensor, Tensor, History]:
-        accept = ratio <= 1.0
-        factor = ratio.pow(-self.betas[0] / power)
+        """history: log r of the steps before, so that one power is taken of all: powers are dear."""
+        accept, log = ratio <= 1.0, ratio.log()
+        wanted = log * (-self.betas[0] / power)
         for beta, before in zip(self.betas[1:], history, strict=True):
-            factor = factor * before.pow(-beta / power)
+            wanted = wanted - before * (beta / power)
         if history:  # what came before may not make a step that failed longer
-            factor = torch.where(accept, factor, ratio.pow(-1 / power))
-        factor = factor.mul_(self.safety).nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
+            wanted = torch.where(accept, wanted, log / -power)
+        factor = wanted.exp_().mul_(self.safety).nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
         if history:
-            latest = (ratio.clamp_min(1e-4), *history[:-1])
+            latest = (log.clamp_min(LEAST_LOG), *history[:-1])
             history = tuple(torch.where(accept, new, old) for new, old in zip(latest, history, strict=True))
         return factor, accept, history
 

@@ -78,7 +78,7 @@ class ErrorPolicy:
         object.__setattr__(self, "pi", Gains(self.numbers[: len(GAINS)]))
 
     def start(self, ones: Tensor) -> History:
-        return (*(0 * ones,) * 5, ones)
+        return (*(0 * ones,) * 5, *self.pi.start(ones))
 
     def control(
         self, ratio: Tensor, history: History, power: float | Tensor

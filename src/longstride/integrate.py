@@ -196,6 +196,13 @@ def solve(
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
     functions(callback=callback)
+    compile, told = options.get("compile", False), (dt, steps, plan)
+    if compile not in (True, False, "solver"):
+        raise ArgumentError(f"compile = {compile!r}: True, or 'solver', or leave it out")
+    if compile == "solver" and (isinstance(problem, SDE) or any(v is not None for v in told)):
+        raise ArgumentError(
+            "compile='solver' goes with chosen steps of an ODE: compile=True, or leave it out"
+        )
     if isinstance(problem, SDE):
         from .sde.solve import solve_sde  # it builds on Solution, above
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..columns import WIDE, columnwise
 from ..compiler import called, compiled, recorded
 from ..errors import ArgumentError
+from ..native.around import around
 from ..native.emit import Unsuited
 from ..native.steps import counts, turned
 from ..steppers.gauss_radau import GaussRadau
@@ -101,9 +102,10 @@ def _copied(v: Tensor) -> Tensor:
 class Chunks:
     """The chunks of a run: its state as a graph has it, and back again."""
 
-    def __init__(self, loop: Loop, rate: Rate, f: Any) -> None:
+    def __init__(self, loop: Loop, rate: Rate, f: Any, kind: bool | str = True) -> None:
+        """kind: True, or "solver", where f is called as it is."""
         stepper = loop.stepper
-        self.loop, self.stepper, self.rate = loop, stepper, rate
+        self.loop, self.stepper, self.rate, self.plain = loop, stepper, rate, kind == "solver"
         if loop.outputs or loop.reach or stepper.norm:
             raise ArgumentError(
                 "save_at='steps', dense=, reduce=, on_budget=, norm= look at each step: leave out "
@@ -114,6 +116,11 @@ class Chunks:
         self.idle: bool | None = None  # whether f bears samples beside its own
         self._take(graph_of(loop, WIDE))
         self.native = bool(self.graph.columns) and not stepper.shared  # until it is found not to be
+        if self.plain and not (self.native and isinstance(stepper, Explicit) and device.type == "cpu"):
+            raise ArgumentError(
+                "compile='solver' takes explicit pairs, such as tsit5, on the CPU, and real states of up to "
+                f"{WIDE} elements, each with steps of its own: leave it out"
+            )
         if not self.native:
             self._take(graph_of(loop, COLUMNS))
         clock: dict[str, Any] = {"dtype": torch.float64, "device": device}
@@ -199,7 +206,25 @@ class Chunks:
             c.tries.clone(), c.rejected.clone(), left, history, tuple(c.values), more, inner,
         )  # fmt: skip
 
+    def _around(self, at: State, b: Bounds, mark: Tensor) -> Any:
+        """All turns, with f as it is."""
+        graph = self.graph
+
+        def turn(rate: Rate, at: State, b: Bounds, mark: Tensor) -> Any:
+            return _turn(at, graph, rate, b, mark)
+
+        try:
+            return around(graph, turn, self.stepper.rate, at, b, mark)
+        except Unsuited as error:
+            raise ArgumentError(
+                f"compile='solver': an event or the controller is no function of tensors, {error}: leave it "
+                "out"
+            ) from error
+
     def _called(self, at: State, b: Bounds, code: Tensor, last: Tensor, mark: Tensor) -> Any:
+        if self.plain:
+            at, kept = self._around(_begun(at, b, code), b, mark)
+            return (at, *_come(at, b, code, last, mark), [kept])
         if self.native:
             if self.idle is None:
                 t, x = self.graph.time(at.s, b.limit), self.graph.join(at.x)

@@ -58,7 +58,7 @@ def adaptive(
     grad: bool | str | Way = True,
     regularize: str | Regularize | None = None,
     linear: str | None = None,
-    compile: bool = False,
+    compile: bool | str = False,
     **limits: Any,
 ) -> Solution:
     """Integrate over t = (start, end), forward or backward, in steps that keep the error to the tolerances.
@@ -93,7 +93,9 @@ def adaptive(
         compile: a native loop takes the steps of states of few elements, else several are one compiled graph
             (`chunks`): of explicit pairs, hermite, gauss_radau_15 (up to 32 elements), Rosenbrock methods (up
             to 8). f, and what else is given, must become a graph whole; nothing can be backpropagated
-            through; what is rare is still done uncompiled.
+            through; what is rare is still done uncompiled. "solver": f is called as it is, and may be
+            anything; what explicit pairs do between two of its calls is native (`native.around`), of up to 32
+            elements.
         limits: max_steps=100000 a sample, rejected ones included; nfe: a budget that is never exceeded, and
             on_budget="reach" to come to the end within it, in longer steps if need be (`reach.Reach`);
             first_step (default: Hairer's choice, one evaluation); min_step; max_step.
@@ -113,7 +115,7 @@ def adaptive(
     began = time.perf_counter()
     check_state(x0)
     way = way_of(grad, WAYS)
-    method = method or _default(problem, way, compile or regularize is not None)
+    method = method or _default(problem, way, bool(compile) or regularize is not None)
     bound, bounds, events = stepper(method), Limits(**_known(limits)), several(events)
     controller = controller_of(controller, problem)
     usable(controller)
@@ -173,7 +175,7 @@ def adaptive(
             if compile:
                 from .chunks import Chunks  # few runs want it
 
-                loop.chunks = Chunks(loop, problem.rate, problem.f)
+                loop.chunks = Chunks(loop, problem.rate, problem.f, compile)
             ended = gone_through(loop, x0, method, way, problem)
             ended, crossings = flow.ended(ended, t[1], events)
             if given is None:

@@ -123,13 +123,17 @@ class Block:
         while waiting:  # deep chains: no recursion
             last = waiting[-1]
             given: Any = last.args[0] if last.target is product else last.all_input_nodes
-            missing = [] if self.place(last) else [a for a in given if a not in self.names]
+            missing = [] if self.given(last) else [a for a in given if a not in self.names]
             if last in self.names or not missing:
                 waiting.pop()
                 if last not in self.names:
                     self.names[last] = self.defined(last)
             waiting += missing
         return self.names[node]
+
+    def given(self, node: Node) -> bool:
+        """Whether it is there, and nothing it is made of need be."""
+        return self.place(node) is not None
 
     def place(self, node: Node) -> tuple[int, int, int] | None:
         """Of an element of an input: which one, how far in it, and how far apart samples are (0: shared)."""

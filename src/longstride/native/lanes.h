@@ -27,6 +27,25 @@ static inline bool any(M m) {
     return some;
 }
 
+// Of so many samples, from and to memory; lanes beyond hold the last of them.
+template <class V, int64_t APART, class S> static inline V take(const S *p, int many) {
+    V v;
+    if (many == LANES) EACH v[l] = p[l * APART];
+    else EACH v[l] = p[(l < many ? l : many - 1) * APART];
+    return sizeof(S) == 1 ? -v : v;
+}
+template <int64_t APART, class S, class V> static inline void give(S *p, V v, int many) {
+    if (sizeof(S) == 1) v = -v;
+    if (many == LANES) EACH p[l * APART] = v[l];
+    else for (int l = 0; l < many; l++) p[l * APART] = v[l];
+}
+template <class V> static inline V kept(const char *here, int k) {
+    V v;
+    memcpy(&v, here + k * sizeof(D), sizeof v);
+    return v;
+}
+template <class V> static inline void keep(char *here, int k, V v) { memcpy(here + k * sizeof(D), &v, sizeof v); }
+
 // Comparisons with NaN are false, and NaN goes through these, as in torch.
 template <class V> static inline V minimum(V a, V b) { return (a < b) | (a != a) ? a : b; }
 template <class V> static inline V maximum(V a, V b) { return (a > b) | (a != a) ? a : b; }
