@@ -59,14 +59,17 @@ def ours(x0: Tensor, **options: object) -> Run:
     return timed(run)
 
 
-def torchode(x0: Tensor, compiled: bool) -> Run:
+def torchode(x0: Tensor, compiled: bool = False, pi: bool = False) -> Run:
+    """pi: with the gains of `ls.control.PI`, in the place of its integral controller."""
     import torchode as to
 
     term = to.ODETerm(lorenz)
     ends = torch.tensor([[0.0, 5.0]], dtype=F64).expand(len(x0), 2).contiguous()
 
     def solver(tol: float) -> Callable:
-        made = to.AutoDiffAdjoint(to.Tsit5(term=term), to.IntegralController(tol, tol, term=term))
+        integral = to.IntegralController(tol, tol, term=term)
+        control = to.PIDController(tol, tol, 0.2, 0.65, 0.0, term=term) if pi else integral
+        made = to.AutoDiffAdjoint(to.Tsit5(term=term), control)
         return torch.compile(made.solve) if compiled else made.solve
 
     solvers = {tol: solver(tol) for tol in TOLERANCES}
@@ -141,15 +144,18 @@ def diffrax(x0: Tensor, kind: str, folder: str) -> Run:
 def candidates(x0: Tensor, folder: str) -> dict[str, Run]:
     found = {
         "longstride": ours(x0),
+        "longstride, f eager": ours(x0, compile="solver"),
         "longstride, compiled": ours(x0, compile=True),
         "longstride vern7": ours(x0, method="vern7"),
+        "longstride vern7, f eager": ours(x0, method="vern7", compile="solver"),
         "longstride vern7, compiled": ours(x0, method="vern7", compile=True),
         "longstride, shared step": ours(x0, shared_step=True),
         "longstride, shared step, compiled": ours(x0, shared_step=True, compile=True),
     }
     if importlib.util.find_spec("torchode"):
-        found["torchode"] = torchode(x0, False)
-        found["torchode, compiled"] = torchode(x0, True)
+        found["torchode"] = torchode(x0)
+        found["torchode, PI"] = torchode(x0, pi=True)
+        found["torchode, compiled"] = torchode(x0, compiled=True)
     if importlib.util.find_spec("torchdiffeq"):
         found["torchdiffeq dopri5, shared step"] = torchdiffeq(x0)
     if importlib.util.find_spec("scipy"):

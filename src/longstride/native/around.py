@@ -266,11 +266,12 @@ def around(key: Hashable, turn: Callable[..., Any], rate: Rate, at: Any, *fixed:
     """
     (state, form), (beside, its) = tree_flatten(at), tree_flatten(fixed)
     batch = len(state[LIVE])
-    wide = [v.new_zeros(CLEAR, *v.shape[1:]) for v in state]
-    others = [_widened(v, batch) for v in beside]
-    asked = key, *(v if v is None else (v.shape, v.dtype) for v in (*wide, *others))
+    asked = key, *((v.shape[1:], v.dtype) for v in state), *(_kind(v, batch) for v in beside)
     made = _MADE.get(asked)
     if made is None:
+        # What is of one alone is of all.
+        wide = [v.new_zeros(CLEAR, *v.shape[1:]) for v in state]
+        others = [v.new_zeros(CLEAR, *v.shape[1:]) if _each(v, batch) else v for v in beside]
 
         def flat(rate: Rate, state: Sequence[Tensor], beside: Sequence[Any]) -> tuple[list[Tensor], Any]:
             found, rest = turn(rate, tree_unflatten(state, form), *tree_unflatten(beside, its))
@@ -283,8 +284,13 @@ def around(key: Hashable, turn: Callable[..., Any], rate: Rate, at: Any, *fixed:
     return tree_unflatten(state, form), rest
 
 
-def _widened(v: Tensor | None, batch: int) -> Tensor | None:
-    """An example of what does not change, beside CLEAR samples; what is of one alone is of all."""
-    if v is None or batch == 1 or v.shape[:1] != (batch,):
-        return v
-    return v.new_zeros(CLEAR, *v.shape[1:])
+def _each(v: Tensor | None, batch: int) -> bool:
+    """Whether every sample has its own of what does not change."""
+    return v is not None and batch > 1 and v.shape[:1] == (batch,)
+
+
+def _kind(v: Tensor | None, batch: int) -> Hashable:
+    if v is None:
+        return None
+    each = _each(v, batch)
+    return each, v.shape[1:] if each else v.shape, v.dtype
