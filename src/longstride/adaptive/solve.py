@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..control import Controller, I, Telling
+from ..control import Controller, I, tells
 from ..control import bound as controller_of
 from ..core import MULTIPLIERS
 from ..errors import ArgumentError, SolveError, failed, functions, unknown
@@ -120,7 +120,7 @@ def adaptive(
     controller = controller_of(controller, problem)
     usable(controller)
     functions(norm=norm, watch=watch)
-    if isinstance(controller, Telling) and (compile or bounds.on_budget == "reach" or way is not None):
+    if tells(controller) and (compile or bounds.on_budget == "reach" or way is not None):
         raise ArgumentError(
             "a controller that tells steps goes without compile=, on_budget='reach', and ways of grad= but "
             "True and False"
@@ -248,7 +248,7 @@ def tolerances_of(x0: Tensor, **given: float | Tensor) -> tuple[Tensor, Tensor]:
         except RuntimeError:
             shapes = f"{tuple(tensor.shape)} does not go with x {tuple(x0.shape)}"
             raise ArgumentError(f"{name} of shape {shapes}") from None
-        if not bool((tensor >= 0).all()) or not bool(tensor.isfinite().all()):
+        if not bool(((tensor >= 0) & (tensor < math.inf)).all()):
             raise ArgumentError(f"{name} = {value!r}: it must be finite and not negative")
         found.append(tensor)
     if bool((found[0] + found[1] == 0).any()):

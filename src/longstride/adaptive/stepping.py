@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..control import Controller, Telling
+from ..control import Controller, tells
 from ..steppers.trial import Stepper, Trial
 from .carry import Carry, Ended, Limits, Observer, Reading
 from .events import Event, locate
@@ -44,7 +44,7 @@ class Loop:
     ) -> None:
         self.stepper, self.controller, self.limits, self.events = stepper, controller, limits, events
         self.reach = controller if isinstance(controller, Reach) else None
-        self.told = controller.next_step if isinstance(controller, Telling) else None
+        self.told = controller.next_step if tells(controller) else None
         self.outputs, self.observers, self.readings = tuple(outputs), observers, list[Reading]()
         clock: dict[str, Any] = {"dtype": torch.float64, "device": stepper.rtol.device}
         self.start, self.end = span

@@ -32,7 +32,7 @@ def steered(task: Task, controller: str, pace: float | None, named: bool, asked:
             raise ArgumentError(f"--pace {pace}: the policy {controller} has none")
         policy = policy.at(pace)
     task.controller, task.label = policy, f"{controller} steps"
-    if isinstance(control.bound(policy, task.system), control.Telling):  # or it is refused, before a run
+    if control.tells(control.bound(policy, task.system)):  # or it is refused, before a run
         if asked:
             raise ArgumentError("--controller tells the steps: leave out --rtol and --atol")
         task.method, task.how = task.method if named else "hermite", {}

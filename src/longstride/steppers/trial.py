@@ -251,7 +251,9 @@ class Explicit(Stepper):
     def __init__(self, pair: Pair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
         self.pair = pair
-        self.rows = [sign * x0.new_tensor(row) for row in (*pair.a[1:], *pair.extra_a)]
+        rows = (*pair.a[1:], *pair.extra_a)
+        numbers = sign * x0.new_tensor([weight for row in rows for weight in row])
+        self.rows = list(numbers.split([len(row) for row in rows]))
         self.judges = [x0.new_tensor(row)[None] / self.root for row in pair.error]
         self.most, self.between_costs = pair.evaluations - 1, len(pair.extra_c)
         self.order, self.shrinks, self.degree = pair.order, pair.shrinks, len(pair.dense[0])
@@ -262,14 +264,17 @@ class Explicit(Stepper):
         self.polynomials(sign * torch.tensor(pair.dense, **clock))
 
     def prepare(self, x: Tensor, first: Tensor) -> None:
-        """Memory for the evaluations, unless there is something to backpropagate to: then none is shared."""
         super().prepare(x, first)
-        if not self.graph:
-            self.K = x.new_empty(self.pair.evaluations, *x.shape)
-            self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
-            self.known = [flat[: len(row)] for row in self.rows[: self.most]]
-            self.wide = [row[None] for row in self.rows]
-            self.seen = [flat[: row.shape[1]] for row in self.judges]
+        self.K: Tensor | None = None
+
+    def _remember(self, x: Tensor) -> Tensor:
+        """Memory for the evaluations, where there is nothing to backpropagate to, which shares none."""
+        self.K = x.new_empty(self.pair.evaluations, *x.shape)
+        self.slots, flat = self.K.unbind(), self.K.view(self.pair.evaluations, -1)
+        self.known = [flat[: len(row)] for row in self.rows[: self.most]]
+        self.wide = [row[None] for row in self.rows]
+        self.seen = [flat[: row.shape[1]] for row in self.judges]
+        return self.K
 
     def trial(self, s: Tensor, h: Tensor, x: Tensor, first: Tensor) -> Trial:
         times, by = self.times(s, h, self.c), self.spread(h)
@@ -280,6 +285,7 @@ class Explicit(Stepper):
                 f = self.rate(t, at)
                 ks.append(by * f)
             return Trial(s, h, x, at, f, torch.stack(ks), self.most)
+        K = self._remember(x) if self.K is None else self.K
         if not self.row and self.groups > 1:
             by = by.expand(self.shape).contiguous()  # products that broadcast cost three times as much
         flat, at, f = x if self.row else x.view(1, -1), x, first
@@ -290,7 +296,7 @@ class Explicit(Stepper):
                 at = at.view(self.shape)
             f = self.rate(t, at)
             torch.mul(by, f, out=slot)
-        return Trial(s, h, x, at, f.clone(), self.K, self.most)
+        return Trial(s, h, x, at, f.clone(), K, self.most)
 
     def _mix(self, row: Tensor, ks: list[Tensor]) -> Tensor:
         return (row @ torch.stack(ks[: len(row)]).view(len(row), -1)).view(self.shape)
