@@ -50,7 +50,7 @@ def candidates() -> dict[str, Callable[[Callable], object]]:
     found = {
         "longstride tsit5": ours("tsit5"),
         "longstride tsit5, shared_step": ours("tsit5", shared_step=True),
-        "longstride tsit5, PI": ours("tsit5", controller=ls.control.PI()),
+        "longstride tsit5, I": ours("tsit5", controller=ls.control.I()),
         "longstride dopri5": ours("dopri5"),
     }
     if importlib.util.find_spec("torchdiffeq"):

@@ -94,6 +94,15 @@ def bound(controller: Any, problem: Any) -> Any:
     return controller.of(problem) if hasattr(controller, "of") else controller
 
 
+def _log(v: float | Tensor) -> float | Tensor:
+    return v.log() if isinstance(v, Tensor) else math.log(v)
+
+
+def _less(a: float | Tensor, b: Tensor, by: float | Tensor) -> Tensor:
+    """a - by b, at once where that can be."""
+    return a - by * b if isinstance(by, Tensor) else torch.rsub(b, a, alpha=by)
+
+
 @dataclass(frozen=True)
 class _Filter:
     """h' = h safety r_n^(-beta_1/k) r_(n-1)^(-beta_2/k) r_(n-2)^(-beta_3/k), bounded (Soderlind 2003)."""
@@ -113,17 +122,18 @@ class _Filter:
     def control(
         self, ratio: Tensor, history: History, power: float | Tensor
     ) -> tuple[Tensor, Tensor, History]:
-        """history: log r of the steps before, so that one power is taken of all: powers are dear."""
-        accept, log = ratio <= 1.0, ratio.log()
-        wanted = log * (-self.betas[0] / power)
-        for beta, before in zip(self.betas[1:], history, strict=True):
-            wanted = wanted - before * (beta / power)
+        """history: log r of the steps before: one power is taken of all, since powers are dear."""
+        accept, log, safety = ratio <= 1.0, ratio.log(), _log(self.safety)
+        first, *rest = self.betas
+        change = _less(safety, log, first / power)
+        for beta, before in zip(rest, history, strict=True):
+            change = _less(change, before, beta / power)
         if history:  # what came before may not make a step that failed longer
-            wanted = torch.where(accept, wanted, log / -power)
-        factor = wanted.exp_().mul_(self.safety).nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
+            change = torch.where(accept, change, _less(safety, log, 1 / power))
+        factor = change.exp_().nan_to_num_(0.0).clamp_(self.min_factor, self.max_factor)
         if history:
-            latest = (log.clamp_min(LEAST_LOG), *history[:-1])
-            history = tuple(torch.where(accept, new, old) for new, old in zip(latest, history, strict=True))
+            latest = log.clamp_min(LEAST_LOG), *history[:-1]
+            history = tuple([torch.where(accept, *pair) for pair in zip(latest, history, strict=True)])
         return factor, accept, history
 
 

@@ -212,11 +212,12 @@ class Stepper:
 
     def allowed(self, *xs: Tensor) -> Tensor:
         """What the tolerances allow at the larger of states: of each element, or of a sample [B, 1, ...]."""
-        sizes = [x.abs() if self.whole is None else self._magnitude(x) for x in xs]
+        sizes = [self._sized(x) for x in xs]
         return torch.addcmul(self.atol, self.rtol, sizes[0] if len(xs) == 1 else torch.maximum(*sizes))
 
-    def _magnitude(self, x: Tensor) -> Tensor:
-        assert self.whole is not None
+    def _sized(self, x: Tensor) -> Tensor:
+        if self.whole is None:
+            return x.abs()
         return self.whole(x).to(self.real).view(-1, *(1,) * (x.ndim - 1))
 
     def _norm(self, v: Tensor) -> Tensor:
@@ -266,6 +267,15 @@ class Explicit(Stepper):
     def prepare(self, x: Tensor, first: Tensor) -> None:
         super().prepare(x, first)
         self.K: Tensor | None = None
+        self.last = x, super()._sized(x)
+
+    def _sized(self, x: Tensor) -> Tensor:
+        """As of the last x that it was asked of: where a step ends, the next begins."""
+        if self.graph:
+            return super()._sized(x)
+        if x is not self.last[0]:
+            self.last = x, super()._sized(x)
+        return self.last[1]
 
     def _remember(self, x: Tensor) -> Tensor:
         """Memory for the evaluations, where there is nothing to backpropagate to, which shares none."""
