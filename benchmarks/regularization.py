@@ -5,9 +5,10 @@
 Two tasks: "digits" of 8 x 8 pixels (1,300 to train on, 497 to test), whose state is the image; "rings",
 three rings of points in the plane (1,000 and 500), whose state is the point and three zeros, and which no
 linear layer tells apart. f is a tanh network of 64 units that sees t, and a linear layer reads the classes
-off at t = 1. tsit5 in float64 at rtol = atol = 1e-6, I control, samples on steps of their own; Adam on batches of 128.
-The loss is the cross-entropy plus a weight times the mean of `Solution.penalty`. What differs between the
-rows of a task is the penalty alone: data, order of batches and first weights of a seed are the same.
+off at t = 1. tsit5 in float64 at rtol = atol = 1e-6 under I control, samples on steps of their own; Adam on
+batches of 128. The loss is the cross-entropy plus a weight times the mean of `Solution.penalty`. What differs
+between the rows of a task is the penalty alone: data, order of batches and first weights of a seed are the
+same.
 Weights are chosen by `--pilot`, on seed 0, which is not in the table: of those tried the one of fewest
 evaluations whose test loss was not above the unregularized one. Goes on where it stopped.
 """
