@@ -55,28 +55,29 @@ def library(source: str) -> ctypes.CDLL:
         )
     key = sha256("\0".join((source, cc, *FLAGS, sys.platform, _processor())).encode()).hexdigest()[:32]
     try:
-        path = folder() / f"{key}.so"
-        if not path.exists():
-            _compile(cc, source, path)
-    except OSError as error:
-        raise ArgumentError(
-            f"a compiled step cannot be kept, {said(error)}: set LONGSTRIDE_CACHE to a folder of yours"
-        ) from error
-    try:
         try:
-            return ctypes.CDLL(str(path))
-        except OSError:  # such as what a full disk has left
-            _compile(cc, source, path)
-            return ctypes.CDLL(str(path))
+            return ctypes.CDLL(str(_kept(key) or _compile(cc, source, key)))
+        except OSError:  # such as one of another system, which shares the folder
+            return ctypes.CDLL(str(_compile(cc, source, key)))
     except OSError as error:
         raise ArgumentError(
-            f"a compiled step cannot be loaded, {said(error)}: set LONGSTRIDE_CACHE elsewhere"
+            f"a compiled step cannot be kept or loaded, {said(error)}: set LONGSTRIDE_CACHE to a folder of "
+            "yours"
         ) from error
 
 
-def _compile(cc: str, source: str, path: Path) -> None:
-    """Puts a library there, at once: another process may be as far."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as here:
+def _named(key: str, path: Path) -> str:
+    """With its size in its name a library is known to be whole: to load half of one ends the process."""
+    return f"{key}-{path.stat().st_size}.so"
+
+
+def _kept(key: str) -> Path | None:
+    return next((path for path in folder().glob(f"{key}-*.so") if path.name == _named(key, path)), None)
+
+
+def _compile(cc: str, source: str, key: str) -> Path:
+    """Puts a library into the folder, at once: another process may be as far."""
+    with tempfile.TemporaryDirectory(dir=folder()) as here:
         text, made = Path(here) / "source.cpp", Path(here) / "library.so"
         text.write_text(source)
         done = subprocess.run([cc, *FLAGS, str(text), "-o", str(made), "-lm"], capture_output=True, text=True)
@@ -84,7 +85,7 @@ def _compile(cc: str, source: str, path: Path) -> None:
             raise ArgumentError(
                 f"{cc} does not compile a step: {done.stderr.strip()[:500]}; leave out compile=True"
             )
-        os.replace(made, path)
+        return made.replace(folder() / _named(key, made))
 
 
 @cache
