@@ -22,6 +22,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import longstride as ls
@@ -31,7 +32,7 @@ from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
 from longstride.learn import Frechet, Free, polish_set
 from longstride.learn.subject import Sampling
-from longstride.metrics import frechet_distance, interval, squared_errors, statistics
+from longstride.metrics import frechet_distance, interval, squared_errors
 from longstride.models.data import load_images
 from peers import Task, runs
 
@@ -213,33 +214,39 @@ def nearer(model: str, nfe: int) -> ls.Plan:
 
 
 def distances(model: str, few: int, more: int, n: int) -> dict:
-    """Frechet distances from the test images: both plans at `few`, and every peer's best at `more`."""
+    """Frechet distances from the test images: both plans at `few`, every peer's best at `more`, solutions."""
     of, task, network = ls.models.judge(model), tasks.task(model), ls.load(model)
     noise, labels = tasks.noise(task, n, SEED), torch.arange(n) % 10
     start = (noise * network.process.sigma(network.process.t_max)).float()
 
-    def distance(x: torch.Tensor) -> float:
-        found = statistics(of.classifier, x.float())
-        return frechet_distance(found.mean, found.cov, of.test.mean, of.test.cov)
+    def features(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([of.classifier.embedding(part.float()) for part in x.split(500)]).double()
 
-    for_ends = ls.Plan.load(RESULTS / "plans" / f"{model}-{few}.json")
-    ends, ours = (
-        distance(ls.sample(network, x_init=start, plan=plan, cond={"y": labels}))
-        for plan in (for_ends, nearer(model, few))
-    )
+    def distance(x: torch.Tensor) -> float:
+        return frechet_distance(x.mean(0), x.T.cov(), of.test.mean, of.test.cov)
+
+    plans = ls.Plan.load(RESULTS / "plans" / f"{model}-{few}.json"), nearer(model, few)
+    mine = [features(ls.sample(network, x_init=start, plan=plan, cond={"y": labels})) for plan in plans]
     before = read_json(RESULTS / "tune-frechet.json").get(model, {})
-    known = before.get("more"), before.get("n")
-    if known == (more, n):  # the peers are the same, whatever was tuned
-        return before | {"tuned": ends, "tuned for it": ours}
+    same = (before.get("more"), before.get("n")) == (more, n)  # then so are the peers, whatever was tuned
     rows = {f"{run.peer}: {run.sampler} on {run.grid}": run for run in peers_of(model, task, more, 1)}
-    theirs = {}
-    for name, run in rows.items():
-        parts = [run.call(part, more) for part in noise.split(500)]  # of 500 noises: whole turns of labels
-        theirs[name] = distance(torch.cat(parts))
+    seen, theirs = {}, dict(before["all"]) if same else {}
+    for name in [before["peer"]] if same else rows:
+        parts = [rows[name].call(part, more) for part in noise.split(500)]  # whole turns of labels
+        seen[name] = features(torch.cat(parts))
+        theirs[name] = distance(seen[name])
         print(model, name, f"{theirs[name]:.3f}", flush=True)
     best = min(theirs, key=theirs.__getitem__)
-    return {"few": few, "more": more, "n": n, "tuned": ends, "tuned for it": ours, "peer": best,
-            "peer distance": theirs[best], "all": theirs, "floor": of.floor}  # fmt: skip
+    nearest = min(mine, key=distance)
+    draws = [torch.from_numpy(picks) for picks in np.random.default_rng(0).integers(n, size=(200, n))]
+    ratios = [distance(nearest[some]) / distance(seen[best][some]) for some in draws]
+    return {
+        "few": few, "more": more, "n": n, "tuned": distance(mine[0]), "tuned for it": distance(mine[1]),
+        "peer": best, "peer distance": theirs[best], "all": theirs, "floor": of.floor,
+        "ratio interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
+        "solutions": distance(features(solved(model, task, noise))),
+    }  # fmt: skip
 
 
 HEAD = ("model", "NFE", "best peer", "its error", "tuned", "ratio", "95 %", "asked", "n", "peers' runs",
@@ -273,15 +280,22 @@ def distances_table() -> str:
     found = read_json(RESULTS / "tune-frechet.json")
     lines = [
         f"| {model} | {r['few']} | {r['tuned']:.2f} | {r['tuned for it']:.2f} | {r['more']} | {r['peer']} | "
-        f"{r['peer distance']:.2f} | {r['floor']:.2f} | {r['n']} |"
+        f"{r['peer distance']:.2f} | {low:.2f} to {high:.2f} | {r['solutions']:.2f} | {r['floor']:.2f} | "
+        f"{r['n']} |"
         for model, r in found.items()
+        for low, high in [r["ratio interval"]]
     ]
-    head = "| model | NFE | tuned for ends | for this | NFE | best peer | its distance | floor | samples |"
+    head = (
+        "| model | NFE | tuned for ends | for this | NFE | best peer | its distance | ours over it, 95 % | "
+        "solutions | floor | samples |"
+    )
     about = (
         "Frechet distance from the test images, each peer's best sampler at its budget run. The plan for\n"
-        "this distance is that for ends, polished for the distance from training images on noises of its own."
+        "this distance is that for ends, polished for that from training images on noises of its own.\n"
+        "The interval is of the better plan's over the peer's, by resampling the noises; solutions are the\n"
+        "ends of converged runs; the floor is of as many training images as there are test images."
     )
-    return "\n".join(["", about, "", head, "|" + "---|" * 9, *lines, ""]) if lines else ""
+    return "\n".join(["", about, "", head, "|" + "---|" * 11, *lines, ""]) if lines else ""
 
 
 def write_json(path: Path, found: dict) -> None:

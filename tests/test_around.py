@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride.error_policy import ErrorPolicy, Gains
 from longstride.native import around
 from longstride.native.library import compiler
 
@@ -26,7 +29,8 @@ def starts(n: int = 5, dtype: torch.dtype = F64) -> Tensor:
 
 def both(f, x0, **options) -> tuple[ls.Solution, ls.Solution]:
     return tuple(  # type: ignore[return-value]
-        ls.solve(ls.ODE(f), x0, compile=c, grad=False, **{"t": (0, 2), **options}) for c in (False, "solver")
+        ls.solve(ls.ODE(f), deepcopy(x0), compile=c, grad=False, **{"t": (0, 2), **options})
+        for c in (False, "solver")
     )
 
 
@@ -112,6 +116,66 @@ def test_what_f_keeps_stays_as_it_was(kept) -> None:
     assert all(torch.equal(torch.as_tensor(a), b) for a, b in zip(held, copies, strict=True))
 
 
+def with_gradient(t: Tensor, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x.requires_grad_().square().sum().backward()
+    assert x.grad is not None
+    return -x.grad / 2
+
+
+def in_place(t: Tensor, x: Tensor) -> Tensor:
+    return -x * t.unsqueeze_(-1)
+
+
+def marked(t: Tensor, x: Tensor) -> Tensor:
+    x.seen = getattr(x, "seen", 0) + 1  # type: ignore[attr-defined]
+    return -x * x.seen  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("f", [with_gradient, in_place, marked])
+def test_what_f_makes_of_its_arguments_does_not_come_back(f) -> None:
+    agree(f, starts())
+
+
+@pytest.mark.parametrize("method", ["tsit5", "vern7", "dopri8", "vern9"])
+def test_f_may_answer_in_memory_of_its_own(method: str) -> None:
+    """Each answer is read before f is asked again, be its first weight 0 for some stages."""
+    memory = torch.empty(5, 3, dtype=F64)
+
+    def f(t: Tensor, x: Tensor) -> Tensor:
+        return memory.copy_(lorenz(t, x))
+
+    plain, found = both(lorenz, starts(), method=method)[0], both(f, starts(), method=method)
+    for run in found:
+        assert torch.equal(run.stats.nfe_each, plain.stats.nfe_each)
+        assert torch.allclose(run.x, plain.x, rtol=1e-7, atol=1e-7)  # round-off, grown
+
+
+def test_nothing_is_recorded_that_may_change() -> None:
+    """A number that an event closes over, the gains of a policy, tolerances of one sample."""
+    level = [0.25]
+    event = ls.Event(lambda t, x: x[:, 0] - level[0] * torch.tensor(1.0, dtype=F64))
+    for value in (0.25, 0.5):
+        level[0] = value
+        run = both(lambda t, x: -x, torch.ones(3, 1, dtype=F64), events=[event])[1]
+        assert torch.allclose(run.t_end, -torch.tensor(value, dtype=F64).log(), rtol=1e-6)
+    for gains in ((0.85, -0.2, 0.9), (0.3, -0.05, 0.9)):
+        agree(lorenz, starts(), controller=Gains(torch.tensor(gains)))
+    agree(lorenz, starts(), controller=ErrorPolicy())
+    for tolerance in (1e-6, torch.tensor([1e-9, 1e-9, 1e-2], dtype=F64), torch.full((3,), 1e-6, dtype=F64)):
+        agree(lorenz, starts(1), rtol=tolerance, atol=tolerance)
+
+
+class Short:
+    """A controller whose history is of no sample."""
+
+    def start(self, ones: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, dtype=F64),)
+
+    def control(self, ratio: Tensor, history: tuple, power: float) -> tuple:
+        return (*ls.control.I().control(ratio, (), power)[:2], history)
+
+
 def test_memory_is_made_once_where_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     plain = around.Room.__init__
@@ -168,6 +232,11 @@ def test_watch_sees_every_step() -> None:
         ({"dense": True}, "look at each step"),
         ({"dt": 0.1}, "chosen steps"),
         ({"compile": "f"}, "'solver'"),
+        ({"controller": Short()}, "not of each sample"),
+        ({"events": [ls.Event(lambda t, x: x[:, 0] - 2 / len(x))]}, "counts the samples"),
+        ({"events": [ls.Event(lambda t, x: x.cumsum(1)[:, 0])]}, "no function of tensors"),
+        ({"x0": torch.ones(3, 2, dtype=torch.bfloat16)}, "real states"),
+        ({"method": "reversible_tsit5"}, "explicit pairs"),
         (
             {"events": [ls.Event(lambda t, x: x[:, 0] if float(x[0, 0]) > 0 else x[:, 1])]},
             "no function of tensors",

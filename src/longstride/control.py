@@ -95,11 +95,11 @@ def bound(controller: Any, problem: Any) -> Any:
 
 
 def _log(v: float | Tensor) -> float | Tensor:
-    return v.log() if isinstance(v, Tensor) else math.log(v)
+    return v.log() if isinstance(v, Tensor) else math.log(v) if v > 0 else -math.inf
 
 
 def _less(a: float | Tensor, b: Tensor, by: float | Tensor) -> Tensor:
-    """a - by b, at once where that can be."""
+    """a - by b, one operation where `by` is a number."""
     return a - by * b if isinstance(by, Tensor) else torch.rsub(b, a, alpha=by)
 
 

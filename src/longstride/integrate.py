@@ -196,7 +196,7 @@ def solve(
         ArgumentError: a bad argument.  SolveError: the run failed, naming method, step and time.
     """
     functions(callback=callback)
-    compile, told = options.get("compile", False), (dt, steps, plan)
+    compile, told = options.get("compile") or False, (dt, steps, plan)
     if compile not in (True, False, "solver"):
         raise ArgumentError(f"compile = {compile!r}: True, or 'solver', or leave it out")
     if compile == "solver" and (isinstance(problem, SDE) or any(v is not None for v in told)):

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..columns import WIDE, columnwise
 from ..compiler import called, compiled, recorded
+from ..control import PI, PID, Hindsight, I, Predictive
 from ..errors import ArgumentError
-from ..native.around import around
+from ..native.around import Made, around
 from ..native.emit import Unsuited
 from ..native.steps import counts, turned
 from ..steppers.gauss_radau import GaussRadau
@@ -94,6 +95,10 @@ def graph_of(loop: Loop, columns: int) -> Graph:
     )
 
 
+PLAIN = (I, PI, PID, Predictive, Hindsight)  # controllers that are their numbers
+_MADE: Made = {}  # of runs that differ in f alone
+
+
 def _copied(v: Tensor) -> Tensor:
     """With the strides that a graph gives: those of one sample alone would be kept."""
     return v.clone(memory_format=torch.contiguous_format)
@@ -109,14 +114,16 @@ class Chunks:
         if loop.outputs or loop.reach or stepper.norm:
             raise ArgumentError(
                 "save_at='steps', dense=, reduce=, on_budget=, norm= look at each step: leave out "
-                "compile=True"
+                f"compile={kind!r}"
             )
         device = stepper.rtol.device
         self.cuda, self.f = device.type == "cuda", f
         self.idle: bool | None = None  # whether f bears samples beside its own
+        self.made: Made = {}
         self._take(graph_of(loop, WIDE))
         self.native = bool(self.graph.columns) and not stepper.shared  # until it is found not to be
-        if self.plain and not (self.native and isinstance(stepper, Explicit) and device.type == "cpu"):
+        fits = self.native and type(stepper).trial is Explicit.trial and not self.cuda
+        if self.plain and not (fits and stepper.dtype in (torch.float64, torch.float32)):
             raise ArgumentError(
                 "compile='solver' takes explicit pairs, such as tsit5, on the CPU, and real states of up to "
                 f"{WIDE} elements, each with steps of its own: leave it out"
@@ -208,13 +215,18 @@ class Chunks:
 
     def _around(self, at: State, b: Bounds, mark: Tensor) -> Any:
         """All turns, with f as it is."""
-        graph = self.graph
+        graph, known = self.graph, not self.graph.events and type(self.graph.controller) in PLAIN
+        t, x = self.graph.time(at.s, b.limit), self.graph.join(at.x)
+        if any(counts(event.g, event.value, t, x) for event in graph.events):
+            raise ArgumentError("compile='solver': an event counts the samples, as by len(x): leave it out")
 
         def turn(rate: Rate, at: State, b: Bounds, mark: Tensor) -> Any:
             return _turn(at, graph, rate, b, mark)
 
         try:
-            return around(graph, turn, self.stepper.rate, at, b, mark)
+            # What else a run is given may change behind its back: it is recorded for this run.
+            key, made = (graph, _MADE) if known else (None, self.made)
+            return around(made, key, turn, self.stepper.rate, at, b, mark)
         except Unsuited as error:
             raise ArgumentError(
                 f"compile='solver': an event or the controller is no function of tensors, {error}: leave it "

@@ -95,7 +95,7 @@ class Loop:
             c.code, self.base = zero + (NFE_LIMIT if limits.max_steps else STEP_LIMIT), 0
             return c
         t = stepper.time(s)
-        c.first = stepper.rate(t, x)
+        c.first = stepper.rate(t, x).clone()  # f may answer in memory of its own
         stepper.prepare(x, c.first)
         self.reserve += stepper.most * (stepper.graph and stepper.groups > 1)
         span = s * 0 + min(limits.max_step, self.end - self.start)

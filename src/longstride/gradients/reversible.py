@@ -26,9 +26,10 @@ from torch import Tensor
 
 from ..adaptive.carry import Ended
 from ..adaptive.stepping import Loop
+from ..control import Controller, I
 from ..errors import ArgumentError
 from ..methods.embedded import PAIRS
-from ..steppers.trial import Explicit, Stepper, Trial
+from ..steppers.trial import Explicit, Trial
 from .recorded import Taken, Tape, looked_run
 from .transpose import Kept, transposed
 
@@ -46,15 +47,14 @@ class Coupled(Trial):
 class Reversible(Explicit):
     """y is the state x; f(z) and z travel as `first` [2, B, ...]."""
 
+    controller: Controller = I()
+
     def __init__(self, *bound: Any) -> None:
         super().__init__(*bound)
         self.most, self.two_at_end = 2 * (self.pair.evaluations - 1), False
         pull = torch.zeros_like(self.dense[:1])  # the row of (1 - lambda) (z - y), which goes with theta
         pull[0, 0] = 1.0
         self.dense = torch.cat([self.dense, pull])
-
-    def prepare(self, x: Tensor, first: Tensor) -> None:
-        Stepper.prepare(self, x, first)
 
     def entered(self, x: Tensor, first: Tensor) -> Tensor:
         return torch.stack([first, x])

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import pairwise
+from threading import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..columns import Apart, product
+from ..errors import ArgumentError
 from .emit import LANES, MEMORY, VECTOR, Block, Unsuited, prelude
 from .library import library, threads
 from .steps import CLEAR, LIVE, MOST, decompositions
@@ -33,13 +35,22 @@ SHARE = 2**14  # samples for each thread, or more
 
 
 class Piece(Block):
-    """The text of one pass. before: the pieces behind it; kept: elements that went through memory."""
+    """The text of one pass.
+
+    before: the passes behind it.  answers: of f, each read in the pass behind it alone: the memory is f's.
+    through: elements that go from pass to pass, through memory.
+    """
 
     def __init__(
-        self, apart: Apart, inputs: Sequence[Node], before: Sequence[Piece], kept: list[Node]
-    ) -> None:
+        self, apart: Apart, inputs: Sequence[Node], before: Sequence[Piece], answers: Sequence[Node],
+        through: list[Node],
+    ) -> None:  # fmt: skip
         super().__init__(apart, inputs)
-        self.before, self.through, self.own = before, kept, set[Node]()
+        self.before, self.through, self.own = before, through, set[Node]()
+        self.answers = {self.inputs[node] for node in answers}
+        if before:
+            for one in apart.elements_of(answers[len(before) - 1]):
+                self.name(one)
 
     def given(self, node: Node) -> bool:
         return super().given(node) or any(node in piece.own for piece in self.before)
@@ -48,8 +59,9 @@ class Piece(Block):
         kind = node.meta["val"].dtype
         maker = next((piece for piece in self.before if node in piece.own), None)
         if maker is None:
-            name = super().defined(node)
-            if node in self.wide and not super().given(node) and node.target is not product:
+            name, place = super().defined(node), self.place(node)
+            here = place is None or place[0] in self.answers
+            if node in self.wide and here and node.target is not product:
                 self.own.add(node)
             return name
         if node not in self.through:
@@ -116,11 +128,7 @@ class Recorded(NamedTuple):
 
 
 def _recorded(turn: Turn, at: Sequence[Tensor], fixed: Sequence[Tensor | None]) -> Recorded:
-    """turn(rate, at, fixed) -> (the state, what is beside it), of flat lists.
-
-    Raises:
-        Unsuited: it does not become a graph.
-    """
+    """turn(rate, at, fixed) -> (the state, what is beside it), of flat lists."""
     from torch.func import functionalize
     from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -141,44 +149,44 @@ def _recorded(turn: Turn, at: Sequence[Tensor], fixed: Sequence[Tensor | None]) 
         state, rest = turn(rate, old, [None if v is None else next(known) for v in fixed])
         return [*asked, *state, *rest]
 
-    table = decompositions()
-    try:
-        with torch.no_grad():
-            turn(noted, at, fixed)
-            record = make_fx(functionalize(whole), decomposition_table=table, tracing_mode="fake")
-            graph = record(*given, *map(torch.zeros_like, calls)).graph
-    except Exception as error:  # torch wraps what it meets in many ways
-        raise Unsuited(f"{type(error).__name__}: {error}") from error
+    with torch.no_grad():
+        turn(noted, at, fixed)
+        record = make_fx(functionalize(whole), decompositions(), "fake", _allow_non_fake_inputs=True)
+        graph = record(*given, *map(torch.zeros_like, calls)).graph
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     (found,) = next(node.args for node in graph.nodes if node.op == "output")
     begin, end = 2 * len(calls), 2 * len(calls) + len(at)
     return Recorded(graph, inputs, found[:begin], found[begin:end], found[end:])
 
 
-_HOLDERS = getattr(torch._C, "_storage_Use_Count", None)
+_HOLDERS: Any = getattr(torch._C, "_storage_Use_Count", None)
 
 
 class Room:
-    """Memory for what f is asked in a turn, which the next turn may have if f has kept nothing of it.
+    """Memory for what f is asked in a turn, which the next turn may have if f has left it as it was.
 
     To make it anew takes as long as all that is done in it.
     """
 
     def __init__(self, calls: int, like: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
-        self.blocks = [torch.empty((calls, *shape), dtype=kind) for shape, kind in like]
+        self.blocks = [torch.empty((calls, *shape), dtype=kind, device="cpu") for shape, kind in like]
         self.pointers = [block.data_ptr() for block in self.blocks]
         self.storages = [block.untyped_storage() for block in self.blocks]
         self.rows = list(zip(*(block.unbind() for block in self.blocks), strict=True))
-        self.usual = self.holders()
+        self.usual = [] if _HOLDERS is None or torch.is_inference_mode_enabled() else self.looks()
 
-    def holders(self) -> list[int]:
-        """How many hold the memory, views and arrays too, and each of its tensors."""
-        each = [sys.getrefcount(x) for row in self.rows for x in row]
-        return each + [_HOLDERS(s._cdata) for s in self.storages] if _HOLDERS else each
+    def looks(self) -> list[Any]:
+        """Who holds the memory, views and arrays too, and its tensors; what was done to these in place."""
+        tensors = [x for row in self.rows for x in row]
+        return [
+            [_HOLDERS(s._cdata) for s in self.storages], [sys.getrefcount(x) for x in tensors],
+            [block._version for block in self.blocks], [x.requires_grad for x in tensors],
+            [len(x.__dict__) for x in tensors],
+        ]  # fmt: skip
 
     def wanted(self) -> bool:
-        """Whether somebody else holds a part of it, for all that can be seen."""
-        return _HOLDERS is None or self.holders() != self.usual
+        """Whether f has kept a part of it, or has made something else of one; also where nobody can tell."""
+        return _HOLDERS is None or torch.is_inference_mode_enabled() or self.looks() != self.usual
 
 
 class Around:
@@ -186,15 +194,15 @@ class Around:
 
     def __init__(self, turn: Turn, at: Sequence[Tensor], fixed: Sequence[Tensor | None]) -> None:
         graph, inputs, asked, state, rest = _recorded(turn, at, fixed)
-        self.repeatable = not any(node.op == "get_attr" for node in graph.nodes)  # no tensor's numbers in it
         apart = Apart(graph, CLEAR, inputs[0].meta["val"].fake_mode, MOST)
         apart.columns()
         times, states = asked[::2], asked[1::2]
         self.calls, self.inputs = len(times), len(inputs)
+        answers = inputs[len(inputs) - self.calls :]
         self.made = [(tuple(v.shape), v.dtype) for v in (n.meta["val"] for n in (times[0], states[0], *rest))]
         pieces, through = list[Piece](), list[Node]()
         for k in range(self.calls + 1):
-            pieces.append(Piece(apart, inputs, tuple(pieces), through))
+            pieces.append(Piece(apart, inputs, tuple(pieces), answers, through))
             if k < self.calls:
                 pieces[k].give(times[k], len(inputs), row=k)
                 pieces[k].give(states[k], len(inputs) + 1, row=k)
@@ -219,8 +227,8 @@ class Around:
         state = [v.clone(memory_format=torch.contiguous_format) for v in at]
         known, n = [*state, *(v.contiguous() for v in fixed)], len(at[LIVE])
         like = [(tuple(n if m == CLEAR else m for m in shape), kind) for shape, kind in self.made]
-        rest = [torch.zeros(shape, dtype=kind) for shape, kind in like[2:]]
-        through = torch.empty(-(-n // LANES) * self.through, dtype=torch.uint8)
+        rest = [torch.zeros(shape, dtype=kind, device="cpu") for shape, kind in like[2:]]
+        through = torch.empty(-(-n // LANES) * self.through, dtype=torch.uint8, device="cpu")
         memory = (ctypes.c_void_p * (self.inputs + len(like)))()
         memory[: len(known)] = [v.data_ptr() for v in known]
         memory[self.inputs + 2 :] = [v.data_ptr() for v in rest]
@@ -233,7 +241,7 @@ class Around:
             answers = []
             for k, ((t, x), before) in enumerate(zip(room.rows, passes, strict=False), len(known)):
                 before()
-                answers.append(rate(t, x).contiguous())
+                answers.append(rate(t, x).resolve_neg().contiguous())
                 memory[k] = answers[-1].data_ptr()
             going = passes[-1]()
             del t, x, answers
@@ -251,42 +259,55 @@ class Around:
         return lambda: True in [job.result() for job in [pool.submit(piece, *part) for part in parts]]
 
 
-_MADE: dict[Hashable, Around] = {}
+Made = dict[Hashable, Around]
+_RECORDING = RLock()  # torch records one thing at a time
 
 
-def around(key: Hashable, turn: Callable[..., Any], rate: Rate, at: Any, *fixed: Any) -> Any:
+def around(made: Made, key: Hashable, turn: Callable[..., Any], rate: Rate, at: Any, *fixed: Any) -> Any:
     """As `steps.turned`, of turn(rate, at, *fixed), all of which is recorded but f, for which rate stands.
 
     What the turn gives beside the state is a sequence of tensors.
 
-    key: what tells turns apart, beside the shapes of what they are given.
+    made: what was recorded before, by key and the shapes of what a turn is given. Numbers and tensors that
+    the turn takes from elsewhere are recorded as they are.
 
     Raises:
         Unsuited: the turn is not elementwise over samples.  ArgumentError: no C++ compiler.
     """
     (state, form), (beside, its) = tree_flatten(at), tree_flatten(fixed)
     batch = len(state[LIVE])
+    if any(v.shape[:1] != (batch,) for v in state):
+        raise Unsuited("a state that is not of each sample")
     asked = key, *((v.shape[1:], v.dtype) for v in state), *(_kind(v, batch) for v in beside)
-    made = _MADE.get(asked)
-    if made is None:
-        # What is of one alone is of all.
+    if asked not in made:
+        # What is of one alone is of all; of one tensor in two places there are two.
         wide = [v.new_zeros(CLEAR, *v.shape[1:]) for v in state]
-        others = [v.new_zeros(CLEAR, *v.shape[1:]) if _each(v, batch) else v for v in beside]
+        others = [_example(v, batch) for v in beside]
 
         def flat(rate: Rate, state: Sequence[Tensor], beside: Sequence[Any]) -> tuple[list[Tensor], Any]:
             found, rest = turn(rate, tree_unflatten(state, form), *tree_unflatten(beside, its))
             return tree_flatten(found)[0], rest
 
-        made = Around(flat, wide, others)
-        if made.repeatable:
-            _MADE[asked] = made
-    state, rest = made(rate, state, [v for v in beside if v is not None])
+        with _RECORDING:
+            try:
+                made[asked] = Around(flat, wide, others)
+            except (ArgumentError, Unsuited):
+                raise
+            except Exception as error:  # of what has no elements
+                raise Unsuited(f"{type(error).__name__}: {error}") from error
+    state, rest = made[asked](rate, state, [v for v in beside if v is not None])
     return tree_unflatten(state, form), rest
 
 
-def _each(v: Tensor | None, batch: int) -> bool:
+def _each(v: Tensor, batch: int) -> bool:
     """Whether every sample has its own of what does not change."""
-    return v is not None and batch > 1 and v.shape[:1] == (batch,)
+    return batch > 1 and v.shape[:1] == (batch,)
+
+
+def _example(v: Tensor | None, batch: int) -> Tensor | None:
+    if v is None:
+        return None
+    return v.new_zeros(CLEAR, *v.shape[1:]) if _each(v, batch) else v.clone()
 
 
 def _kind(v: Tensor | None, batch: int) -> Hashable:

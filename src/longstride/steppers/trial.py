@@ -252,6 +252,7 @@ class Explicit(Stepper):
     def __init__(self, pair: Pair, rate: Rate, x0: Tensor, sign: float, *bound: Any) -> None:
         super().__init__(rate, x0, sign, *bound)
         self.pair = pair
+        self.sized: tuple[Tensor, Tensor] | None = None  # a state and what `_sized` said of it
         rows = (*pair.a[1:], *pair.extra_a)
         numbers = sign * x0.new_tensor([weight for row in rows for weight in row])
         self.rows = list(numbers.split([len(row) for row in rows]))
@@ -267,15 +268,14 @@ class Explicit(Stepper):
     def prepare(self, x: Tensor, first: Tensor) -> None:
         super().prepare(x, first)
         self.K: Tensor | None = None
-        self.last = x, super()._sized(x)
 
     def _sized(self, x: Tensor) -> Tensor:
         """As of the last x that it was asked of: where a step ends, the next begins."""
         if self.graph:
             return super()._sized(x)
-        if x is not self.last[0]:
-            self.last = x, super()._sized(x)
-        return self.last[1]
+        if self.sized is None or self.sized[0] is not x:
+            self.sized = x, super()._sized(x)
+        return self.sized[1]
 
     def _remember(self, x: Tensor) -> Tensor:
         """Memory for the evaluations, where there is nothing to backpropagate to, which shares none."""
