@@ -216,8 +216,8 @@ class Chunks:
     def _around(self, at: State, b: Bounds, mark: Tensor) -> Any:
         """All turns, with f as it is."""
         graph, known = self.graph, not self.graph.events and type(self.graph.controller) in PLAIN
-        t, x = self.graph.time(at.s, b.limit), self.graph.join(at.x)
-        if any(counts(event.g, event.value, t, x) for event in graph.events):
+        now = (graph.time(at.s, b.limit), graph.join(at.x)) if graph.events else ()
+        if any(counts(event.g, event.value, *now) for event in graph.events):
             raise ArgumentError("compile='solver': an event counts the samples, as by len(x): leave it out")
 
         def turn(rate: Rate, at: State, b: Bounds, mark: Tensor) -> Any:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import pairwise
+from operator import attrgetter
 from threading import RLock
 from typing import Any, NamedTuple
 
@@ -160,6 +161,7 @@ def _recorded(turn: Turn, at: Sequence[Tensor], fixed: Sequence[Tensor | None]) 
 
 
 _HOLDERS: Any = getattr(torch._C, "_storage_Use_Count", None)
+_TOUCHED = attrgetter("requires_grad", "_version", "__dict__")
 
 
 class Room:
@@ -173,20 +175,19 @@ class Room:
         self.pointers = [block.data_ptr() for block in self.blocks]
         self.storages = [block.untyped_storage() for block in self.blocks]
         self.rows = list(zip(*(block.unbind() for block in self.blocks), strict=True))
-        self.usual = [] if _HOLDERS is None or torch.is_inference_mode_enabled() else self.looks()
+        self.tensors = [x for row in self.rows for x in row]
+        self.usual, self.untouched = self.holders(), [(False, 0, {})] * len(self.tensors)
 
-    def looks(self) -> list[Any]:
-        """Who holds the memory, views and arrays too, and its tensors; what was done to these in place."""
-        tensors = [x for row in self.rows for x in row]
-        return [
-            [_HOLDERS(s._cdata) for s in self.storages], [sys.getrefcount(x) for x in tensors],
-            [block._version for block in self.blocks], [x.requires_grad for x in tensors],
-            [len(x.__dict__) for x in tensors],
-        ]  # fmt: skip
+    def holders(self) -> list[int]:
+        """How many hold the memory, views and arrays too, and each of its tensors."""
+        each = list(map(sys.getrefcount, self.tensors))
+        return each + [_HOLDERS(s._cdata) for s in self.storages] if _HOLDERS else each
 
     def wanted(self) -> bool:
         """Whether f has kept a part of it, or has made something else of one; also where nobody can tell."""
-        return _HOLDERS is None or torch.is_inference_mode_enabled() or self.looks() != self.usual
+        if _HOLDERS is None or torch.is_inference_mode_enabled() or self.holders() != self.usual:
+            return True
+        return list(map(_TOUCHED, self.tensors)) != self.untouched
 
 
 class Around:
