@@ -176,7 +176,8 @@ class Room:
         self.storages = [block.untyped_storage() for block in self.blocks]
         self.rows = list(zip(*(block.unbind() for block in self.blocks), strict=True))
         self.tensors = [x for row in self.rows for x in row]
-        self.usual, self.untouched = self.holders(), [(False, 0, {})] * len(self.tensors)
+        self.usual = self.holders()
+        self.untouched: list[Any] = [(False, 0, {})] * len(self.tensors)
 
     def holders(self) -> list[int]:
         """How many hold the memory, views and arrays too, and each of its tensors."""
