@@ -11,6 +11,7 @@ takes the step uncompiled. So there is one place for all that is rare, and compi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -164,7 +165,7 @@ class Chunks:
         loop, active, tries, rejected = self.loop, c.code == RUNNING, c.tries, c.rejected
         bounds = Bounds(c.end, self.rtol, self.atol, self.longest, self.least, self.stepper.limit)
         at, last, on = self._state(c), c.leg == len(loop.legs) - 1, [True, False, False]
-        with recorded():
+        with nullcontext() if self.plain else recorded():
             while on == [True, False, False]:
                 before, mark = at.tries, self._mark(at, c)
                 try:

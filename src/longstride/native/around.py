@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from operator import attrgetter
@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..columns import Apart, product
 from ..errors import ArgumentError
@@ -170,8 +169,8 @@ class Room:
     To make it anew takes as long as all that is done in it.
     """
 
-    def __init__(self, calls: int, like: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
-        self.blocks = [torch.empty((calls, *shape), dtype=kind, device="cpu") for shape, kind in like]
+    def __init__(self, calls: int, sizes: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> None:
+        self.blocks = [torch.empty((calls, *shape), dtype=kind, device="cpu") for shape, kind in sizes]
         self.pointers = [block.data_ptr() for block in self.blocks]
         self.storages = [block.untyped_storage() for block in self.blocks]
         self.rows = list(zip(*(block.unbind() for block in self.blocks), strict=True))
@@ -228,17 +227,17 @@ class Around:
         """The state when nobody is live any more, and what is beside it."""
         state = [v.clone(memory_format=torch.contiguous_format) for v in at]
         known, n = [*state, *(v.contiguous() for v in fixed)], len(at[LIVE])
-        like = [(tuple(n if m == CLEAR else m for m in shape), kind) for shape, kind in self.made]
-        rest = [torch.zeros(shape, dtype=kind, device="cpu") for shape, kind in like[2:]]
+        sizes = [(tuple(n if m == CLEAR else m for m in shape), kind) for shape, kind in self.made]
+        rest = [torch.zeros(shape, dtype=kind, device="cpu") for shape, kind in sizes[2:]]
         through = torch.empty(-(-n // LANES) * self.through, dtype=torch.uint8, device="cpu")
-        memory = (ctypes.c_void_p * (self.inputs + len(like)))()
+        memory = (ctypes.c_void_p * (self.inputs + len(sizes)))()
         memory[: len(known)] = [v.data_ptr() for v in known]
         memory[self.inputs + 2 :] = [v.data_ptr() for v in rest]
         passes = [self._pass(piece, n, memory, through) for piece in self.pieces]
         room, going = None, True
         while going:
             if room is None or room.wanted():
-                room = Room(self.calls, like[:2])
+                room = Room(self.calls, sizes[:2])
                 memory[self.inputs], memory[self.inputs + 1] = room.pointers
             answers = []
             for k, ((t, x), before) in enumerate(zip(room.rows, passes, strict=False), len(known)):
@@ -276,7 +275,7 @@ def around(made: Made, key: Hashable, turn: Callable[..., Any], rate: Rate, at: 
     Raises:
         Unsuited: the turn is not elementwise over samples.  ArgumentError: no C++ compiler.
     """
-    (state, form), (beside, its) = tree_flatten(at), tree_flatten(fixed)
+    state, beside = leaves(at), leaves(fixed)
     batch = len(state[LIVE])
     if any(v.shape[:1] != (batch,) for v in state):
         raise Unsuited("a state that is not of each sample")
@@ -287,8 +286,8 @@ def around(made: Made, key: Hashable, turn: Callable[..., Any], rate: Rate, at: 
         others = [_example(v, batch) for v in beside]
 
         def flat(rate: Rate, state: Sequence[Tensor], beside: Sequence[Any]) -> tuple[list[Tensor], Any]:
-            found, rest = turn(rate, tree_unflatten(state, form), *tree_unflatten(beside, its))
-            return tree_flatten(found)[0], rest
+            found, rest = turn(rate, like(at, iter(state)), *like(fixed, iter(beside)))
+            return leaves(found), rest
 
         with _RECORDING:
             try:
@@ -298,7 +297,20 @@ def around(made: Made, key: Hashable, turn: Callable[..., Any], rate: Rate, at: 
             except Exception as error:  # of what has no elements
                 raise Unsuited(f"{type(error).__name__}: {error}") from error
     state, rest = made[asked](rate, state, [v for v in beside if v is not None])
-    return tree_unflatten(state, form), rest
+    return like(at, iter(state)), rest
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Of tuples of tuples. (Those of torch take some times as long, which counts in a run of few steps.)"""
+    return [leaf for part in tree for leaf in leaves(part)] if isinstance(tree, tuple) else [tree]
+
+
+def like(tree: Any, new: Iterator[Any]) -> Any:
+    """A tree with other leaves."""
+    if not isinstance(tree, tuple):
+        return next(new)
+    parts = [like(part, new) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
 
 
 def _each(v: Tensor, batch: int) -> bool:
