@@ -10,7 +10,6 @@ that of the error, and compared with that of I at nine errors. No times are meas
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,37 +24,11 @@ PAIRS = ("tsit5", "dopri5", "vern7")
 TOLERANCES = [10 ** (-k / 2) for k in range(4, 17)]
 SAMPLES = 200
 F64 = torch.float64
-Rate = Callable[[Tensor, Tensor], Tensor]
 
 
-def lorenz(t: Tensor, x: Tensor) -> Tensor:
-    a, b, c = x.unbind(-1)
-    return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], -1)
-
-
-def van_der_pol(t: Tensor, x: Tensor) -> Tensor:
-    a, b = x.unbind(-1)
-    return torch.stack([b, 5 * (1 - a * a) * b - a], -1)
-
-
-def lotka_volterra(t: Tensor, x: Tensor) -> Tensor:
-    a, b = x.unbind(-1)
-    return torch.stack([1.5 * a - a * b, a * b - 3 * b], -1)
-
-
-def kepler(t: Tensor, x: Tensor) -> Tensor:
-    q, p = x.chunk(2, 1)
-    return torch.cat([p, -q / q.square().sum(1, keepdim=True) ** 1.5], 1)
-
-
-def fitzhugh_nagumo(t: Tensor, x: Tensor) -> Tensor:
-    v, w = x.unbind(-1)
-    return torch.stack([v - v**3 / 3 - w + 0.5, 0.08 * (v + 0.7 - 0.8 * w)], -1)
-
-
-def problems() -> dict[str, tuple[Rate, Tensor, float]]:
-    """dx/dt, the starts, and the end."""
-    generator = torch.Generator().manual_seed(0)
+def problems() -> dict[str, tuple[ls.ODE, Tensor, float]]:
+    """The problem, the starts, and the end."""
+    generator, systems = torch.Generator().manual_seed(0), ls.systems
 
     def normal(d: int) -> Tensor:
         return torch.randn(SAMPLES, d, dtype=F64, generator=generator)
@@ -63,22 +36,24 @@ def problems() -> dict[str, tuple[Rate, Tensor, float]]:
     e = 0.3 + 0.4 * torch.rand(SAMPLES, 1, dtype=F64, generator=generator)
     at_perihelion = torch.cat([1 - e, 0 * e, 0 * e, ((1 + e) / (1 - e)).sqrt()], 1)
     return {
-        "Lorenz": (lorenz, 1 + normal(3), 5.0),
-        "Van der Pol, mu = 5": (van_der_pol, 2 * normal(2), 20.0),
-        "Lotka-Volterra": (lotka_volterra, 1 + torch.rand(SAMPLES, 2, dtype=F64, generator=generator), 10.0),
-        "Kepler, e from 0.3 to 0.7": (kepler, at_perihelion, 12.0),
-        "FitzHugh-Nagumo": (fitzhugh_nagumo, normal(2), 50.0),
-    }
+        "Lorenz": (systems.lorenz63(), 1 + normal(3), 5.0),
+        "Van der Pol, mu = 5": (systems.van_der_pol(5.0), 2 * normal(2), 20.0),
+        "Lotka-Volterra": (
+            systems.lotka_volterra(), 1 + torch.rand(SAMPLES, 2, dtype=F64, generator=generator), 10.0,
+        ),
+        "Kepler, e from 0.3 to 0.7": (systems.kepler(), at_perihelion, 12.0),
+        "FitzHugh-Nagumo": (systems.fitzhugh_nagumo(), normal(2), 50.0),
+    }  # fmt: skip
 
 
-def measured(f: Rate, x0: Tensor, end: float, pair: str, exact: Tensor) -> dict[str, np.ndarray]:
+def measured(problem: ls.ODE, x0: Tensor, end: float, pair: str, exact: Tensor) -> dict[str, np.ndarray]:
     """[runs, 3] of each controller: logarithms of the error, of most evaluations, of those on average."""
     found = {}
     for name, controller in CONTROLLERS.items():
         rows = []
         for tol in TOLERANCES:
             run = ls.solve(
-                ls.ODE(f), x0, t=(0, end), method=pair, rtol=tol, atol=tol, controller=controller, grad=False,
+                problem, x0, t=(0, end), method=pair, rtol=tol, atol=tol, controller=controller, grad=False,
                 compile=True,
             )  # fmt: skip
             error = float((run.x[-1] - exact).norm() / exact.norm())
@@ -110,15 +85,15 @@ def main() -> None:
     lines = ["| problem | pair | " + " | ".join(f"{name}, most | {name}, mean" for name in others) + " |"]
     lines.append("|---" * (2 + 2 * len(others)) + "|")
     all_of_them = []
-    for problem, (f, x0, end) in problems().items():
+    for name, (problem, x0, end) in problems().items():
         exact = ls.solve(
-            ls.ODE(f), x0, t=(0, end), method="dopri8", rtol=1e-13, atol=1e-13, grad=False, compile=True
+            problem, x0, t=(0, end), method="dopri8", rtol=1e-13, atol=1e-13, grad=False, compile=True
         ).x[-1]
         for pair in PAIRS:
-            ratios = over_first(measured(f, x0, end, pair, exact))
-            numbers = [value for name in others for value in ratios[name]]
+            ratios = over_first(measured(problem, x0, end, pair, exact))
+            numbers = [value for other in others for value in ratios[other]]
             all_of_them.append(numbers)
-            lines.append(f"| {problem} | {pair} | " + " | ".join(f"{v:.3f}" for v in numbers) + " |")
+            lines.append(f"| {name} | {pair} | " + " | ".join(f"{v:.3f}" for v in numbers) + " |")
             print(lines[-1], flush=True)
     means = np.exp(np.log(np.array(all_of_them)).mean(0))
     lines.append("| geometric mean | | " + " | ".join(f"**{v:.3f}**" for v in means) + " |")

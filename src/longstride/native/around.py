@@ -180,8 +180,8 @@ class Room:
 
     def holders(self) -> list[int]:
         """How many hold the memory, views and arrays too, and each of its tensors."""
-        each = list(map(sys.getrefcount, self.tensors))
-        return each + [_HOLDERS(s._cdata) for s in self.storages] if _HOLDERS else each
+        blocks = [_HOLDERS(s._cdata) for s in self.storages] if _HOLDERS else []
+        return [*map(sys.getrefcount, self.tensors), *blocks]
 
     def wanted(self) -> bool:
         """Whether f has kept a part of it, or has made something else of one; also where nobody can tell."""
@@ -280,18 +280,17 @@ def around(made: Made, key: Hashable, turn: Callable[..., Any], rate: Rate, at: 
     if any(v.shape[:1] != (batch,) for v in state):
         raise Unsuited("a state that is not of each sample")
     asked = key, *((v.shape[1:], v.dtype) for v in state), *(_kind(v, batch) for v in beside)
-    if asked not in made:
-        # What is of one alone is of all; of one tensor in two places there are two.
-        wide = [v.new_zeros(CLEAR, *v.shape[1:]) for v in state]
-        others = [_example(v, batch) for v in beside]
 
-        def flat(rate: Rate, state: Sequence[Tensor], beside: Sequence[Any]) -> tuple[list[Tensor], Any]:
-            found, rest = turn(rate, like(at, iter(state)), *like(fixed, iter(beside)))
-            return leaves(found), rest
+    def flat(rate: Rate, state: Sequence[Tensor], beside: Sequence[Any]) -> tuple[list[Tensor], Any]:
+        found, rest = turn(rate, like(at, iter(state)), *like(fixed, iter(beside)))
+        return leaves(found), rest
 
-        with _RECORDING:
+    with _RECORDING:
+        if asked not in made:
+            # What is of one alone is of all; of one tensor in two places there are two.
+            wide = [v.new_zeros(CLEAR, *v.shape[1:]) for v in state]
             try:
-                made[asked] = Around(flat, wide, others)
+                made[asked] = Around(flat, wide, [_example(v, batch) for v in beside])
             except (ArgumentError, Unsuited):
                 raise
             except Exception as error:  # of what has no elements
