@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import longstride as ls
+from longstride.core import Field
 from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
 from longstride.learn.descent import descend
@@ -19,6 +20,7 @@ from longstride.learn.free import Free, fit, march
 from longstride.learn.hops import Begun, check_storage, hopped
 from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
+from longstride.learn.slope import slope
 from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
 from longstride.models import ideal, mixture
@@ -166,6 +168,54 @@ def test_a_polish_ends_at_a_minimum_and_leaves_what_is_fixed() -> None:
 
 
 @PROCESSES
+def test_the_slope_is_that_of_central_differences(process) -> None:
+    model = three(process)
+    field, paths, times = some(model, 4, 200)
+    solver, _ = fit(field, times, paths)
+    shaken = torch.tensor(solver.vector(), dtype=F64)
+    shaken += 0.03 * torch.randn(len(shaken), generator=torch.Generator().manual_seed(3), dtype=F64)
+    shaken[3] = 0.5  # the first evaluation comes later: the start's own time has nothing before it
+    solver = solver.with_vector(shaken.tolist())
+
+    def features(x: Tensor) -> Tensor:
+        return torch.cat([x.tanh(), x.square()], 1)
+
+    def half(vector: list[float]) -> float:
+        end = march(field, solver.with_vector(vector), paths.noise).end
+        return 0.5 * float((features(end) - features(paths.end)).square().sum())
+
+    found = slope(lambda rows: field, solver, march(field, solver, paths.noise), paths.end, features)
+    expected, h = [], 1e-6
+    for k in range(len(found)):
+        ahead, behind = ([*solver.vector()] for _ in range(2))
+        ahead[k] += 0.0 if solver.bound(k) else h
+        behind[k] -= h
+        expected.append((half(ahead) - half(behind)) / (h if solver.bound(k) else 2 * h))
+    expected = torch.tensor(expected, dtype=F64)
+    size, late = float(found.norm()), 2 * 4 - 1  # times are by difference quotients of 1e-3, the rest exact
+    assert torch.allclose(found[late:], expected[late:], rtol=1e-6, atol=1e-6 * size)
+    assert torch.allclose(found[:late], expected[:late], rtol=0.02, atol=0.005 * size)
+
+
+def test_the_slope_of_all_noises_leads_lower_than_that_of_a_few() -> None:
+    """A field that torch cannot differentiate is polished all the same, by the slope of the few."""
+    model = three()
+    field, paths, times = some(model, 3, 2048)
+    before, _ = fit(field, times, paths)
+
+    def opaque(t: float, x: Tensor) -> Tensor:
+        return torch.from_numpy(field(t, torch.from_numpy(x.numpy())).numpy())
+
+    def polished(f: Field, part: int) -> float:
+        return polish(lambda rows: f, before, paths, part=part, iterations=12)[1]
+
+    start = ls.metrics.endpoint_error(march(field, before, paths.noise).end, paths.end)
+    least, whole, few = polished(field, 2048), polished(field, 16), polished(opaque, 16)
+    assert whole < few < start
+    assert whole < 1.02 * least
+
+
+@PROCESSES
 def test_gradients_lead_to_weights_that_no_single_move_betters(process) -> None:
     model = three(process)
     field, paths, times = some(model, 4, 128)
@@ -303,9 +353,12 @@ def test_nothing_is_recorded_for_gradients_of_a_network_in_training() -> None:
         asked.add(net(x).requires_grad)
         return net(x)
 
-    starts = torch.randn(80, 2, dtype=torch.float64)
+    starts = torch.randn(160, 2, dtype=torch.float64)
     ls.tune(ls.ODE(f), 2, x0=starts, t=(0.0, 1.0), noises=48, select=16, report=16, hops=0, iterations=2)
     assert asked == {False}
+    ls.tune(ls.ODE(f), 2, x0=starts, t=(0.0, 1.0), noises=128, select=16, report=16, hops=0, iterations=2)
+    assert asked == {False, True}  # where a polish asks for its slope, in the states
+    assert all(p.grad is None for p in net.parameters())
 
 
 def test_a_plan_for_an_equation_is_better_on_states_it_has_not_seen() -> None:

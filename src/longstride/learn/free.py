@@ -165,6 +165,12 @@ class Free:
         t = self.times[1 + k] if k < n - 1 else self.at[k - n + 1]
         return self.axis.clock(t) >= self.axis.high - NUDGE
 
+    def nudged(self, k: int) -> tuple[float, Free]:
+        """With number k a little larger, or a time that cannot get later a little earlier: by how much."""
+        size, vector = -NUDGE if self.bound(k) else NUDGE, self.vector()
+        vector[k] += size
+        return size, self.with_vector(vector)
+
     def begins(self, k: int) -> int:
         """The first evaluation that free number k changes; nfe, of the last row, changes none."""
         n = self.nfe

@@ -1,7 +1,7 @@
 """A free solver at a minimum: Levenberg and Marquardt's least squares, Jacobians by difference quotients.
 
-The free numbers are few and the residuals many, so it converges in some ten iterations, without
-backpropagation: the model may be anything that answers.
+The free numbers are few and the residuals many, so it converges in some ten iterations. The model may be
+anything that answers; of one that torch can differentiate fewer evaluations say more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..core import Field
 from ..errors import SolveError
-from .free import NUDGE, Features, Free, March, march, solved
+from .free import Features, Free, March, march, solved
+from .slope import slope
 from .trajectories import Trajectories
 
 DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
@@ -58,8 +59,9 @@ def polish(
     The Jacobian is taken of `part` noises, drawn anew each time: half evenly, half in proportion to their
     residuals, which the few that a coarse solver leads to a wrong mode dominate; each counts by how likely it
     was. A step is taken only where it lowers the error over all noises. Near a minimum the slope of a part is
-    mostly that of its accidents: where no step is found, or none of worth, twice as many are drawn, up to
-    eight times (Byrd, Chin, Nocedal and Wu 2012).
+    mostly that of its accidents: so what torch can differentiate gives the slope over all noises (`slope`),
+    the Jacobian the curvature alone. And where no step is found, or none of worth, twice as many are drawn,
+    up to eight times (Byrd, Chin, Nocedal and Wu 2012).
 
     Args:
         fields: the field for some of the noises, by their numbers: conditions belong to a noise.
@@ -84,7 +86,7 @@ def polish(
         squares = misses(solver, run, paths).square().mean(1).double().cpu()
         return Measured(run, squares, float(squares.mean().sqrt()))
 
-    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> tuple[Tensor, Tensor]:
+    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> Linear:
         rows, counts = _drawn(now.about.sqrt(), part, generator)
         known, base = paths.part(rows), now.run.part(rows)
         before = misses(solver, base, known)
@@ -93,11 +95,13 @@ def polish(
             (scale * (misses(moved, run, known) - before) / size).flatten().double()
             for size, moved, run in _moved(fields(rows), solver, free, base)
         ])  # fmt: skip
-        return J, (scale * before).flatten().double()
+        if part < n and smooth:
+            return Linear(J @ J.T, slope(fields, solver, now.run, paths.end, features)[free], True)
+        return Linear(J @ J.T, J @ (scale * before).flatten().double(), part >= n)
 
-    solver, now = _minimum(
-        measured, linear, solver, measured(solver, None, 0), fixed, n, part, iterations, progress
-    )
+    now = measured(solver, None, 0)
+    smooth = part < n and not through and _differentiable(fields, solver, now.run, paths.end, features)
+    solver, now = _minimum(measured, linear, solver, now, fixed, n, part, iterations, progress)
     return solver, now.error
 
 
@@ -133,7 +137,7 @@ def polish_set(
         finite = bool(mean.isfinite().all())
         return Measured(run, mean, float(objective.residuals(mean).norm()) if finite else math.inf)
 
-    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> tuple[Tensor, Tensor]:
+    def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> Linear:
         rows = torch.randperm(n, generator=generator)[:part]
         base = now.run.part(rows)
         before, residuals = mean_of(base), objective.residuals(now.about)
@@ -141,7 +145,7 @@ def polish_set(
             (objective.residuals(now.about + mean_of(run) - before) - residuals) / size
             for size, _, run in _moved(fields(rows), solver, free, base)
         ])  # fmt: skip
-        return J, residuals
+        return Linear(J @ J.T, J @ residuals, part >= n)
 
     before = {k for k in range(len(solver.vector())) if solver.begins(k) < solver.nfe}
     now = measured(solver, None, 0)
@@ -159,25 +163,35 @@ class Measured:
     error: float
 
 
+@dataclass(frozen=True)
+class Linear:
+    """Of half the sum of squares: Gauss and Newton's curvature [free, free], and the slope [free].
+
+    whole: whether it is the slope of all noises.
+    """
+
+    gram: Tensor
+    slope: Tensor
+    whole: bool
+
+
 def _moved(
     field: Field, solver: Free, free: Sequence[int], base: March
 ) -> Iterator[tuple[float, Free, March]]:
     """Each free number moved a little: by how much, the solver, and its run."""
-    vector = solver.vector()
     for k in free:
-        size = -NUDGE if solver.bound(k) else NUDGE
-        moved = solver.with_vector([*vector[:k], vector[k] + size, *vector[k + 1 :]])
+        size, moved = solver.nudged(k)
         yield size, moved, march(field, moved, base.states[0], base, solver.begins(k))
 
 
 def _minimum(
     measured: Callable[[Free, March | None, int], Measured],
-    linear: Callable[[Free, Sequence[int], Measured, int], tuple[Tensor, Tensor]],
+    linear: Callable[[Free, Sequence[int], Measured, int], Linear],
     solver: Free, now: Measured, fixed: Collection[int], n: int, part: int, iterations: int, progress: Shown,
 ) -> tuple[Free, Measured]:  # fmt: skip
     """measured: on all noises, where the evaluations before the first that changes are known.
 
-    linear: the Jacobian [free, R] and the residuals [R], on so many of the n noises.
+    linear: what a step goes by, from a Jacobian of so many of the n noises.
     """
     damping, most = DAMPING, min(n, MORE * part)
     free = [k for k in range(len(solver.vector())) if k not in set(fixed)]
@@ -187,18 +201,17 @@ def _minimum(
     for _ in range(iterations if free else 0):
         if now.error == 0:
             break
-        J, residuals = linear(solver, free, now, part)
-        gram, slope = J @ J.T, J @ residuals
-        for _ in range(TRIES if part < most else LAST_TRIES):
+        model = linear(solver, free, now, part)
+        for _ in range(LAST_TRIES if model.whole or part >= most else TRIES):
             trial = torch.tensor(solver.vector(), dtype=torch.float64)
-            trial[free] -= solved(gram, slope, damping * gram.diag())
+            trial[free] -= solved(model.gram, model.slope, damping * model.gram.diag())
             moved = solver.with_vector(trial.tolist())
             after = measured(moved, now.run, start)
             if after.error < now.error:  # and not NaN
                 break
             damping *= 10
         else:
-            if part >= most:
+            if model.whole or part >= most:
                 break
             part, damping = 2 * part, DAMPING
             continue
@@ -210,6 +223,16 @@ def _minimum(
                 break
             part *= 2
     return solver, now
+
+
+def _differentiable(fields: Fields, solver: Free, run: March, truth: Tensor, features: Features) -> bool:
+    """Whether torch has derivatives of all that a run consists of: seen on one noise."""
+    one = torch.arange(1)
+    try:
+        slope(fields, solver, run.part(one), truth[one], features)
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -121,7 +121,7 @@ class Sampling:
                 parts.append((where, self.model.fields(given, guidance)[DATA]))
 
         def evaluate(t: float, x: Tensor) -> Tensor:
-            self.evaluations += len(x)
+            self.evaluations += _counted(x)
             out = torch.empty_like(x)
             for where, field in parts:
                 out[where] = field(t, x[where])
@@ -224,7 +224,7 @@ class Solving:
         rate = self.problem.fields(False)[0]
 
         def evaluate(t: float, x: Tensor) -> Tensor:
-            self.evaluations += len(x)
+            self.evaluations += _counted(x)
             return torch.cat([rate(t, part) for part in x.split(self.batch)])
 
         return evaluate
@@ -271,6 +271,11 @@ class Solving:
 
     def tuned_for(self) -> dict[str, Any]:
         return {"model": self.name, "shape": list(self.shape), "t": list(self.t)}
+
+
+def _counted(x: Tensor) -> int:
+    """A derivative costs about what its evaluation does."""
+    return len(x) * (2 if torch.is_grad_enabled() else 1)
 
 
 def in_turn(cond: Mapping[str, Any]) -> dict[str, Any]:
