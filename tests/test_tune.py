@@ -197,8 +197,8 @@ def test_the_slope_is_that_of_central_differences(process) -> None:
     assert torch.allclose(found[:late], expected[:late], rtol=0.02, atol=0.005 * size)
 
 
-def test_the_slope_of_all_noises_leads_lower_than_that_of_a_few() -> None:
-    """A field that torch cannot differentiate is polished all the same, by the slope of the few."""
+def test_a_jacobian_of_few_noises_leads_to_the_minimum_over_all() -> None:
+    """By the slope over all; a field that torch cannot differentiate is polished by that of the few."""
     model = three()
     field, paths, times = some(model, 3, 2048)
     before, _ = fit(field, times, paths)
@@ -207,12 +207,12 @@ def test_the_slope_of_all_noises_leads_lower_than_that_of_a_few() -> None:
         return torch.from_numpy(field(t, torch.from_numpy(x.numpy())).numpy())
 
     def polished(f: Field, part: int) -> float:
-        return polish(lambda rows: f, before, paths, part=part, iterations=12)[1]
+        return polish(lambda rows: f, before, paths, part=part, iterations=30)[1]
 
     start = ls.metrics.endpoint_error(march(field, before, paths.noise).end, paths.end)
-    least, whole, few = polished(field, 2048), polished(field, 16), polished(opaque, 16)
-    assert whole < few < start
-    assert whole < 1.02 * least
+    least, whole, few = polished(field, 2048), polished(field, 64), polished(opaque, 64)
+    assert whole < few < 0.2 * start
+    assert whole < 1.001 * least
 
 
 @PROCESSES

@@ -25,8 +25,10 @@ LOW = 1e-7  # the least of them
 TRIES, LAST_TRIES = 2, 7  # dampings before more noises are drawn; before a minimum is believed
 MORE = 8  # times as many noises, at most
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
+WEAK = 1e-2  # and below which the slope of a part is left for that of all
 Fields = Callable[[Tensor], Field]  # that for some of the noises, by their numbers
 Shown = Callable[[Free, float], None]
+Linear = tuple[Tensor, Tensor]  # of half the sum of squares: Gauss and Newton's curvature, and the slope
 
 
 @runtime_checkable
@@ -59,9 +61,10 @@ def polish(
     The Jacobian is taken of `part` noises, drawn anew each time: half evenly, half in proportion to their
     residuals, which the few that a coarse solver leads to a wrong mode dominate; each counts by how likely it
     was. A step is taken only where it lowers the error over all noises. Near a minimum the slope of a part is
-    mostly that of its accidents: so what torch can differentiate gives the slope over all noises (`slope`),
-    the Jacobian the curvature alone. And where no step is found, or none of worth, twice as many are drawn,
-    up to eight times (Byrd, Chin, Nocedal and Wu 2012).
+    mostly that of its accidents: where no step is found, or none of worth, and torch can differentiate the
+    model, the slope is that over all noises from then on (`slope`), and a part gives the curvature alone,
+    corrected by how the slope has changed (BFGS). After that, or without it, twice as many are drawn, up to
+    eight times (Byrd, Chin, Nocedal and Wu 2012).
 
     Args:
         fields: the field for some of the noises, by their numbers: conditions belong to a noise.
@@ -95,13 +98,16 @@ def polish(
             (scale * (misses(moved, run, known) - before) / size).flatten().double()
             for size, moved, run in _moved(fields(rows), solver, free, base)
         ])  # fmt: skip
-        if part < n and smooth:
-            return Linear(J @ J.T, slope(fields, solver, now.run, paths.end, features)[free], True)
-        return Linear(J @ J.T, J @ (scale * before).flatten().double(), part >= n)
+        return J @ J.T, J @ (scale * before).flatten().double()
+
+    def whole(solver: Free, now: Measured) -> Tensor:
+        return slope(fields, solver, now.run, paths.end, features)
 
     now = measured(solver, None, 0)
     smooth = part < n and not through and _differentiable(fields, solver, now.run, paths.end, features)
-    solver, now = _minimum(measured, linear, solver, now, fixed, n, part, iterations, progress)
+    solver, now = _minimum(
+        measured, linear, whole if smooth else None, solver, now, fixed, n, part, iterations, progress
+    )
     return solver, now.error
 
 
@@ -145,12 +151,12 @@ def polish_set(
             (objective.residuals(now.about + mean_of(run) - before) - residuals) / size
             for size, _, run in _moved(fields(rows), solver, free, base)
         ])  # fmt: skip
-        return Linear(J @ J.T, J @ residuals, part >= n)
+        return J @ J.T, J @ residuals
 
     before = {k for k in range(len(solver.vector())) if solver.begins(k) < solver.nfe}
     now = measured(solver, None, 0)
     for still, rows in ((before | set(fixed), n), (set(fixed), part)):
-        solver, now = _minimum(measured, linear, solver, now, still, n, rows, iterations, progress)
+        solver, now = _minimum(measured, linear, None, solver, now, still, n, rows, iterations, progress)
     return solver, now.error
 
 
@@ -161,18 +167,6 @@ class Measured:
     run: March
     about: Tensor
     error: float
-
-
-@dataclass(frozen=True)
-class Linear:
-    """Of half the sum of squares: Gauss and Newton's curvature [free, free], and the slope [free].
-
-    whole: whether it is the slope of all noises.
-    """
-
-    gram: Tensor
-    slope: Tensor
-    whole: bool
 
 
 def _moved(
@@ -187,13 +181,16 @@ def _moved(
 def _minimum(
     measured: Callable[[Free, March | None, int], Measured],
     linear: Callable[[Free, Sequence[int], Measured, int], Linear],
+    whole: Callable[[Free, Measured], Tensor] | None,
     solver: Free, now: Measured, fixed: Collection[int], n: int, part: int, iterations: int, progress: Shown,
 ) -> tuple[Free, Measured]:  # fmt: skip
     """measured: on all noises, where the evaluations before the first that changes are known.
 
     linear: what a step goes by, from a Jacobian of so many of the n noises.
+    whole: the slope over all of them, where it is to be had.
     """
-    damping, most = DAMPING, min(n, MORE * part)
+    damping, most, by_all = DAMPING, min(n, MORE * part), False
+    last: tuple[Tensor, Tensor] | None = None  # the free numbers and the slope over all, one step ago
     free = [k for k in range(len(solver.vector())) if k not in set(fixed)]
     start = min((solver.begins(k) for k in free), default=0)
     if not math.isfinite(now.error):
@@ -201,28 +198,42 @@ def _minimum(
     for _ in range(iterations if free else 0):
         if now.error == 0:
             break
-        model = linear(solver, free, now, part)
-        for _ in range(LAST_TRIES if model.whole or part >= most else TRIES):
-            trial = torch.tensor(solver.vector(), dtype=torch.float64)
-            trial[free] -= solved(model.gram, model.slope, damping * model.gram.diag())
+        vector = torch.tensor(solver.vector(), dtype=torch.float64)
+        gram, slope = linear(solver, free, now, part)
+        if whole and by_all:
+            slope = whole(solver, now)[free]
+            if last is not None:
+                gram = _secant(gram, vector[free] - last[0], slope - last[1])
+            last = vector[free], slope
+        gained = 0.0
+        for _ in range(LAST_TRIES if by_all or part >= most else TRIES):
+            trial = vector.clone()
+            trial[free] -= solved(gram, slope, damping * gram.diag())
             moved = solver.with_vector(trial.tolist())
             after = measured(moved, now.run, start)
             if after.error < now.error:  # and not NaN
+                gained = 1 - after.error / now.error
+                solver, now, damping = moved, after, max(damping / 10, LOW)
+                progress(solver, now.error)
                 break
             damping *= 10
         else:
-            if model.whole or part >= most:
-                break
-            part, damping = 2 * part, DAMPING
-            continue
-        gained = 1 - after.error / now.error
-        solver, now, damping = moved, after, max(damping / 10, LOW)
-        progress(solver, now.error)
-        if gained < SETTLED:
+            damping = DAMPING
+        if whole and not by_all:
+            by_all = gained < WEAK
+        elif gained < SETTLED:
             if part >= most:
                 break
             part *= 2
     return solver, now
+
+
+def _secant(gram: Tensor, moved: Tensor, change: Tensor) -> Tensor:
+    """The curvature that the slope's last change shows, and across that move the one before (BFGS)."""
+    along, before = change @ moved, gram @ moved
+    if along <= 0:  # no minimum's
+        return gram
+    return gram + change.outer(change) / along - before.outer(before) / (moved @ before)
 
 
 def _differentiable(fields: Fields, solver: Free, run: March, truth: Tensor, features: Features) -> bool:
