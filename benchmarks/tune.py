@@ -7,7 +7,8 @@ of fewer evaluations, if that is there; then the plan and every deterministic sa
 diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The baseline is the best of
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
 that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
-plan is not made anew.
+plan is not made anew. `--more 1024` polishes the plans that are there on so many noises, and keeps what is
+better on 256 others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -30,7 +32,7 @@ import ours
 import tasks
 from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
-from longstride.learn import Frechet, Free, polish_set
+from longstride.learn import Frechet, Free, Trajectories, polish, polish_set
 from longstride.learn.subject import Sampling
 from longstride.metrics import frechet_distance, interval, squared_errors
 from longstride.models.data import load_images
@@ -49,6 +51,9 @@ NOISES = {
 }
 CHEAP = {"noises": 65536, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
+CHOICE = 256  # noises to choose on, where a plan is polished on more
+ITERATIONS = 8  # of that polish
+SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
 CHECKED = 16  # noises whose answers tell one model from another
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
 # Where evaluations are dear: so many of each peer, the best at this budget in these tables of endpoint.json.
@@ -83,24 +88,36 @@ def peers_of(model: str, task: Task, nfe: int, count: int | None = None) -> list
 def best_peer(
     model: str, task: Task, noise: torch.Tensor, truth: torch.Tensor, nfe: int, known: str | None = None
 ) -> tuple:
-    """(error, squared errors, name, how many ran) of the best peer; of one that is known to be, alone."""
-    best, ran = (math.inf, None, ""), 0
-    for run in peers_of(model, task, nfe):
-        if known and f"{run.peer}: {run.sampler} on {run.grid}" != known:
-            continue
+    """(error, squared errors, name, how many ran) of the best peer; of one that is known to be, alone.
+
+    Labels are dealt out in turn, from the first of the screened noises and from the first of the others.
+    """
+    found = [(f"{run.peer}: {run.sampler} on {run.grid}", run) for run in peers_of(model, task, nfe)]
+    if known:
+        found = [(name, run) for name, run in found if name == known]
+
+    def squares(run, x: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        if not len(x):
+            return truth.new_zeros(0)
         try:
             with torch.no_grad():
-                x = run.call(noise, nfe)
+                ends = run.call(x, nfe)
+            return torch.full((len(x),), math.inf) if ends is None else squared_errors(ends.double(), truth)
         except Exception:  # a peer's failure is no baseline
-            continue
-        if x is None or not x.isfinite().all():
-            continue
-        ran += 1
-        squares = squared_errors(x.double(), truth)
-        error = float(squares.mean().sqrt())
-        if error < best[0]:
-            best = error, squares, f"{run.peer}: {run.sampler} on {run.grid}"
-    return *best, ran
+            return torch.full((len(x),), math.inf)
+
+    def error(squares: torch.Tensor) -> float:
+        return float(squares.mean().sqrt().nan_to_num(nan=math.inf))
+
+    first = {name: squares(run, noise[:SCREENED], truth[:SCREENED]) for name, run in found}
+    limit = NEAR * min(map(error, first.values()))
+    near = {
+        name: torch.cat([first[name], squares(run, noise[SCREENED:], truth[SCREENED:])])
+        for name, run in found
+        if error(first[name]) <= limit
+    }
+    best = min(near, key=lambda name: error(near[name]))
+    return error(near[best]), near[best], best, sum(error(one) < math.inf for one in first.values())
 
 
 def named(model: str, nfe: int, seed: int, guidance: float) -> str:
@@ -129,6 +146,42 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     }
 
 
+def polished_on(
+    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int
+) -> tuple[ls.Plan, dict]:
+    """The plan that is there, polished on n noises, and what that cost: whichever is better on others."""
+    path = saved(model, nfe, seed, guidance)
+    plan = ls.Plan.load(path)
+    crowd = Sampling(network, turns(model), guidance, n + CHOICE, seed, batch=256)
+    started, (rows, others) = time.process_time(), torch.arange(n + CHOICE).split([n, CHOICE])
+    truth = kept(
+        f"ends-{crowd.identity(rows)[:16]}-{n}", lambda: crowd.reference(torch.arange(n + CHOICE), 128)
+    )
+    paths = Trajectories(crowd.axis, plan.times[:1], crowd.x[None, rows], truth[rows])
+    solver, error = polish(
+        crowd.field, Free.of(plan, crowd.axis), paths, iterations=ITERATIONS, part=96, fixed=range(nfe - 1),
+        progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
+    )  # fmt: skip
+
+    def held_out(plan: ls.Plan) -> float:
+        return ls.metrics.endpoint_error(crowd.ends(plan, others), truth[others])
+
+    before, after = held_out(plan), held_out(solver.plan())
+    print(model, nfe, f"on {CHOICE} others {before:.4f} before, {after:.4f} after", flush=True)
+    if after < before:
+        report = {
+            "tuned_for": plan.report["tuned_for"], "what": f"{plan.report['what']}, polished on {n} noises",
+            "untuned": plan.report["untuned"], "noises": {"fitted": n, "selection": CHOICE, "report": 0},
+            "selection": {"before": before, "error": after}, "fitted": error,
+            "evaluations": crowd.evaluations,
+            "before": {k: v for k, v in plan.report.items() if k not in ("tuned_for", "untuned")},
+        }  # fmt: skip
+        plan = solver.plan(report=report)
+        plan.save(path)
+    seconds = round(time.process_time() - started, 1)
+    return plan, {"evaluations": crowd.evaluations, "seconds": seconds, "commit": commit()}
+
+
 def turns(model: str) -> dict | None:
     classes = tasks.classes(model)
     return {"y": torch.arange(classes)} if classes > 1 else None
@@ -142,23 +195,37 @@ def solved(model: str, task: Task, noise: torch.Tensor) -> torch.Tensor:
     """The solutions' from the report noises, which all budgets share; kept by what the model answers."""
     with torch.no_grad():
         answer = torch.cat([noise, task.denoise(noise[:CHECKED], 1.0)])
-    path = CACHE / f"report-{hashlib.sha256(answer.numpy().tobytes()).hexdigest()[:16]}.pt"
+    nfe = 50 if model in tasks.NETWORKS else 400
+    digest = hashlib.sha256(answer.numpy().tobytes()).hexdigest()[:16]
+    return kept(f"report-{digest}", lambda: tasks.reference(task, noise, nfe))
+
+
+def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    path = CACHE / f"{name}.pt"
     if path.exists():
         return torch.load(path)
     with torch.no_grad():
-        truth = tasks.reference(task, noise, 50 if model in tasks.NETWORKS else 400)
+        made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(truth, path)
-    return truth
+    torch.save(made, path)
+    return made
 
 
-def measure(model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None) -> dict:
-    """before: the row of this plan on other report noises, if there is one: then the plan is judged anew."""
+def measure(
+    model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None, more: int | None
+) -> dict:
+    """before: the row of this plan as it was, if there is one: then the plan is judged anew.
+
+    more: noises that it is polished on before that.
+    """
     task = tasks.task(model, guidance)
     network = ls.load(model) if model in tasks.NETWORKS else ours.denoiser(task)
     if before:
         plan = ls.Plan.load(saved(model, nfe, seed, guidance))
         cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
+        if more:
+            plan, spent = polished_on(network, model, nfe, seed, guidance, more)
+            cost = {k: spent[k] if k == "commit" else cost[k] + spent[k] for k in cost}
     else:
         plan, cost = tuned(network, model, nfe, seed, guidance)
     noise = tasks.noise(task, n, SEED)
@@ -307,6 +374,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda s: s.split(","), default=list(tasks.EXACT))
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024); rows of others are judged anew")
+    parser.add_argument("--more", type=int, help="noises that the plans that are there are polished on first")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
     parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
@@ -323,9 +391,9 @@ def main() -> None:
         for nfe in arguments.nfe:
             key = named(model, nfe, arguments.seed, arguments.guidance)
             before, n = read_json(path).get(key), arguments.n or 1024
-            if before and before["n"] == n:
+            if before and before["n"] == n and not arguments.more:
                 continue
-            found = measure(model, nfe, n, arguments.seed, arguments.guidance, before)
+            found = measure(model, nfe, n, arguments.seed, arguments.guidance, before, arguments.more)
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True
