@@ -8,7 +8,7 @@ diffusers, k-diffusion, azula and smalldiffusion run from the same report noises
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
 that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
 plan is not made anew. `--more 1024` polishes the plans that are there on so many noises, and keeps what is
-better on 256 others.
+better on a quarter as many others.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ NOISES = {
 }
 CHEAP = {"noises": 65536, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
-CHOICE = 256  # noises to choose on, where a plan is polished on more
-ITERATIONS = 8  # of that polish
+ITERATIONS = 8  # of a polish on more noises
+PART = 2**16  # elements behind its Jacobian
 SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
 CHECKED = 16  # noises whose answers tell one model from another
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
@@ -151,27 +151,28 @@ def polished_on(
 ) -> tuple[ls.Plan, dict]:
     """The plan that is there, polished on n noises, and what that cost: whichever is better on others."""
     path = saved(model, nfe, seed, guidance)
-    plan = ls.Plan.load(path)
-    crowd = Sampling(network, turns(model), guidance, n + CHOICE, seed, batch=256)
-    started, (rows, others) = time.process_time(), torch.arange(n + CHOICE).split([n, CHOICE])
+    plan, all_of_them, batch = ls.Plan.load(path), n + n // 4, NOISES.get(model, CHEAP).get("batch", 256)
+    crowd = Sampling(network, turns(model), guidance, all_of_them, seed, batch)
+    started, (rows, others) = time.process_time(), torch.arange(all_of_them).split([n, n // 4])
     truth = kept(
-        f"ends-{crowd.identity(rows)[:16]}-{n}", lambda: crowd.reference(torch.arange(n + CHOICE), 128)
+        f"ends-{crowd.identity(rows[:CHECKED])[:16]}-{n}",
+        lambda: crowd.reference(torch.arange(all_of_them), 128),
     )
     paths = Trajectories(crowd.axis, plan.times[:1], crowd.x[None, rows], truth[rows])
     solver, error = polish(
-        crowd.field, Free.of(plan, crowd.axis), paths, iterations=ITERATIONS, part=96, fixed=range(nfe - 1),
-        progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
+        crowd.field, Free.of(plan, crowd.axis), paths, iterations=ITERATIONS, part=PART // truth[0].numel(),
+        fixed=range(nfe - 1), progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
     )  # fmt: skip
 
     def held_out(plan: ls.Plan) -> float:
         return ls.metrics.endpoint_error(crowd.ends(plan, others), truth[others])
 
     before, after = held_out(plan), held_out(solver.plan())
-    print(model, nfe, f"on {CHOICE} others {before:.4f} before, {after:.4f} after", flush=True)
+    print(model, nfe, f"on {n // 4} others {before:.4f} before, {after:.4f} after", flush=True)
     if after < before:
         report = {
             "tuned_for": plan.report["tuned_for"], "what": f"{plan.report['what']}, polished on {n} noises",
-            "untuned": plan.report["untuned"], "noises": {"fitted": n, "selection": CHOICE, "report": 0},
+            "untuned": plan.report["untuned"], "noises": {"fitted": n, "selection": n // 4, "report": 0},
             "selection": {"before": before, "error": after}, "fitted": error,
             "evaluations": crowd.evaluations,
             "before": {k: v for k, v in plan.report.items() if k not in ("tuned_for", "untuned")},
