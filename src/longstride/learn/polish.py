@@ -23,7 +23,7 @@ from .trajectories import Trajectories
 DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
 LOW = 1e-7  # the least of them
 TRIES, LAST_TRIES = 2, 7  # dampings before more noises are drawn; before a minimum is believed
-MORE = 8  # times as many noises, at most
+MORE, TWICE = 8, 2  # times as many noises, at most; behind a curvature alone
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 WEAK = 1e-2  # and below which the slope of a part is left for that of all
 Fields = Callable[[Tensor], Field]  # that for some of the noises, by their numbers
@@ -63,8 +63,8 @@ def polish(
     was. A step is taken only where it lowers the error over all noises. Near a minimum the slope of a part is
     mostly that of its accidents: where no step is found, or none of worth, and torch can differentiate the
     model, the slope is that over all noises from then on (`slope`), and a part gives the curvature alone,
-    corrected by how the slope has changed (BFGS). After that, or without it, twice as many are drawn, up to
-    eight times (Byrd, Chin, Nocedal and Wu 2012).
+    corrected by how the slope has changed (BFGS). After that twice as many are drawn; without it, up to eight
+    times as many (Byrd, Chin, Nocedal and Wu 2012).
 
     Args:
         fields: the field for some of the noises, by their numbers: conditions belong to a noise.
@@ -189,7 +189,7 @@ def _minimum(
     linear: what a step goes by, from a Jacobian of so many of the n noises.
     whole: the slope over all of them, where it is to be had.
     """
-    damping, most, by_all = DAMPING, min(n, MORE * part), False
+    damping, most, by_all = DAMPING, min(n, (TWICE if whole else MORE) * part), False
     last: tuple[Tensor, Tensor] | None = None  # the free numbers and the slope over all, one step ago
     free = [k for k in range(len(solver.vector())) if k not in set(fixed)]
     start = min((solver.begins(k) for k in free), default=0)
@@ -241,7 +241,7 @@ def _differentiable(fields: Fields, solver: Free, run: March, truth: Tensor, fea
     one = torch.arange(1)
     try:
         slope(fields, solver, run.part(one), truth[one], features)
-    except (RuntimeError, NotImplementedError):
+    except Exception:  # numpy, dlpack, a graph that is not there: it has answered, and all else is no matter
         return False
     return True
 
