@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..core import Field
 from ..errors import SolveError, whole
 from .free import Features, Free, march
+from .slope import slope
 from .trajectories import Trajectories
 
 
@@ -32,8 +32,8 @@ def descend(
     which always says the same stays exact whatever the step. Times stay: `polish` moves them too, and needs
     no derivative of the field, but its cost grows with the free numbers, of which there are nfe^2/2.
 
-    Memory is bounded by recomputation: an evaluation is made again when its gradient is wanted, so that the
-    states and evaluations of `part` starts are kept, and nothing of what is inside the field.
+    Memory is bounded by recomputation (`slope`): an evaluation is made again when its gradient is wanted, so
+    that the states and evaluations of `part` starts are kept, and nothing of what is inside the field.
 
     Args:
         fields: the field for some of the starts, by their numbers; torch must be able to differentiate it.
@@ -56,28 +56,26 @@ def descend(
     rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:part]
     known, field = paths.part(rows), fields(rows)
     truth = features(known.end)
-    free = torch.tensor([w for row in solver.weights for w in row], dtype=torch.float64, requires_grad=True)
+    free = torch.tensor([w for row in solver.weights for w in row], dtype=torch.float64)
+    where = slice(2 * solver.nfe - 1, solver.slackness.start)
     optimizer = torch.optim.LBFGS(
         [free], max_iter=iterations, history_size=30, tolerance_change=0.0, line_search_fn="strong_wolfe"
     )
 
+    def weighted() -> Free:
+        numbers = iter(free.tolist())
+        return replace(solver, weights=tuple(tuple(next(numbers) for _ in row) for row in solver.weights))
+
+    @torch.no_grad()
     def loss() -> Tensor:
-        optimizer.zero_grad()
-        x, evaluations, first = known.noise, list[Tensor](), 0
-        for i in range(solver.nfe):
-            evaluations.append(checkpoint(field, solver.at[i], solver.scale(i) * x, use_reentrant=False))
-            r, q = solver.axis.row(*solver.times[i : i + 2])
-            w, first = free[first : first + i].to(x), first + i
-            x = r * x + sum(a * e for a, e in zip([*w, q - w.sum()], evaluations, strict=True))
-        value = (features(x) - truth).double().square().mean()
-        if not value.requires_grad and solver.nfe > 1:
-            raise SolveError("the field gives no derivative: `polish` needs none")
-        value.backward()
+        run = march(field, weighted(), known.noise)
+        value = (features(run.end) - truth).double().square().mean()
+        of_half = slope(lambda some: fields(rows[some]), weighted(), run, known.end, features)
+        free.grad = 2 / truth.numel() * of_half[where]
         return value
 
     if solver.nfe > 1:
         optimizer.step(loss)
-    numbers = iter(free.detach().tolist())
-    found = replace(solver, weights=tuple(tuple(next(numbers) for _ in row) for row in solver.weights))
+    found = weighted()
     after = error(found)
     return (found, after) if after < before else (solver, before)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import Field
+from ..errors import SolveError
 from .free import Features, Free, March
 
 CHUNK = 2**17  # elements that are differentiated at once: the graph of one evaluation is kept, not a run's
@@ -32,7 +33,7 @@ def slope(
     fields: the field for some of the noises, by their numbers.
 
     Raises:
-        RuntimeError: torch cannot differentiate the field or the features.
+        SolveError: the field or the features give no derivative; torch may raise what it will, too.
     """
     n = solver.nfe
     by_row, by_asking = [torch.zeros(i + 2).double() for i in range(n)], [0.0] * n
@@ -80,4 +81,6 @@ def _pulled(function: Callable[[Tensor], Tensor], x: Tensor, pull: Tensor) -> Te
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         out = function(x)
+    if not out.requires_grad:
+        raise SolveError("the field or the features give no derivative: `polish` needs none")
     return torch.autograd.grad(out, x, pull)[0]
