@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .operations import aten
+
 if TYPE_CHECKING:
     from .columns import Apart
 
-aten = torch.ops.aten
 Elements = np.ndarray  # of nodes [B] or [] and numbers, shaped as the tensor with the batch 1 long
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from ..columns import Apart, aten, prims, product
+from ..columns import Apart, product
+from ..operations import aten, prims
 
 MEMORY = {
     torch.float64: "double", torch.float32: "float", torch.int64: "int64_t", torch.int32: "int32_t",
