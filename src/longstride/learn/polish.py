@@ -22,7 +22,7 @@ from .trajectories import Trajectories
 
 DAMPING = 1e-3  # Levenberg and Marquardt's, to begin with; it rises and falls tenfold
 LOW = 1e-7  # the least of them
-TRIES, LAST_TRIES = 2, 7  # dampings before more noises are drawn; before a minimum is believed
+TRIES, LAST_TRIES = 2, 7  # dampings before more noises are drawn; where nothing comes after
 MORE, TWICE = 8, 2  # times as many noises, at most; behind a curvature alone
 SETTLED = 1e-3  # relative gain of an iteration, below which it ends
 WEAK = 1e-2  # and below which the slope of a part is left for that of all
@@ -195,7 +195,7 @@ def _minimum(
     start = min((solver.begins(k) for k in free), default=0)
     if not math.isfinite(now.error):
         raise SolveError("the solver to begin with does not reach the end: its error is not finite")
-    for _ in range(iterations if free else 0):
+    for left in reversed(range(iterations if free else 0)):
         if now.error == 0:
             break
         vector = torch.tensor(solver.vector(), dtype=torch.float64)
@@ -206,7 +206,7 @@ def _minimum(
                 gram = _secant(gram, vector[free] - last[0], slope - last[1])
             last = vector[free], slope
         gained = 0.0
-        for _ in range(LAST_TRIES if by_all or part >= most else TRIES):
+        for _ in range(TRIES if left and not by_all and part < most else LAST_TRIES):
             trial = vector.clone()
             trial[free] -= solved(gram, slope, damping * gram.diag())
             moved = solver.with_vector(trial.tolist())
