@@ -322,9 +322,11 @@ HEAD = ("model", "NFE", "best peer", "its error", "tuned", "ratio", "95 %", "ask
 ABOUT = """# Tuned plans beside the best peer
 
 Made by `python benchmarks/tune.py`. End-point error on n report noises that nothing was fitted to or chosen
-on. The peer is the best of all its runs from the same noises. The interval of the ratio is a paired 95 %
-bootstrap. Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which
-the budgets of a model share, are in the seconds of the first. The plans are in `plans/`.
+on. The peer is the best of all its runs from the same noises; of more than 1,000, all run from the first of
+them and those within a fifth of the best from all. The interval of the ratio is a paired 95 % bootstrap.
+Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which the budgets
+of a model share, are in the seconds of the first. A plan that was polished on more noises has the cost of
+both. The plans are in `plans/`.
 """
 
 
