@@ -197,13 +197,15 @@ import sys
 import torch
 import longstride as ls
 
+def run():
+    how = ls.Parallel(7, 1e-4, group=torch.distributed.group.WORLD)
+    stats = ls.Stats()
+    x = ls.sample(ls.load("digits"), 3, nfe=16, cond={"y": [1, 2, 3]}, parallel=how, stats=stats)
+    torch.save({"x": x, "rounds": stats.rounds}, f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+
 torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
-model = ls.load("digits")
-how = ls.Parallel(7, 1e-4, group=torch.distributed.group.WORLD)
-stats = ls.Stats()
-x = ls.sample(model, 3, nfe=16, cond={"y": [1, 2, 3]}, parallel=how, stats=stats)
-torch.save({"x": x, "rounds": stats.rounds}, f"{sys.argv[1]}/{torch.distributed.get_rank()}.pt")
+run()  # a group that is held until Python ends has threads that may abort it
 torch.distributed.destroy_process_group()
 """
 
