@@ -107,7 +107,7 @@ def best_peer(
             return torch.full((len(x),), math.inf)
 
     def error(squares: torch.Tensor) -> float:
-        return float(squares.mean().sqrt().nan_to_num(nan=math.inf))
+        return float(squares.mean().sqrt().nan_to_num(nan=math.inf, posinf=math.inf))
 
     first = {name: squares(run, noise[:SCREENED], truth[:SCREENED]) for name, run in found}
     limit = NEAR * min(map(error, first.values()))
