@@ -49,7 +49,7 @@ NOISES = {
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
     "fashion": {"noises": 320, "select": 64, "report": 64, "iterations": 8, "hops": 2},
 }
-CHEAP = {"noises": 65536, "select": 4096, "report": 256, "batch": 1024}
+CHEAP = {"noises": 16384, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
 ITERATIONS = 8  # of a polish on more noises
 PART = 2**16  # elements behind its Jacobian

@@ -105,9 +105,8 @@ def polish(
 
     now = measured(solver, None, 0)
     smooth = part < n and not through and _differentiable(fields, solver, now.run, paths.end, features)
-    solver, now = _minimum(
-        measured, linear, whole if smooth else None, solver, now, fixed, n, part, iterations, progress
-    )
+    target = Target(n, measured, linear, whole if smooth else None)
+    solver, now = _minimum(target, solver, now, fixed, part, iterations, progress)
     return solver, now.error
 
 
@@ -154,9 +153,9 @@ def polish_set(
         return J @ J.T, J @ residuals
 
     before = {k for k in range(len(solver.vector())) if solver.begins(k) < solver.nfe}
-    now = measured(solver, None, 0)
+    target, now = Target(n, measured, linear), measured(solver, None, 0)
     for still, rows in ((before | set(fixed), n), (set(fixed), part)):
-        solver, now = _minimum(measured, linear, None, solver, now, still, n, rows, iterations, progress)
+        solver, now = _minimum(target, solver, now, still, rows, iterations, progress)
     return solver, now.error
 
 
@@ -169,6 +168,21 @@ class Measured:
     error: float
 
 
+@dataclass(frozen=True)
+class Target:
+    """What is to be small over n noises.
+
+    measured: of a solver; where a run is given, its evaluations before the one of that number are known.
+    linear: what a step goes by, from a Jacobian in these numbers of the solver, of so many noises.
+    whole: the slope over all noises in every number, where it is to be had.
+    """
+
+    n: int
+    measured: Callable[[Free, March | None, int], Measured]
+    linear: Callable[[Free, Sequence[int], Measured, int], Linear]
+    whole: Callable[[Free, Measured], Tensor] | None = None
+
+
 def _moved(
     field: Field, solver: Free, free: Sequence[int], base: March
 ) -> Iterator[tuple[float, Free, March]]:
@@ -179,18 +193,13 @@ def _moved(
 
 
 def _minimum(
-    measured: Callable[[Free, March | None, int], Measured],
-    linear: Callable[[Free, Sequence[int], Measured, int], Linear],
-    whole: Callable[[Free, Measured], Tensor] | None,
-    solver: Free, now: Measured, fixed: Collection[int], n: int, part: int, iterations: int, progress: Shown,
+    target: Target, solver: Free, now: Measured, fixed: Collection[int], part: int, iterations: int,
+    progress: Shown,
 ) -> tuple[Free, Measured]:  # fmt: skip
-    """measured: on all noises, where the evaluations before the first that changes are known.
-
-    linear: what a step goes by, from a Jacobian of so many of the n noises.
-    whole: the slope over all of them, where it is to be had.
-    """
-    damping, most, by_all = DAMPING, min(n, (TWICE if whole else MORE) * part), False
-    last: tuple[Tensor, Tensor] | None = None  # the free numbers and the slope over all, one step ago
+    damping, by_all = DAMPING, False
+    most = min(target.n, (TWICE if target.whole else MORE) * part)
+    known: tuple[Tensor, Tensor] | None = None  # the free numbers, and the slope over all noises there
+    secant: tuple[Tensor, Tensor] | None = None  # by how much they have changed
     free = [k for k in range(len(solver.vector())) if k not in set(fixed)]
     start = min((solver.begins(k) for k in free), default=0)
     if not math.isfinite(now.error):
@@ -199,18 +208,19 @@ def _minimum(
         if now.error == 0:
             break
         vector = torch.tensor(solver.vector(), dtype=torch.float64)
-        gram, slope = linear(solver, free, now, part)
-        if whole and by_all:
-            slope = whole(solver, now)[free]
-            if last is not None:
-                gram = _secant(gram, vector[free] - last[0], slope - last[1])
-            last = vector[free], slope
+        gram, slope = target.linear(solver, free, now, part)
+        if target.whole and by_all:
+            if known is None or not vector[free].equal(known[0]):
+                here = vector[free], target.whole(solver, now)[free]
+                secant = known and (here[0] - known[0], here[1] - known[1])
+                known = here
+            slope, gram = known[1], _secant(gram, *secant) if secant else gram
         gained = 0.0
         for _ in range(TRIES if left and not by_all and part < most else LAST_TRIES):
             trial = vector.clone()
             trial[free] -= solved(gram, slope, damping * gram.diag())
             moved = solver.with_vector(trial.tolist())
-            after = measured(moved, now.run, start)
+            after = target.measured(moved, now.run, start)
             if after.error < now.error:  # and not NaN
                 gained = 1 - after.error / now.error
                 solver, now, damping = moved, after, max(damping / 10, LOW)
@@ -219,7 +229,7 @@ def _minimum(
             damping *= 10
         else:
             damping = DAMPING
-        if whole and not by_all:
+        if target.whole and not by_all:
             by_all = gained < WEAK
         elif gained < SETTLED:
             if part >= most:
