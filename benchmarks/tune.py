@@ -53,6 +53,7 @@ CHEAP = {"noises": 16384, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
 ITERATIONS = 8  # of a polish on more noises
 PART = 2**16  # elements behind its Jacobian
+TRAINING = 10000  # images that a network was trained on: distances from them, too
 SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
 CHECKED = 16  # noises whose answers tell one model from another
 CACHE = Path(tempfile.gettempdir()) / "longstride-tune"  # solutions, which budgets share
@@ -262,7 +263,7 @@ def nearer(model: str, nfe: int) -> ls.Plan:
         with torch.no_grad():
             return torch.cat([classifier.embedding(part.float()) for part in x.split(256)])
 
-    objective = Frechet(load_images(model, "train").x[:10000], features)
+    objective = Frechet(load_images(model, "train").x[:TRAINING], features)
     crowd = Sampling(network, {"y": torch.arange(10)}, 1.0, n, seed=SEED, batch=256)
     ended = ls.Plan.load(RESULTS / "plans" / f"{model}-{nfe}.json")
     started, solver = time.process_time(), Free.of(ended, crowd.axis)
@@ -282,7 +283,10 @@ def nearer(model: str, nfe: int) -> ls.Plan:
 
 
 def distances(model: str, few: int, more: int, n: int) -> dict:
-    """Frechet distances from the test images: both plans at `few`, every peer's best at `more`, solutions."""
+    """Frechet distances from the test images: both plans at `few`, every peer's best at `more`, solutions.
+
+    "training": of both plans, the best peer and the solutions, from images the network was trained on.
+    """
     of, task, network = ls.models.judge(model), tasks.task(model), ls.load(model)
     noise, labels = tasks.noise(task, n, SEED), torch.arange(n) % 10
     start = (noise * network.process.sigma(network.process.t_max)).float()
@@ -291,8 +295,11 @@ def distances(model: str, few: int, more: int, n: int) -> dict:
         with torch.no_grad():
             return torch.cat([of.classifier.embedding(part.float()) for part in x.split(500)]).double()
 
-    def distance(x: torch.Tensor) -> float:
-        return frechet_distance(x.mean(0), x.T.cov(), of.test.mean, of.test.cov)
+    learned = features(load_images(model, "train").x[:TRAINING])
+    training = learned.mean(0), learned.T.cov()
+
+    def distance(x: torch.Tensor, data: tuple[torch.Tensor, ...] = (of.test.mean, of.test.cov)) -> float:
+        return frechet_distance(x.mean(0), x.T.cov(), *data)
 
     plans = ls.Plan.load(RESULTS / "plans" / f"{model}-{few}.json"), nearer(model, few)
     mine = [features(ls.sample(network, x_init=start, plan=plan, cond={"y": labels})) for plan in plans]
@@ -308,12 +315,14 @@ def distances(model: str, few: int, more: int, n: int) -> dict:
     best = min(theirs, key=theirs.__getitem__)
     nearest = min(mine, key=distance)
     draws = [torch.from_numpy(picks) for picks in np.random.default_rng(0).integers(n, size=(200, n))]
+    solutions = features(solved(model, task, noise))
     ratios = [distance(nearest[some]) / distance(seen[best][some]) for some in draws]
     return {
         "few": few, "more": more, "n": n, "tuned": distance(mine[0]), "tuned for it": distance(mine[1]),
         "peer": best, "peer distance": theirs[best], "all": theirs, "floor": of.floor,
         "ratio interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
-        "solutions": distance(features(solved(model, task, noise))),
+        "solutions": distance(solutions),
+        "training": [distance(x, training) for x in (*mine, seen[best], solutions)],
     }  # fmt: skip
 
 
@@ -348,20 +357,24 @@ def write(figures: dict, path: Path) -> None:
 
 def distances_table() -> str:
     found = read_json(RESULTS / "tune-frechet.json")
-    lines = [
-        f"| {model} | {r['few']} | {r['tuned']:.2f} | {r['tuned for it']:.2f} | {r['more']} | {r['peer']} | "
-        f"{r['peer distance']:.2f} | {low:.2f} to {high:.2f} | {r['solutions']:.2f} | {r['floor']:.2f} | "
-        f"{r['n']} |"
-        for model, r in found.items()
-        for low, high in [r["ratio interval"]]
-    ]
+    lines = []
+    for model, r in found.items():
+        (low, high), test = r["ratio interval"], ("tuned", "tuned for it", "peer distance", "solutions")
+        ends, for_it, peer, solutions = (
+            f"{r[key]:.2f} ({near:.3f})" for key, near in zip(test, r["training"], strict=True)
+        )
+        lines.append(
+            f"| {model} | {r['few']} | {ends} | {for_it} | {r['more']} | {r['peer']} | {peer} | "
+            f"{low:.2f} to {high:.2f} | {solutions} | {r['floor']:.2f} | {r['n']} |"
+        )
     head = (
         "| model | NFE | tuned for ends | for this | NFE | best peer | its distance | ours over it, 95 % | "
         "solutions | floor | samples |"
     )
     about = (
-        "Frechet distance from the test images, each peer's best sampler at its budget run. The plan for\n"
-        "this distance is that for ends, polished for that from training images on noises of its own.\n"
+        "Frechet distance from the test images (in brackets from training images), each peer's best sampler\n"
+        "at its budget run. The plan for this distance is that for ends, polished for that from training\n"
+        "images on noises of its own.\n"
         "The interval is of the better plan's over the peer's, by resampling the noises; solutions are the\n"
         "ends of converged runs; the floor is of as many training images as there are test images."
     )
