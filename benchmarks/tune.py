@@ -8,7 +8,7 @@ diffusers, k-diffusion, azula and smalldiffusion run from the same report noises
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
 that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
 plan is not made anew. `--more 1024` polishes the plans that are there on so many noises, and keeps what is
-better on a quarter as many others.
+better on a quarter as many others; `--of 262144`: on those of so many that tell most (`learn.drawn`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import ours
 import tasks
 from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
-from longstride.learn import Frechet, Free, Trajectories, polish, polish_set
+from longstride.learn import Frechet, Free, Trajectories, drawn, polish, polish_set
 from longstride.learn.subject import Sampling
 from longstride.metrics import frechet_distance, interval, squared_errors
 from longstride.models.data import load_images
@@ -52,6 +52,7 @@ NOISES = {
 CHEAP = {"noises": 16384, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
 ITERATIONS = 8  # of a polish on more noises
+SKETCH = 4  # times as many evaluations tell roughly where a plan errs
 PART = 2**16  # elements behind its Jacobian
 TRAINING = 10000  # images that a network was trained on: distances from them, too
 SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
@@ -148,32 +149,49 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
 
 
 def polished_on(
-    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int
+    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int, of: int
 ) -> tuple[ls.Plan, dict]:
-    """The plan that is there, polished on n noises, and what that cost: whichever is better on others."""
+    """The plan that is there, polished on n of so many noises, and what that cost.
+
+    Whichever is better on n others, of a quarter as many.
+    """
     path = saved(model, nfe, seed, guidance)
-    plan, all_of_them, batch = ls.Plan.load(path), n + n // 4, NOISES.get(model, CHEAP).get("batch", 256)
-    crowd = Sampling(network, turns(model), guidance, all_of_them, seed, batch)
-    started, (rows, others) = time.process_time(), torch.arange(all_of_them).split([n, n // 4])
-    truth = kept(
-        f"ends-{crowd.identity(rows[:CHECKED])[:16]}-{n}",
-        lambda: crowd.reference(torch.arange(all_of_them), 128),
-    )
-    paths = Trajectories(crowd.axis, plan.times[:1], crowd.x[None, rows], truth[rows])
+    plan, batch = ls.Plan.load(path), NOISES.get(model, CHEAP).get("batch", 256)
+    crowd = Sampling(network, turns(model), guidance, of + of // 4, seed, batch)
+    started, generator = time.process_time(), torch.Generator().manual_seed(seed)
+
+    def telling(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if n >= len(rows):
+            return rows, torch.ones(len(rows))
+        apart = squared_errors(crowd.ends(plan, rows), crowd.reference(rows, SKETCH * nfe)).sqrt()
+        picked, weights = drawn(apart, n, generator)
+        return rows[picked], weights
+
+    (rows, weights), (others, theirs) = map(telling, torch.arange(of + of // 4).split([of, of // 4]))
+    digest = hashlib.sha256(torch.cat([rows, others]).numpy().tobytes()).hexdigest()[:8]
+    truth, known = kept(
+        f"ends-{crowd.identity(torch.arange(CHECKED))[:16]}-{digest}",
+        lambda: crowd.reference(torch.cat([rows, others]), 128),
+    ).split([len(rows), len(others)])
+    paths = Trajectories(crowd.axis, plan.times[:1], crowd.x[None, rows], truth)
     solver, error = polish(
-        crowd.field, Free.of(plan, crowd.axis), paths, iterations=ITERATIONS, part=PART // truth[0].numel(),
-        fixed=range(nfe - 1), progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
+        lambda some: crowd.field(rows[some]), Free.of(plan, crowd.axis), paths, iterations=ITERATIONS,
+        part=PART // truth[0].numel(), weights=weights, fixed=range(nfe - 1),
+        progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
     )  # fmt: skip
 
     def held_out(plan: ls.Plan) -> float:
-        return ls.metrics.endpoint_error(crowd.ends(plan, others), truth[others])
+        squares = squared_errors(crowd.ends(plan, others), known)
+        return float((theirs * squares).sum() / theirs.sum()) ** 0.5
 
     before, after = held_out(plan), held_out(solver.plan())
-    print(model, nfe, f"on {n // 4} others {before:.4f} before, {after:.4f} after", flush=True)
+    print(model, nfe, f"on {len(others)} others {before:.4f} before, {after:.4f} after", flush=True)
     if after < before:
         report = {
-            "tuned_for": plan.report["tuned_for"], "what": f"{plan.report['what']}, polished on {n} noises",
-            "untuned": plan.report["untuned"], "noises": {"fitted": n, "selection": n // 4, "report": 0},
+            "tuned_for": plan.report["tuned_for"],
+            "what": f"{plan.report['what']}, polished on {n} noises" + (f" of {of}" if of > n else ""),
+            "untuned": plan.report["untuned"],
+            "noises": {"fitted": len(rows), "selection": len(others), "report": 0, "drawn from": of},
             "selection": {"before": before, "error": after}, "fitted": error,
             "evaluations": crowd.evaluations,
             "before": {k: v for k, v in plan.report.items() if k not in ("tuned_for", "untuned")},
@@ -214,11 +232,12 @@ def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 
 def measure(
-    model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None, more: int | None
-) -> dict:
+    model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None, more: int | None,
+    of: int | None,
+) -> dict:  # fmt: skip
     """before: the row of this plan as it was, if there is one: then the plan is judged anew.
 
-    more: noises that it is polished on before that.
+    more: noises that it is polished on before that, of so many.
     """
     task = tasks.task(model, guidance)
     network = ls.load(model) if model in tasks.NETWORKS else ours.denoiser(task)
@@ -226,7 +245,7 @@ def measure(
         plan = ls.Plan.load(saved(model, nfe, seed, guidance))
         cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
         if more:
-            plan, spent = polished_on(network, model, nfe, seed, guidance, more)
+            plan, spent = polished_on(network, model, nfe, seed, guidance, more, of or more)
             cost = {k: spent[k] if k == "commit" else cost[k] + spent[k] for k in cost}
     else:
         plan, cost = tuned(network, model, nfe, seed, guidance)
@@ -391,6 +410,7 @@ def main() -> None:
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024); rows of others are judged anew")
     parser.add_argument("--more", type=int, help="noises that the plans that are there are polished on first")
+    parser.add_argument("--of", type=int, help="noises that those of --more are drawn from; so many")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
     parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
@@ -409,7 +429,9 @@ def main() -> None:
             before, n = read_json(path).get(key), arguments.n or 1024
             if before and before["n"] == n and not arguments.more:
                 continue
-            found = measure(model, nfe, n, arguments.seed, arguments.guidance, before, arguments.more)
+            found = measure(
+                model, nfe, n, arguments.seed, arguments.guidance, before, arguments.more, arguments.of
+            )
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True

@@ -15,6 +15,7 @@ from longstride.core import Field
 from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
 from longstride.learn.descent import descend
+from longstride.learn.drawn import drawn
 from longstride.learn.frechet import Frechet
 from longstride.learn.free import Free, fit, march
 from longstride.learn.hops import Begun, check_storage, hopped
@@ -180,11 +181,14 @@ def test_the_slope_is_that_of_central_differences(process) -> None:
     def features(x: Tensor) -> Tensor:
         return torch.cat([x.tanh(), x.square()], 1)
 
+    weights = torch.arange(1.0, 201.0, dtype=F64) / 100
+
     def half(vector: list[float]) -> float:
         end = march(field, solver.with_vector(vector), paths.noise).end
-        return 0.5 * float((features(end) - features(paths.end)).square().sum())
+        return 0.5 * float((weights[:, None] * (features(end) - features(paths.end)).square()).sum())
 
-    found = slope(lambda rows: field, solver, march(field, solver, paths.noise), paths.end, features)
+    run = march(field, solver, paths.noise)
+    found = slope(lambda rows: field, solver, run, paths.end, features, weights)
     expected, h = [], 1e-6
     for k in range(len(found)):
         ahead, behind = ([*solver.vector()] for _ in range(2))
@@ -213,6 +217,36 @@ def test_a_jacobian_of_few_noises_leads_to_the_minimum_over_all() -> None:
     least, whole, few = polished(field, 2048), polished(field, 64), polished(opaque, 64)
     assert whole < few < 0.2 * start
     assert whole < 1.001 * least
+
+
+def test_a_noise_of_weight_two_counts_as_two() -> None:
+    field, paths, times = some(three(), 4, 96)
+    before, _ = fit(field, times, paths)
+    weights = torch.ones(96)
+    weights[:32] = 2
+    twice = torch.cat([torch.arange(96), torch.arange(32)])
+    one, error = polish(lambda rows: field, before, paths, weights=weights, iterations=5)
+    other, same = polish(lambda rows: field, before, paths.part(twice), iterations=5)
+    assert error == pytest.approx(same, rel=1e-6)
+    assert one.vector() == pytest.approx(other.vector(), rel=1e-4, abs=1e-6)
+
+
+def test_noises_that_matter_tell_a_mean_without_bias_and_with_less_spread() -> None:
+    values = torch.randn(2000, generator=torch.Generator().manual_seed(1), dtype=F64).exp() ** 3
+    guess = values * (1 + 0.5 * torch.rand(2000, generator=torch.Generator().manual_seed(2), dtype=F64))
+    generator, total = torch.Generator().manual_seed(3), float(values.sum())
+
+    def sums(sizes: Tensor) -> Tensor:
+        found = []
+        for _ in range(400):
+            rows, counts = drawn(sizes, 100, generator)
+            assert len(rows.unique()) == len(rows) <= 100
+            found.append(float(counts @ values[rows]))
+        return torch.tensor(found, dtype=F64)
+
+    good, even = sums(guess), sums(torch.ones(2000, dtype=F64))
+    assert abs(good.mean() - total) < 4 * good.std() / 400**0.5
+    assert good.std() < 0.2 * even.std()
 
 
 @PROCESSES

@@ -5,6 +5,7 @@ from .autodiffusion import autodiffusion
 from .d_ode import d_ode
 from .dc_solver import dc_solver
 from .descent import descend
+from .drawn import drawn
 from .frechet import Frechet
 from .free import Free, fit
 from .iia import iia
@@ -37,6 +38,7 @@ __all__ = [
     "dc_solver",
     "descend",
     "dpm_solver_v3",
+    "drawn",
     "endpoint_cost",
     "fit",
     "iia",

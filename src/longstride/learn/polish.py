@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core import Field
 from ..errors import SolveError
+from .drawn import drawn
 from .free import Features, Free, March, march, solved
 from .slope import slope
 from .trajectories import Trajectories
@@ -50,6 +51,7 @@ def polish(
     *,
     iterations: int = 20,
     part: int = 1024,
+    weights: Tensor | None = None,
     fixed: Sequence[int] = (),
     features: Features = lambda x: x,
     through: float = 0.0,
@@ -68,6 +70,7 @@ def polish(
 
     Args:
         fields: the field for some of the noises, by their numbers: conditions belong to a noise.
+        weights: [n], for how many noises each one stands, as `drawn` says; the same unless given.
         fixed: numbers of `Free.vector` that stay.
         through: weight of the states on the way: their distances to the solutions at their times are added
             to the residual so many times.
@@ -75,6 +78,7 @@ def polish(
     """
     n, generator = len(paths.end), torch.Generator().manual_seed(seed)
     everyone = fields(torch.arange(n))
+    share = torch.ones(n).double() if weights is None else weights.double() * n / float(weights.sum())
 
     def misses(solver: Free, run: March, known: Trajectories) -> Tensor:
         """[n, elements of the features, and of the states on the way]."""
@@ -86,14 +90,14 @@ def polish(
 
     def measured(solver: Free, known: March | None, start: int) -> Measured:
         run = march(everyone, solver, paths.noise, known, start)
-        squares = misses(solver, run, paths).square().mean(1).double().cpu()
+        squares = share * misses(solver, run, paths).square().mean(1).double().cpu()
         return Measured(run, squares, float(squares.mean().sqrt()))
 
     def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> Linear:
-        rows, counts = _drawn(now.about.sqrt(), part, generator)
+        rows, counts = drawn(now.about.sqrt(), part, generator)
         known, base = paths.part(rows), now.run.part(rows)
         before = misses(solver, base, known)
-        scale = counts.sqrt().to(before)[:, None]
+        scale = (counts * share[rows]).sqrt().to(before)[:, None]
         J = torch.stack([
             (scale * (misses(moved, run, known) - before) / size).flatten().double()
             for size, moved, run in _moved(fields(rows), solver, free, base)
@@ -101,7 +105,7 @@ def polish(
         return J @ J.T, J @ (scale * before).flatten().double()
 
     def whole(solver: Free, now: Measured) -> Tensor:
-        return slope(fields, solver, now.run, paths.end, features)
+        return slope(fields, solver, now.run, paths.end, features, share)
 
     now = measured(solver, None, 0)
     smooth = part < n and not through and _differentiable(fields, solver, now.run, paths.end, features)
@@ -254,13 +258,3 @@ def _differentiable(fields: Fields, solver: Free, run: March, truth: Tensor, fea
     except Exception:  # numpy, dlpack, a graph that is not there: it has answered, and all else is no matter
         return False
     return True
-
-
-def _drawn(sizes: Tensor, part: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`part` rows, half drawn evenly and half by size, and for how many of them all each one stands."""
-    n = len(sizes)
-    if part >= n:
-        return torch.arange(n), torch.ones(n, dtype=sizes.dtype)
-    chance = 0.5 / n + 0.5 * sizes / sizes.sum()
-    rows = torch.multinomial(chance, part, replacement=True, generator=generator)
-    return rows, 1 / (part * chance[rows])

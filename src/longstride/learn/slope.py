@@ -17,8 +17,9 @@ CHUNK = 2**17  # elements that are differentiated at once: the graph of one eval
 
 @torch.no_grad()
 def slope(
-    fields: Callable[[Tensor], Field], solver: Free, run: March, truth: Tensor, features: Features
-) -> Tensor:
+    fields: Callable[[Tensor], Field], solver: Free, run: March, truth: Tensor, features: Features,
+    weights: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """d/dv of |features(end) - features(truth)|^2 / 2, summed over all noises: [len(solver.vector())].
 
     How an error e changes with each part of a run x_{i+1} = r_i x_i + sum_j w_ij D_j follows from
@@ -31,14 +32,16 @@ def slope(
     solver's, and a derivative; a Jacobian costs some for each of the numbers.
 
     fields: the field for some of the noises, by their numbers.
+    weights: [n], of each in the sum; 1 unless given.
 
     Raises:
         SolveError: the field or the features give no derivative; torch may raise what it will, too.
     """
     n = solver.nfe
+    weights = torch.ones(len(truth)) if weights is None else weights
     by_row, by_asking = [torch.zeros(i + 2).double() for i in range(n)], [0.0] * n
     for some in torch.arange(len(truth)).split(max(CHUNK // truth[0].numel(), 1)):
-        _add(fields(some), solver, run.part(some), truth[some], features, by_row, by_asking)
+        _add(fields(some), solver, run.part(some), truth[some], features, weights[some], by_row, by_asking)
 
     def of_rows(k: int) -> float:
         size, moved = solver.nudged(k)
@@ -52,11 +55,12 @@ def slope(
 
 
 def _add(
-    field: Field, solver: Free, run: March, truth: Tensor, features: Features, by_row: list[Tensor],
-    by_asking: list[float],
+    field: Field, solver: Free, run: March, truth: Tensor, features: Features, weights: Tensor,
+    by_row: list[Tensor], by_asking: list[float],
 ) -> None:  # fmt: skip
     """What these noises have of de/d(r_i, w_i0, ..., w_ii) and of de/d(time of evaluation i)."""
-    adjoint = _pulled(features, run.end, features(run.end) - features(truth))
+    off = features(run.end) - features(truth)
+    adjoint = _pulled(features, run.end, weights.to(off).view(-1, *(1,) * (off.ndim - 1)) * off)
     pulls = [torch.zeros_like(adjoint) for _ in run.evaluations]
     for i in reversed(range(solver.nfe)):
         x, (r, *w) = run.states[i], _row(solver, i)

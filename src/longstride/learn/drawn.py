@@ -1,0 +1,25 @@
+"""Which noises to look at: those that matter more often, each counted for less."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def drawn(sizes: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """At most n of N noises, none of them twice, and for how many of them all each one stands.
+
+    Of n draws half are even and half in proportion to sizes [N], a guess at how large a solver's error is
+    there. Any mean over them with these counts is unbiased, whatever the guess; the better it is, the fewer
+    noises tell what a mean is that one in a thousand dominates, as errors of few steps are: where the
+    solutions part, a coarse solver ends in another mode. Where a plan ends, and where four times as many
+    evaluations do, is a guess that costs little beside solutions. `polish` takes the counts as weights.
+
+    Reference: Horvitz and Thompson 1952; Needell, Srebro and Ward 2014 for the half that is even.
+    """
+    if n >= len(sizes):
+        return torch.arange(len(sizes)), torch.ones(len(sizes), dtype=sizes.dtype)
+    chance = 0.5 / len(sizes) + 0.5 * sizes / sizes.sum()
+    rows = torch.multinomial(chance, n, replacement=True, generator=generator)
+    rows, copies = rows.unique(return_counts=True)
+    return rows, copies / (n * chance[rows])
