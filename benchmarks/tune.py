@@ -8,7 +8,7 @@ diffusers, k-diffusion, azula and smalldiffusion run from the same report noises
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
 that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
 plan is not made anew. `--more 1024` polishes the plans that are there on so many noises, and keeps what is
-better on a quarter as many others; `--of 262144`: on those of so many that tell most (`learn.drawn`).
+better on a quarter as many others; `--of 262144`: on those of so many that tell most (`learn.refine`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -32,7 +33,7 @@ import ours
 import tasks
 from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
-from longstride.learn import Frechet, Free, Trajectories, drawn, polish, polish_set
+from longstride.learn import Frechet, Free, polish_set, refine
 from longstride.learn.subject import Sampling
 from longstride.metrics import frechet_distance, interval, squared_errors
 from longstride.models.data import load_images
@@ -51,9 +52,6 @@ NOISES = {
 }
 CHEAP = {"noises": 16384, "select": 4096, "report": 256, "batch": 1024}
 CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
-ITERATIONS = 8  # of a polish on more noises
-SKETCH = 4  # times as many evaluations tell roughly where a plan errs
-PART = 2**16  # elements behind its Jacobian
 TRAINING = 10000  # images that a network was trained on: distances from them, too
 SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
 CHECKED = 16  # noises whose answers tell one model from another
@@ -148,58 +146,22 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     }
 
 
-def polished_on(
-    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int, of: int
+def refined(
+    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int, of: int | None
 ) -> tuple[ls.Plan, dict]:
-    """The plan that is there, polished on n of so many noises, and what that cost.
-
-    Whichever is better on n others, of a quarter as many.
-    """
-    path = saved(model, nfe, seed, guidance)
-    plan, batch = ls.Plan.load(path), NOISES.get(model, CHEAP).get("batch", 256)
-    crowd = Sampling(network, turns(model), guidance, of + of // 4, seed, batch)
-    started, generator = time.process_time(), torch.Generator().manual_seed(seed)
-
-    def telling(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if n >= len(rows):
-            return rows, torch.ones(len(rows))
-        apart = squared_errors(crowd.ends(plan, rows), crowd.reference(rows, SKETCH * nfe)).sqrt()
-        picked, weights = drawn(apart, n, generator)
-        return rows[picked], weights
-
-    (rows, weights), (others, theirs) = map(telling, torch.arange(of + of // 4).split([of, of // 4]))
-    digest = hashlib.sha256(torch.cat([rows, others]).numpy().tobytes()).hexdigest()[:8]
-    truth, known = kept(
-        f"ends-{crowd.identity(torch.arange(CHECKED))[:16]}-{digest}",
-        lambda: crowd.reference(torch.cat([rows, others]), 128),
-    ).split([len(rows), len(others)])
-    paths = Trajectories(crowd.axis, plan.times[:1], crowd.x[None, rows], truth)
-    solver, error = polish(
-        lambda some: crowd.field(rows[some]), Free.of(plan, crowd.axis), paths, iterations=ITERATIONS,
-        part=PART // truth[0].numel(), weights=weights, fixed=range(nfe - 1),
-        progress=lambda _, error: print(model, nfe, f"{error:.4f}", flush=True),
+    """The plan that is there or a better one, polished on n noises of so many, and what that cost."""
+    path, started = saved(model, nfe, seed, guidance), time.process_time()
+    plan = refine(
+        network, ls.Plan.load(path), n, of=of, seed=seed, cond=turns(model), guidance=guidance,
+        batch=NOISES.get(model, CHEAP).get("batch", 256), cache=CACHE, progress=partial(print, flush=True),
     )  # fmt: skip
-
-    def held_out(plan: ls.Plan) -> float:
-        squares = squared_errors(crowd.ends(plan, others), known)
-        return float((theirs * squares).sum() / theirs.sum()) ** 0.5
-
-    before, after = held_out(plan), held_out(solver.plan())
-    print(model, nfe, f"on {len(others)} others {before:.4f} before, {after:.4f} after", flush=True)
-    if after < before:
-        report = {
-            "tuned_for": plan.report["tuned_for"],
-            "what": f"{plan.report['what']}, polished on {n} noises" + (f" of {of}" if of > n else ""),
-            "untuned": plan.report["untuned"],
-            "noises": {"fitted": len(rows), "selection": len(others), "report": 0, "drawn from": of},
-            "selection": {"before": before, "error": after}, "fitted": error,
-            "evaluations": crowd.evaluations,
-            "before": {k: v for k, v in plan.report.items() if k not in ("tuned_for", "untuned")},
-        }  # fmt: skip
-        plan = solver.plan(report=report)
-        plan.save(path)
+    plan.save(path)
     seconds = round(time.process_time() - started, 1)
-    return plan, {"evaluations": crowd.evaluations, "seconds": seconds, "commit": commit()}
+    return plan, {
+        "evaluations": plan.report["refined"]["evaluations"],
+        "seconds": seconds,
+        "commit": commit(),
+    }
 
 
 def turns(model: str) -> dict | None:
@@ -245,7 +207,7 @@ def measure(
         plan = ls.Plan.load(saved(model, nfe, seed, guidance))
         cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
         if more:
-            plan, spent = polished_on(network, model, nfe, seed, guidance, more, of or more)
+            plan, spent = refined(network, model, nfe, seed, guidance, more, of)
             cost = {k: spent[k] if k == "commit" else cost[k] + spent[k] for k in cost}
     else:
         plan, cost = tuned(network, model, nfe, seed, guidance)

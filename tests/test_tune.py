@@ -26,6 +26,7 @@ from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
 from longstride.models import ideal, mixture
 from longstride.models.exact import Mixture
+from longstride.sampling import plan_sampling
 
 F64 = torch.float64
 EDM, VP, FLOW = ls.process.EDM(), ls.process.VP(discrete=True), ls.process.Flow()
@@ -247,6 +248,45 @@ def test_noises_that_matter_tell_a_mean_without_bias_and_with_less_spread() -> N
     good, even = sums(guess), sums(torch.ones(2000, dtype=F64))
     assert abs(good.mean() - total) < 4 * good.std() / 400**0.5
     assert good.std() < 0.2 * even.std()
+
+
+def test_refine_finds_the_few_noises_that_an_error_hangs_on(tmp_path) -> None:
+    """What it says of the plan before is its error on plain noises, where the plan after is better.
+
+    From there a fit to few noises is worse on others, and then the plan stays.
+    """
+    model = three()
+    plan = ls.tune(model, 4, **FEW)
+    found = ls.learn.refine(model, plan, 1024, of=8192, cache=tmp_path)
+    x = ls.prior(model, 8192, seed=9)
+    truth = ls.reference(model, x)
+    ends = (ls.sample(model, x_init=x, plan=p) for p in (plan, found))
+    before, after = (ls.metrics.endpoint_error(end, truth) for end in ends)
+    assert found.report["refined"]["selection"]["before"] == pytest.approx(before, rel=0.15)
+    assert after < 0.9 * before
+    assert (found.nfe, found.times, found.report["before"]) == (plan.nfe, plan.times, plan.report)
+    assert ls.learn.refine(model, plan, 1024, of=8192, cache=tmp_path).weights == found.weights
+
+    decided = set()
+    for seed in (2, 3, 4):
+        kept = ls.learn.refine(model, found, 64, seed=seed)
+        selection = kept.report["refined"]["selection"]
+        decided.add(better := selection["error"] < selection["before"])
+        assert (kept.weights != found.weights) == better
+    assert False in decided
+
+
+def test_refine_refuses_what_it_cannot_polish() -> None:
+    model = three()
+    plan = ls.tune(model, 3, **FEW)
+    with pytest.raises(ls.ArgumentError, match="of"):
+        ls.learn.refine(model, plan, 512, of=100)
+    with pytest.raises(ls.ArgumentError, match="not one of a tuned plan"):
+        ls.learn.refine(model, plan_sampling(EDM, "dpmpp_2m", 3), 512)
+    with pytest.raises(ls.PlanError, match="process"):
+        ls.learn.refine(three(VP), plan, 512)
+    with pytest.raises(ls.ArgumentError, match="Denoiser"):
+        ls.learn.refine(ls.ODE(lambda t, x: -x), plan, 512)
 
 
 @PROCESSES
