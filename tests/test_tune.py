@@ -287,6 +287,9 @@ def test_refine_refuses_what_it_cannot_polish() -> None:
         ls.learn.refine(three(VP), plan, 512)
     with pytest.raises(ls.ArgumentError, match="Denoiser"):
         ls.learn.refine(ls.ODE(lambda t, x: -x), plan, 512)
+    broken = ls.Denoiser(lambda x, t: x * math.nan, process=EDM, predicts="data", shape=(2,))
+    with pytest.raises(ls.SolveError):
+        ls.learn.refine(broken, plan, 64)
 
 
 @PROCESSES

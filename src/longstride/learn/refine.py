@@ -72,7 +72,7 @@ def refine(
         raise ArgumentError(f"refine takes an ls.Denoiser and a plan, got {said_of(model)}, {said_of(plan)}")
     whole("noises", noises, LEAST, "what so few weights fit says nothing of other noises")
     of = noises if of is None else whole("of", of, noises, "noises are drawn from these")
-    for name, number, least in (("seed", seed, None), ("reference_nfe", reference_nfe, 2 * plan.nfe),
+    for name, number, least in (("seed", seed, None), ("reference_nfe", reference_nfe, SKETCH * plan.nfe),
                                 ("iterations", iterations, 1), ("batch", batch, 1)):  # fmt: skip
         whole(name, number, least)
     if cache is not None:
