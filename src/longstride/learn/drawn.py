@@ -19,7 +19,8 @@ def drawn(sizes: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Te
     """
     if n >= len(sizes):
         return torch.arange(len(sizes)), torch.ones(len(sizes), dtype=sizes.dtype)
-    chance = 0.5 / len(sizes) + 0.5 * sizes / sizes.sum()
+    even, total = torch.full_like(sizes, 1 / len(sizes)), float(sizes.sum())
+    chance = 0.5 * even + 0.5 * (sizes / total if total else even)
     rows = torch.multinomial(chance, n, replacement=True, generator=generator)
     rows, copies = rows.unique(return_counts=True)
     return rows, copies / (n * chance[rows])
