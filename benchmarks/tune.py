@@ -7,8 +7,7 @@ of fewer evaluations, if that is there; then the plan and every deterministic sa
 diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The baseline is the best of
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
 that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
-plan is not made anew. `--more 1024` polishes the plans that are there on so many noises, and keeps what is
-better on a quarter as many others; `--of 262144`: on those of so many that tell most (`learn.refine`).
+plan is made anew only with `--again`.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ import ours
 import tasks
 from endpoint import NFES, RESULTS, read_json, versions
 from endpoint_tables import figure, split
-from longstride.learn import Frechet, Free, polish_set, refine
+from longstride.learn import Frechet, Free, polish_set
 from longstride.learn.subject import Sampling
 from longstride.metrics import frechet_distance, interval, squared_errors
 from longstride.models.data import load_images
@@ -50,8 +49,10 @@ NOISES = {
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
     "fashion": {"noises": 320, "select": 64, "report": 64, "iterations": 8, "hops": 2},
 }
-CHEAP = {"noises": 16384, "select": 4096, "report": 256, "batch": 1024}
-CROWD = {"digits": 4096, "fashion": 2048}  # noises for a Frechet distance
+CHEAP = {"noises": 8192, "of": 65536, "select": 16384, "report": 256, "batch": 1024, "hops": 12}
+# Of a polish for the Frechet distance: noises, those of a Jacobian, and whether the last row alone moves,
+# which takes no evaluations.
+CROWD = {"digits": (4096, 512, False), "fashion": (2048, 256, True)}
 TRAINING = 10000  # images that a network was trained on: distances from them, too
 SCREENED, NEAR = 1000, 1.2  # noises that all peers run from; those this near to the best run from all noises
 CHECKED = 16  # noises whose answers tell one model from another
@@ -135,31 +136,14 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     smaller = (saved(model, k, seed, guidance) for k in range(2, nfe))
     begin = [ls.Plan.load(path) for path in smaller if path.exists()]
     plan = ls.tune(
-        network, nfe, cond=turns(model), guidance=guidance, seed=seed, begin=begin, cache=CACHE, **asked
-    )
+        network, nfe, cond=turns(model), guidance=guidance, seed=seed, begin=begin, cache=CACHE,
+        progress=partial(print, flush=True), **asked
+    )  # fmt: skip
     (RESULTS / "plans").mkdir(exist_ok=True)
     plan.save(saved(model, nfe, seed, guidance))
     return plan, {
         "evaluations": plan.report["evaluations"] + solutions,
         "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
-        "commit": commit(),
-    }
-
-
-def refined(
-    network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float, n: int, of: int | None
-) -> tuple[ls.Plan, dict]:
-    """The plan that is there or a better one, polished on n noises of so many, and what that cost."""
-    path, started = saved(model, nfe, seed, guidance), time.process_time()
-    plan = refine(
-        network, ls.Plan.load(path), n, of=of, seed=seed, cond=turns(model), guidance=guidance,
-        batch=NOISES.get(model, CHEAP).get("batch", 256), cache=CACHE, progress=partial(print, flush=True),
-    )  # fmt: skip
-    plan.save(path)
-    seconds = round(time.process_time() - started, 1)
-    return plan, {
-        "evaluations": plan.report["refined"]["evaluations"],
-        "seconds": seconds,
         "commit": commit(),
     }
 
@@ -193,22 +177,13 @@ def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     return made
 
 
-def measure(
-    model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None, more: int | None,
-    of: int | None,
-) -> dict:  # fmt: skip
-    """before: the row of this plan as it was, if there is one: then the plan is judged anew.
-
-    more: noises that it is polished on before that, of so many.
-    """
+def measure(model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None) -> dict:
+    """before: the row of this plan as it was, if there is one: then the plan is judged anew."""
     task = tasks.task(model, guidance)
     network = ls.load(model) if model in tasks.NETWORKS else ours.denoiser(task)
     if before:
         plan = ls.Plan.load(saved(model, nfe, seed, guidance))
         cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
-        if more:
-            plan, spent = refined(network, model, nfe, seed, guidance, more, of)
-            cost = {k: spent[k] if k == "commit" else cost[k] + spent[k] for k in cost}
     else:
         plan, cost = tuned(network, model, nfe, seed, guidance)
     noise = tasks.noise(task, n, SEED)
@@ -238,7 +213,7 @@ def nearer(model: str, nfe: int) -> ls.Plan:
     if path.exists():
         return ls.Plan.load(path)
     network, classifier = ls.load(model), ls.models.judge(model).classifier
-    n = CROWD[model]
+    n, part, last = CROWD[model]
 
     def features(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -248,13 +223,14 @@ def nearer(model: str, nfe: int) -> ls.Plan:
     crowd = Sampling(network, {"y": torch.arange(10)}, 1.0, n, seed=SEED, batch=256)
     ended = ls.Plan.load(RESULTS / "plans" / f"{model}-{nfe}.json")
     started, solver = time.process_time(), Free.of(ended, crowd.axis)
-    before = [k for k in range(len(solver.vector())) if solver.begins(k) < nfe]  # the last row alone is free
+    before = [k for k in range(len(solver.vector())) if solver.begins(k) < nfe]
     solver, root = polish_set(
-        crowd.field, solver, crowd.x, objective, fixed=before,
+        crowd.field, solver, crowd.x, objective, part=part, fixed=before if last else range(nfe - 1),
         progress=lambda _, root: print(model, f"{root**2:.3f}", flush=True),
     )  # fmt: skip
     report = {
-        "tuned_for": ended.report["tuned_for"], "what": "its last row polished for the Frechet distance",
+        "tuned_for": ended.report["tuned_for"],
+        "what": f"{'its last row' if last else 'all of it'} polished for the Frechet distance",
         "noises": n, "distance of these": root**2, "evaluations": crowd.evaluations,
         "processor seconds": round(time.process_time() - started), "commit": commit(),
     }  # fmt: skip
@@ -264,9 +240,9 @@ def nearer(model: str, nfe: int) -> ls.Plan:
 
 
 def distances(model: str, few: int, more: int, n: int) -> dict:
-    """Frechet distances from the test images: both plans at `few`, every peer's best at `more`, solutions.
+    """Frechet distances from the test images, and from images the network was trained on.
 
-    "training": of both plans, the best peer and the solutions, from images the network was trained on.
+    Of both plans at `few`, of every peer's best for ends at `more`, and of the solutions.
     """
     of, task, network = ls.models.judge(model), tasks.task(model), ls.load(model)
     noise, labels = tasks.noise(task, n, SEED), torch.arange(n) % 10
@@ -277,33 +253,45 @@ def distances(model: str, few: int, more: int, n: int) -> dict:
             return torch.cat([of.classifier.embedding(part.float()) for part in x.split(500)]).double()
 
     learned = features(load_images(model, "train").x[:TRAINING])
-    training = learned.mean(0), learned.T.cov()
+    test, training = (of.test.mean, of.test.cov), (learned.mean(0), learned.T.cov())
 
-    def distance(x: torch.Tensor, data: tuple[torch.Tensor, ...] = (of.test.mean, of.test.cov)) -> float:
+    def distance(x: torch.Tensor, data: tuple[torch.Tensor, ...]) -> float:
         return frechet_distance(x.mean(0), x.T.cov(), *data)
 
     plans = ls.Plan.load(RESULTS / "plans" / f"{model}-{few}.json"), nearer(model, few)
-    mine = [features(ls.sample(network, x_init=start, plan=plan, cond={"y": labels})) for plan in plans]
+    ours = [features(ls.sample(network, x_init=start, plan=plan, cond={"y": labels})) for plan in plans]
     before = read_json(RESULTS / "tune-frechet.json").get(model, {})
     same = (before.get("more"), before.get("n")) == (more, n)  # then so are the peers, whatever was tuned
+    theirs = dict(before["peers"]) if same else {}
+    seen: dict[str, torch.Tensor] = {}
     rows = {f"{run.peer}: {run.sampler} on {run.grid}": run for run in peers_of(model, task, more, 1)}
-    seen, theirs = {}, dict(before["all"]) if same else {}
-    for name in [before["peer"]] if same else rows:
-        parts = [rows[name].call(part, more) for part in noise.split(500)]  # whole turns of labels
-        seen[name] = features(torch.cat(parts))
-        theirs[name] = distance(seen[name])
-        print(model, name, f"{theirs[name]:.3f}", flush=True)
-    best = min(theirs, key=theirs.__getitem__)
-    nearest = min(mine, key=distance)
-    draws = [torch.from_numpy(picks) for picks in np.random.default_rng(0).integers(n, size=(200, n))]
+
+    def ran(name: str) -> torch.Tensor:
+        if name not in seen:
+            parts = [rows[name].call(part, more) for part in noise.split(500)]  # whole turns of labels
+            seen[name] = features(torch.cat(parts))
+        return seen[name]
+
+    for name in rows.keys() - theirs.keys():
+        theirs[name] = [distance(ran(name), data) for data in (test, training)]
+        print(model, name, *(f"{d:.3f}" for d in theirs[name]), flush=True)
     solutions = features(solved(model, task, noise))
-    ratios = [distance(nearest[some]) / distance(seen[best][some]) for some in draws]
+    draws = [torch.from_numpy(picks) for picks in np.random.default_rng(0).integers(n, size=(200, n))]
+
+    def beside(k: int, data: tuple[torch.Tensor, ...]) -> dict:
+        best = min(theirs, key=lambda name: theirs[name][k])
+        mine = [distance(x, data) for x in ours]
+        nearest = ours[mine.index(min(mine))]
+        ratios = [distance(nearest[some], data) / distance(ran(best)[some], data) for some in draws]
+        return {
+            "tuned": mine[0], "tuned for it": mine[1], "peer": best, "peer distance": theirs[best][k],
+            "ratio interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
+            "solutions": distance(solutions, data),
+        }  # fmt: skip
+
     return {
-        "few": few, "more": more, "n": n, "tuned": distance(mine[0]), "tuned for it": distance(mine[1]),
-        "peer": best, "peer distance": theirs[best], "all": theirs, "floor": of.floor,
-        "ratio interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
-        "solutions": distance(solutions),
-        "training": [distance(x, training) for x in (*mine, seen[best], solutions)],
+        "few": few, "more": more, "n": n, "peers": theirs, "floor": of.floor,
+        "test": beside(0, test), "training": beside(1, training),
     }  # fmt: skip
 
 
@@ -315,8 +303,7 @@ Made by `python benchmarks/tune.py`. End-point error on n report noises that not
 on. The peer is the best of all its runs from the same noises; of more than 1,000, all run from the first of
 them and those within a fifth of the best from all. The interval of the ratio is a paired 95 % bootstrap.
 Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which the budgets
-of a model share, are in the seconds of the first. A plan that was polished on more noises has the cost of
-both. The plans are in `plans/`.
+of a model share, are in the seconds of the first. The plans are in `plans/`.
 """
 
 
@@ -340,24 +327,26 @@ def distances_table() -> str:
     found = read_json(RESULTS / "tune-frechet.json")
     lines = []
     for model, r in found.items():
-        (low, high), test = r["ratio interval"], ("tuned", "tuned for it", "peer distance", "solutions")
-        ends, for_it, peer, solutions = (
-            f"{r[key]:.2f} ({near:.3f})" for key, near in zip(test, r["training"], strict=True)
-        )
-        lines.append(
-            f"| {model} | {r['few']} | {ends} | {for_it} | {r['more']} | {r['peer']} | {peer} | "
-            f"{low:.2f} to {high:.2f} | {solutions} | {r['floor']:.2f} | {r['n']} |"
-        )
+        for data in ("test", "training"):
+            d = r[data]
+            low, high = d["ratio interval"]
+            lines.append(
+                f"| {model} | {data} | {r['few']} | {d['tuned']:.3f} | {d['tuned for it']:.3f} | "
+                f"{r['more']} | "
+                f"{d['peer']} | {d['peer distance']:.3f} | {low:.2f} to {high:.2f} | "
+                f"{d['solutions']:.3f} | {r['n']} |"
+            )
     head = (
-        "| model | NFE | tuned for ends | for this | NFE | best peer | its distance | ours over it, 95 % | "
-        "solutions | floor | samples |"
+        "| model | from images of | NFE | tuned for ends | for this | NFE | best peer | its distance | "
+        "ours over it, 95 % | solutions | samples |"
     )
+    floors = ", ".join(f"{model} {r['floor']:.2f}" for model, r in found.items())
     about = (
-        "Frechet distance from the test images (in brackets from training images), each peer's best sampler\n"
-        "at its budget run. The plan for this distance is that for ends, polished for that from training\n"
-        "images on noises of its own.\n"
+        "Frechet distance from the test images, and from training images; each peer's best sampler for ends\n"
+        "at its budget run, the best of these by each distance. The plan for this distance is that for\n"
+        "ends, polished for that from training images on noises of its own.\n"
         "The interval is of the better plan's over the peer's, by resampling the noises; solutions are the\n"
-        "ends of converged runs; the floor is of as many training images as there are test images."
+        f"ends of converged runs. As many training images as there are test images are from these: {floors}."
     )
     return "\n".join(["", about, "", head, "|" + "---|" * 11, *lines, ""]) if lines else ""
 
@@ -371,8 +360,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda s: s.split(","), default=list(tasks.EXACT))
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024); rows of others are judged anew")
-    parser.add_argument("--more", type=int, help="noises that the plans that are there are polished on first")
-    parser.add_argument("--of", type=int, help="noises that those of --more are drawn from; so many")
+    parser.add_argument("--again", action="store_true", help="make plans anew that are there")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
     parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
@@ -383,17 +371,23 @@ def main() -> None:
         found = distances(model, 6, 10, arguments.n or 5000)
         write_json(RESULTS / "tune-frechet.json", {model: found})
         write(read_json(path), path)
-        ours = f"{found['tuned']:.3f}, for it {found['tuned for it']:.3f}"
-        print(model, f"{ours}, beside {found['peer distance']:.3f} of {found['peer']}")
+        for data in ("test", "training"):
+            d = found[data]
+            print(
+                model,
+                data,
+                f"{d['tuned']:.3f}, for it {d['tuned for it']:.3f}",
+                d["peer distance"],
+                d["peer"],
+            )
     for model in () if arguments.frechet else arguments.models:
         for nfe in arguments.nfe:
             key = named(model, nfe, arguments.seed, arguments.guidance)
             before, n = read_json(path).get(key), arguments.n or 1024
-            if before and before["n"] == n and not arguments.more:
+            if before and before["n"] == n and not arguments.again:
                 continue
-            found = measure(
-                model, nfe, n, arguments.seed, arguments.guidance, before, arguments.more, arguments.of
-            )
+            kept = None if arguments.again else before
+            found = measure(model, nfe, n, arguments.seed, arguments.guidance, kept)
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True

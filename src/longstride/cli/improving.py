@@ -74,6 +74,10 @@ def tune(
     noises: Annotated[
         int | None, typer.Option(help="Noises to fit to.", show_default="by the size of a sample")
     ] = None,
+    of: Annotated[
+        int | None,
+        typer.Option(help="Others, of which polishes go by as many as tell most.", show_default=False),
+    ] = None,
     select: Annotated[int, typer.Option(help="Noises to choose on.")] = 256,
     heldout: Annotated[int, typer.Option("--report", help="Noises to report on.")] = 1024,
     reference: Annotated[int, typer.Option(help="Evaluations of a converged solution.")] = 128,
@@ -121,9 +125,9 @@ def tune(
     weights = decimals(guidance, "--guidance")
     asked: dict[str, Any] = {
         "nfe": numbers(nfe, "--nfe"), "seed": seed, "cond": conditions(model, model.null.get("y", 1), label),
-        "guidance": weights[0] if len(weights) == 1 else weights, "noises": noises, "select": select,
-        "report": heldout, "reference_nfe": reference, "iterations": iterations, "hops": hops,
-        "recipes": words(recipes), "storage": storage, "cache": cache or unfinished,
+        "guidance": weights[0] if len(weights) == 1 else weights, "noises": noises, "of": of,
+        "select": select, "report": heldout, "reference_nfe": reference, "iterations": iterations,
+        "hops": hops, "recipes": words(recipes), "storage": storage, "cache": cache or unfinished,
     }  # fmt: skip
     with output_folder(out) as part:
         with helped(workers - 1, name, threads, asked):

@@ -13,7 +13,6 @@ from .model_statistics import dpm_solver_v3, model_statistics
 from .optimal_times import cheapest_path, jump_costs, optimal_times
 from .polish import polish, polish_set
 from .recipes import RECIPES
-from .refine import refine
 from .schedule import Choice, Schedule
 from .search_times import beta_times, cma_search, coordinate_search, endpoint_cost
 from .solver_schedule import solver_schedule
@@ -49,7 +48,6 @@ __all__ = [
     "optimal_times",
     "polish",
     "polish_set",
-    "refine",
     "solver_schedule",
     "time_shift",
     "timestep_aligner",

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def drawn(sizes: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def drawn(
+    sizes: Tensor, n: int, generator: torch.Generator, mass: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """At most n of N noises, none of them twice, and for how many of them all each one stands.
 
     Of n draws half are even and half in proportion to sizes [N], a guess at how large a solver's error is
@@ -15,12 +17,15 @@ def drawn(sizes: Tensor, n: int, generator: torch.Generator) -> tuple[Tensor, Te
     solutions part, a coarse solver ends in another mode. Where a plan ends, and where four times as many
     evaluations do, is a guess that costs little beside solutions. `polish` takes the counts as weights.
 
+    mass: [N], for how many each of the N stands already; the same unless given.
+
     Reference: Horvitz and Thompson 1952; Needell, Srebro and Ward 2014 for the half that is even.
     """
+    mass = torch.ones_like(sizes) if mass is None else mass.to(sizes)
     if n >= len(sizes):
-        return torch.arange(len(sizes)), torch.ones(len(sizes), dtype=sizes.dtype)
-    even, total = torch.full_like(sizes, 1 / len(sizes)), float(sizes.sum())
-    chance = 0.5 * even + 0.5 * (sizes / total if total else even)
+        return torch.arange(len(sizes)), mass
+    even, large = mass / mass.sum(), mass * sizes
+    chance = 0.5 * even + 0.5 * (large / large.sum() if large.any() else even)
     rows = torch.multinomial(chance, n, replacement=True, generator=generator)
     rows, copies = rows.unique(return_counts=True)
-    return rows, copies / (n * chance[rows])
+    return rows, mass[rows] * copies / (n * chance[rows])

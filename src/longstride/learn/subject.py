@@ -50,9 +50,14 @@ class Subject(Protocol):
     shape: tuple[int, ...]
     axis: Axis
     x: Tensor  # the starts [n, *shape]
+    like: Tensor  # [n], the rows whose conditions they have
+    spread: float  # of starts that are Gaussian and nothing else, 0 of others
     evaluations: int
     screened: tuple[str, ...]  # grids that every method is tried on, before the best are on all
     grids: tuple[str, ...]
+
+    def add(self, x: Tensor, like: Tensor) -> Tensor:
+        """More starts, of the conditions that the rows `like` have; their rows."""
 
     def field(self, rows: Tensor) -> Field:
         """The field of these rows, in batches: f(t, x), x [len(rows), *shape]."""
@@ -94,11 +99,16 @@ class Sampling:
         self.guidances = [Guidance.of(g) for g in several]
         self.axis: Axis = Diffusion(model.process)
         self.x = prior(model, n, SEED + seed, dtype=torch.float64)
+        self.like, self.spread = torch.arange(n), model.process.sigma(model.process.t_max)
         self.evaluations = 0
         self.grids = tuple(GRIDS)
         self.screened = tuple(dict.fromkeys((grids.default_grid(model.process), "log_snr")))
 
+    def add(self, x: Tensor, like: Tensor) -> Tensor:
+        return _added(self, x, like)
+
     def cond(self, rows: Tensor) -> dict[str, Any]:
+        rows = self.like[rows]
         return {k: v[rows % len(v)] if isinstance(v, Tensor) else v for k, v in self.given.items()}
 
     def _groups(self, rows: Tensor) -> Iterator[tuple[Any, Guidance]]:
@@ -106,7 +116,7 @@ class Sampling:
         if len(self.guidances) == 1:
             yield slice(None), self.guidances[0]
             return
-        which = (rows.double() * GOLDEN % 1 * len(self.guidances)).long()
+        which = (self.like[rows].double() * GOLDEN % 1 * len(self.guidances)).long()
         for k, guidance in enumerate(self.guidances):
             if (places := (which == k).nonzero().flatten()).numel():
                 yield places, guidance
@@ -210,11 +220,15 @@ class Solving:
         if not isinstance(t, Sequence) or len(t) != 2 or finite("t", t[0]) == finite("t", t[1]):
             raise ArgumentError(f"t = {t!r}: it is (start, end)")
         self.problem, self.x, self.shape, self.batch = problem, x0, tuple(x0.shape[1:]), batch
+        self.like, self.spread = torch.arange(len(x0)), 0.0
         self.axis: Axis = Straight(float(t[0]), float(t[1]))
         self.t = float(t[0]), float(t[1])
         self.evaluations = 0
         self.grids = tuple(f"power:p={p:g}" for p in POWERS)
         self.screened = self.grids[:1]
+
+    def add(self, x: Tensor, like: Tensor) -> Tensor:
+        return _added(self, x, like)
 
     def _placed(self, n: int, power: float = 1.0) -> tuple[float, ...]:
         start, end = self.t
@@ -271,6 +285,12 @@ class Solving:
 
     def tuned_for(self) -> dict[str, Any]:
         return {"model": self.name, "shape": list(self.shape), "t": list(self.t)}
+
+
+def _added(subject: Subject, x: Tensor, like: Tensor) -> Tensor:
+    rows = len(subject.x) + torch.arange(len(x))
+    subject.x, subject.like = torch.cat([subject.x, x]), torch.cat([subject.like, like])
+    return rows
 
 
 def _counted(x: Tensor) -> int:

@@ -41,6 +41,7 @@ def tune(
     through: float = 0.0,
     recipes: Sequence[str] = (),
     noises: int | None = None,
+    of: int | None = None,
     select: int = 256,
     report: int = 1024,
     reference_nfe: int = 128,
@@ -68,7 +69,7 @@ def tune(
         cond: what the network is conditioned on: a value, or a tensor or list of them, dealt out to the
             noises in turn.
         guidance: a weight, or several that one plan is to serve, dealt out evenly whatever the conditions.
-        x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + select + report
+        x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + of + select + report
             (noises are the rest unless given), and (start, end).
         features: of samples [n, *shape], in float64, what errors are measured in; the samples themselves. A
             latent space, or the embedding of a perceptual network.
@@ -78,6 +79,8 @@ def tune(
         through: weight in the polish of the states on the way, beside the end: see `polish`.
         recipes: names of `RECIPES` that compete as well, or "all".
         noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
+        of: others, from which as many as `noises` are drawn that polishes go by, those where solutions part
+            more often: a plan of many evaluations errs on one in a thousand. See docs/tuning.md.
         select, report: starts to choose and to report on.
         reference_nfe: of the solutions; it is halved on some starts, to see whether they have converged.
         iterations: of a polish, at most.
@@ -108,6 +111,9 @@ def tune(
         raise ArgumentError("nfe is empty: give a budget, or several")
     if noises is not None:
         whole("noises", noises, CHECKED, "what so few weights fit says nothing of other starts")
+    pool = 0 if of is None else whole("of", of, CHECKED)
+    if pool and through:
+        raise ArgumentError("through goes by states on the way, which drawn noises do not have: leave of out")
     for name, size in (("select", select), ("report", report)):
         whole(name, size, CHECKED)
     whole("reference_nfe", reference_nfe, 32, "solutions are many short steps")
@@ -135,18 +141,20 @@ def tune(
             raise ArgumentError("an ODE is tuned for the states it is solved from: give x0= [n, ...] and t=")
         if cond or names or guidance != 1.0:
             raise ArgumentError("cond, guidance and recipes belong to a Denoiser, not to an ODE")
-        sizes = [noises or len(x0) - select - report, select, report]
+        sizes = [noises or len(x0) - select - report - pool, select, report, pool]
         if sizes[0] < CHECKED or sum(sizes) > len(x0):
             raise ArgumentError(
                 f"x0 has {len(x0)} states: {select} to choose on and {report} to report on leave too few; "
-                "give more, or smaller select= and report="
+                "give more, or smaller select=, report= and of="
             )
         subject: Subject = Solving(model, x0[: sum(sizes)], t, batch)
     else:
         if x0 is not None or t is not None:
             raise ArgumentError("x0 and t belong to an ODE: a Denoiser starts from noises at its t_max")
-        sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report]
+        sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report, pool]
         subject = Sampling(model, cond, guidance, sum(sizes), seed, batch)
+    if pool and pool < sizes[0]:
+        raise ArgumentError(f"of = {of}: the {sizes[0]} that polishes go by are drawn from these, give more")
     judge = Judge(features, objective)
     tuning = Tuning(subject, judge, through, sizes, seed, reference_nfe, cache, progress, begin)
     plans = {k: tuning.plan(k, iterations, hops, names, storage) for k in budgets}

@@ -25,15 +25,20 @@ from .hops import Begun, hopped, read, written
 from .optimal_times import cheapest_path, jumps
 from .polish import SetObjective, polish, polish_set
 from .recipes import RECIPES, SAMPLES, Request
+from .starts import Starts, telling
 from .subject import Sampling, Subject
 from .trajectories import Trajectories
 
 LEAST = 64  # starts, whatever their size
-FEW = 512  # starts at least, and an eighth of them, on which polishes begin
+FEW = 512  # starts at least, on which polishes begin
+PLAIN, DRAWN = (8, 4), (2, 1)  # of which part of the starts hops and finalists go: drawn ones differ more
+SKETCH = 4  # times as many evaluations, by the best method, tell where a solver errs
+COMMITTEE = 3  # solvers whose errors tell what to draw
 SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
 FIRST = 3  # iterations before that is decided
+SOME = 1024  # selection starts that tell which method is nearest in more evaluations
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -93,7 +98,9 @@ class Tuning:
             a, *_, b = strange[0].times
             raise ArgumentError(f"begin has a plan from t = {a:g} to {b:g}, not from {start:g} to {end:g}")
         self.begin = [Free.of(plan, subject.axis) for plan in begin]
-        self.fit_rows, self.select_rows, self.report_rows = torch.arange(sum(sizes)).split(list(sizes))
+        self.fit_rows, self.select_rows, self.report_rows, self.pool = torch.arange(sum(sizes)).split(
+            list(sizes)
+        )
         about = {
             "subject": subject.identity(torch.arange(CHECKED)), "seed": seed, "sizes": list(sizes),
             "reference": reference_nfe, "for": subject.tuned_for(),
@@ -101,8 +108,8 @@ class Tuning:
         digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
         self.kept = Journal(None if cache is None else Path(cache) / digest, about)
         started = time.perf_counter()
-        self.say(f"solving from {sum(sizes)} starts, in {reference_nfe} evaluations each")
-        self.paths = self._paths()
+        self.say(f"solving from {sum(sizes[:3])} starts, in {reference_nfe} evaluations each")
+        self.plain = Starts(self.fit_rows, self._paths())
         self.select, self.report = (
             self.kept.tensor(name, partial(subject.reference, rows, reference_nfe)).to(subject.x.device)
             for name, rows in (("select", self.select_rows), ("report", self.report_rows))
@@ -136,8 +143,8 @@ class Tuning:
         except SolveError:
             return math.inf
 
-    def untuned(self, nfe: int) -> list[Candidate]:
-        """The registry's best, on their best grids."""
+    def untuned(self, nfe: int, n: int | None = None) -> list[Candidate]:
+        """The registry's best, on their best grids, by their errors on the first selection starts."""
         known: dict[str, float] = {}  # by weights: many names are the same
 
         def tried(cases: Iterable[tuple[str, str]], n: int) -> list[Candidate]:
@@ -153,17 +160,17 @@ class Tuning:
 
         few = min(SCREEN if self.judge.objective is None else self.sizes[1], self.sizes[1])
         first = tried(((m, g) for m in REGISTRY for g in self.subject.screened), few)
-        best = list(dict.fromkeys(c.plan.method for c in first))[:8]
-        second = tried(((m, g) for m in best for g in self.subject.grids), few)
-        last = sorted([*first, *second], key=lambda c: c.error)[:6]
-        return sorted((replace(c, error=self.error(c.plan)) for c in last), key=lambda c: c.error)
+        names = list(dict.fromkeys(c.plan.method for c in first))[:8]
+        second = tried(((m, g) for m in names for g in self.subject.grids), few)
+        best = sorted([*first, *second], key=lambda c: c.error)[:6]
+        return sorted((replace(c, error=self.error(c.plan, n)) for c in best), key=lambda c: c.error)
 
     def followed(self, nfe: int, names: Sequence[str], best: Candidate) -> list[Candidate]:
         """What the published recipes make."""
         made: list[Candidate] = []
         for name in names:
             assert isinstance(self.subject, Sampling)
-            paths = self.paths.part(slice(0, SAMPLES))
+            paths = self.plain.paths.part(slice(0, SAMPLES))
             request = Request(self.subject, self.subject.counting(), nfe, paths, best.plan, self.seed)
 
             def make(request: Request = request, name: str = name) -> Any:
@@ -184,11 +191,11 @@ class Tuning:
     def fitted(self, nfe: int) -> list[tuple[str, Free]]:
         """Weights in closed form on every grid, those first that do best on the first starts."""
         most = max(SCREENED // math.prod(self.subject.shape), LEAST)
-        few, end, found = self.few.part(slice(0, most)), self.subject.axis.end, []
-        field = self.subject.field(self.fit_rows[: len(few.end)])
+        few, end, found = self.few.first(most), self.subject.axis.end, []
+        field = self.subject.field(few.rows)
         tried = {grid: self.subject.times(nfe, grid) for grid in self.subject.grids}
         late = {grid: self.subject.times(nfe + 1, grid) for grid in self.subject.grids}
-        bends = self.paths.part(slice(0, CHECKED))
+        bends = self.plain.paths.part(slice(0, CHECKED))
         if nfe < len(bends.times):
             path = cheapest_path(jumps(self.subject.field(self.fit_rows[:CHECKED]), bends), nfe)
             tried["optimal times"] = (*(bends.times[i] for i in path[:-1]), end)
@@ -196,26 +203,35 @@ class Tuning:
         # Of one evaluation more, the first, at which nothing is known yet, left out.
         asked += [(f"{name} late", (times[0], *times[2:]), times[1]) for name, times in late.items()]
         for name, times, first in asked:
-            solver, ends = fit(field, times, few, first)
-            error = endpoint_error(self.judge.features(ends), self.judge.features(few.end))
+            solver, ends = fit(field, times, few.paths, first)
+            error = endpoint_error(self.judge.features(ends), self.judge.features(few.paths.end))
             found.append((error if math.isfinite(error) else math.inf, name, solver))
         return [(name, solver) for _, name, solver in sorted(found, key=lambda item: item[0])]
 
-    def polished(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
-        """The solver at a minimum over the first starts, those of the paths, and its error there.
+    def polished(self, solver: Free, starts: Starts, iterations: int) -> tuple[Free, float]:
+        """The solver at a minimum over these starts, and its error there.
 
         A row's slack can do all that the time it leads to can, unless the state there is looked at.
         """
-        part = max(min(PART // math.prod(self.subject.shape), len(paths.end) // 8), LEAST)
+        part = max(min(PART // math.prod(self.subject.shape), len(starts) // 8), LEAST)
         return polish(
-            lambda rows: self.subject.field(self.fit_rows[rows]), solver, paths, iterations=iterations,
-            part=part, fixed=() if self.through else range(solver.nfe - 1), features=self.judge.features,
-            through=self.through, seed=self.seed,
+            lambda some: self.subject.field(starts.rows[some]), solver, starts.paths, iterations=iterations,
+            part=part, weights=starts.weights, fixed=() if self.through else range(solver.nfe - 1),
+            features=self.judge.features, through=self.through, seed=self.seed,
         )  # fmt: skip
 
     @property
-    def few(self) -> Trajectories:
-        return self.paths.part(slice(0, max(FEW, len(self.paths.end) // 8)))
+    def few(self) -> Starts:
+        return self.plain.first(max(FEW, len(self.plain) // 8))
+
+    def told(self, solvers: Sequence[Free]) -> Starts:
+        """What polishes go by: all starts, or as many of the pool, those that tell most of these solvers."""
+        n = len(self.plain)
+        if not len(self.pool):
+            return self.plain
+        self.say(f"{solvers[0].nfe} NFE: drawing {n} of {len(self.pool)} starts by where solvers err")
+        near = self.untuned(SKETCH * solvers[0].nfe, SOME)[0].plan
+        return telling(self.subject, solvers, near, self.pool, n, self.reference_nfe, self.seed, self.kept)
 
     def plan(
         self, nfe: int, iterations: int, hops: int, recipes: Sequence[str], storage: str | Path | None
@@ -248,26 +264,30 @@ class Tuning:
         """The best fit as it is, and what the best few lead to when every number moves."""
         fitted, few = _of_both_kinds(self.fitted(nfe)), self.few
         name, best = fitted[0]
-        fitted += self.enlarged(nfe)
-        field = self.subject.field(self.fit_rows)
-        closed = fit(field, best.times, self.paths, best.at[0])[0]
+        closed = fit(self.subject.field(self.fit_rows), best.times, self.plain.paths, best.at[0])[0]
         made = [self._candidate(f"weights on {name}", closed)]
-        begun = [Begun(*self._kept(solver, few, FIRST), name) for name, solver in fitted]
-        some = self.subject.field(self.fit_rows[: len(few.end)])
+        made += [self._candidate("as it began", solver) for solver in self.begin if solver.nfe == nfe]
+        fitted += self.enlarged(nfe)
+
+        def begin(starts: Starts) -> list[Begun]:
+            begun = [Begun(*self._kept(solver, starts, FIRST), name) for name, solver in fitted]
+            return sorted(begun, key=lambda b: b.error)
+
+        starts = self.told([b.solver for b in begin(few)[:COMMITTEE]])
+        first, some = (starts.first(max(FEW, len(starts) // k)) for k in (DRAWN if len(self.pool) else PLAIN))
+        field = self.subject.field(few.rows)
 
         def again(shaken: Free) -> tuple[Free, float]:
-            return self._kept(fit(some, shaken.times, few, shaken.at[0])[0], few, FIRST)
+            return self._kept(fit(field, shaken.times, few.paths, shaken.at[0])[0], first, FIRST)
 
-        begun = hopped(begun, again, hops, self.seed, storage, f"{self.kept.head} {nfe} {self.minimized}")
-        n = len(self.paths.end)
-        for size, many in zip(dict.fromkeys((min(max(FEW, n // 4), n), n)), (FINALISTS, 1), strict=False):
-            paths = self.paths.part(slice(0, size))
-            begun = sorted(
-                (Begun(*self._kept(b.solver, paths, iterations), b.name) for b in begun[:many]),
-                key=lambda b: b.error,
-            )
-            what = "conditioning times and weights, from"
-            made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
+        subject = f"{self.kept.head} {nfe} {self.minimized}"
+        begun = hopped(begin(first), again, hops, self.seed, storage, subject)
+        for more, many in ((some, FINALISTS), (starts, 1)):
+            if many > 1 or len(more) > len(some):
+                begun = [Begun(*self._kept(b.solver, more, iterations), b.name) for b in begun[:many]]
+                begun.sort(key=lambda b: b.error)
+                what = "conditioning times and weights, from"
+                made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
         self.begin.append(begun[0].solver)
         if isinstance(self.judge.objective, SetObjective):
             solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
@@ -290,8 +310,8 @@ class Tuning:
 
         def better() -> tuple[Free, float]:
             return polish_set(
-                lambda rows: self.subject.field(self.fit_rows[rows]), solver, self.paths.noise, objective,
-                iterations=iterations, fixed=range(solver.nfe - 1), features=self.judge.features,
+                lambda rows: self.subject.field(self.fit_rows[rows]), solver, self.plain.paths.noise,
+                objective, iterations=iterations, fixed=range(solver.nfe - 1), features=self.judge.features,
                 seed=self.seed,
             )  # fmt: skip
 
@@ -300,10 +320,10 @@ class Tuning:
             0
         ]
 
-    def _kept(self, solver: Free, paths: Trajectories, iterations: int) -> tuple[Free, float]:
+    def _kept(self, solver: Free, starts: Starts, iterations: int) -> tuple[Free, float]:
         """`polished`, which the journal knows or will know."""
-        key = f"from {solver.vector()}, {iterations} iterations, {len(paths.end)} starts, {self.minimized}"
-        return self._known(key, lambda: self.polished(solver, paths, iterations))
+        key = f"from {solver.vector()}, {iterations} iterations, starts {starts.digest}, {self.minimized}"
+        return self._known(key, lambda: self.polished(solver, starts, iterations))
 
     def _known(self, key: str, make: Callable[[], tuple[Free, float]]) -> tuple[Free, float]:
         def numbers() -> dict[str, Any]:
@@ -339,7 +359,7 @@ class Tuning:
             "ratio": 1.0 if same else error / other, "ratio_interval": (low, high),
             "verdict": verdict,
             "tried": [{"what": c.what, "selection_error": c.error} for c in tried],
-            "noises": dict(zip(("fitted", "selection", "report"), self.sizes, strict=True)),
+            "noises": dict(zip(("fitted", "selection", "report", "drawn from"), self.sizes, strict=True)),
             "seed": self.seed,
             "reference": {"nfe": self.reference_nfe, "moved_by_halving": self.halved},
         }  # fmt: skip
