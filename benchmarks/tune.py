@@ -45,9 +45,9 @@ ASKED = {  # of the best peer's error: exact mixtures, ideal digits, networks
     **{network: dict.fromkeys((5, 6, 8, 10), 1 / 2) for network in tasks.NETWORKS},
 }
 NOISES = {
-    "digits-edm": {"noises": 16384, "select": 1024, "report": 256, "batch": 1024},
+    "digits-edm": {"noises": 8192, "of": 65536, "select": 8192, "report": 256, "batch": 1024},
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
-    "fashion": {"noises": 320, "select": 64, "report": 64, "iterations": 8, "hops": 2},
+    "fashion": {"noises": 384, "of": 1024, "select": 128, "report": 64, "iterations": 8, "hops": 2},
 }
 CHEAP = {"noises": 8192, "of": 65536, "select": 16384, "report": 256, "batch": 1024, "hops": 12}
 # Of a polish for the Frechet distance: noises, those of a Jacobian, and whether the last row alone moves,

@@ -22,6 +22,7 @@ from longstride.learn.hops import Begun, check_storage, hopped
 from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
 from longstride.learn.slope import slope
+from longstride.learn.starts import split
 from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
 from longstride.models import ideal, mixture
@@ -236,10 +237,10 @@ def test_noises_that_matter_tell_a_mean_without_bias_and_with_less_spread() -> N
     guess = values * (1 + 0.5 * torch.rand(2000, generator=torch.Generator().manual_seed(2), dtype=F64))
     generator, total = torch.Generator().manual_seed(3), float(values.sum())
 
-    def sums(sizes: Tensor) -> Tensor:
+    def sums(sizes: Tensor, mass: Tensor | None = None) -> Tensor:
         found = []
         for _ in range(400):
-            rows, counts = drawn(sizes, 100, generator)
+            rows, counts = drawn(sizes, 100, generator, mass)
             assert len(rows.unique()) == len(rows) <= 100
             found.append(float(counts @ values[rows]))
         return torch.tensor(found, dtype=F64)
@@ -247,6 +248,30 @@ def test_noises_that_matter_tell_a_mean_without_bias_and_with_less_spread() -> N
     good, even = sums(guess), sums(torch.zeros(2000, dtype=F64))  # a guess of nothing is even
     assert abs(good.mean() - total) < 4 * good.std() / 400**0.5
     assert good.std() < 0.2 * even.std()
+    mass = torch.rand(2000, generator=torch.Generator().manual_seed(4), dtype=F64)
+    heavier = sums(guess, mass)  # where each stands for so many already
+    assert abs(heavier.mean() - float(mass @ values)) < 4 * heavier.std() / 400**0.5
+
+
+def test_noises_made_around_those_that_matter_have_the_distribution_of_all() -> None:
+    """How often |x| > 3 where y = 1, of 16,384 numbers from a normal distribution: 22 times, to a tenth.
+
+    The other coordinate is what it was, and so is the condition.
+    """
+    subject = Sampling(three(), {"y": torch.tensor([0, 1])}, 1.0, 16384, 0, 256)
+
+    def sizes(rows: Tensor) -> Tensor:
+        return subject.x[rows][:, 0].abs() / subject.spread * subject.cond(rows)["y"]
+
+    generator = torch.Generator().manual_seed(0)
+    rows, size, mass = split(subject, torch.arange(16384), sizes, generator)
+    assert float(mass.sum()) == pytest.approx(16384)
+    assert torch.equal(size, sizes(rows))
+    rare = size > 3
+    assert float(mass[rare].sum() / 16384) == pytest.approx(math.erfc(3 / 2**0.5) / 2, rel=0.15)
+    assert int((rare & (mass > 0)).sum()) > 5 * int(rare[:16384].sum())
+    other = subject.x[rows][:, 1] / subject.spread
+    assert float((mass * other**2)[rare].sum() / mass[rare].sum()) == pytest.approx(1, rel=0.15)
 
 
 def test_polishes_go_by_the_few_noises_that_an_error_hangs_on(tmp_path) -> None:

@@ -15,7 +15,7 @@ from ..journal import Journal
 from ..metrics import squared_errors
 from ..plan import Plan
 from .drawn import drawn
-from .free import Free
+from .free import Features, Free
 from .subject import Subject
 from .trajectories import Trajectories
 
@@ -43,15 +43,13 @@ class Starts:
     @property
     def digest(self) -> str:
         """Tells them from others of the same subject."""
-        numbers = self.rows.numpy().tobytes()
-        if self.weights is not None:
-            numbers += self.weights.double().numpy().tobytes()
-        return hashlib.sha256(numbers).hexdigest()[:16]
+        what = self.rows if self.weights is None else self.weights.double()
+        return hashlib.sha256(what.numpy().tobytes()).hexdigest()[:16]
 
 
 def telling(
     subject: Subject, solvers: Sequence[Free], near: Plan, pool: Tensor, n: int, nfe: int, seed: int,
-    kept: Journal,
+    kept: Journal, features: Features = lambda x: x,
 ) -> Starts:  # fmt: skip
     """n starts that tell most of what solvers err, of a pool and its surroundings; their ends in nfe steps.
 
@@ -68,8 +66,8 @@ def telling(
     crowd = copy(subject)  # what is not drawn is forgotten
 
     def apart(rows: Tensor) -> Tensor:
-        ends = crowd.ends(near, rows)
-        squares = torch.stack([squared_errors(crowd.ends(plan, rows), ends) for plan in plans])
+        ends = features(crowd.ends(near, rows))
+        squares = torch.stack([squared_errors(features(crowd.ends(plan, rows)), ends) for plan in plans])
         return squares.sum(0).sqrt().cpu()
 
     @cache

@@ -31,14 +31,14 @@ from .trajectories import Trajectories
 
 LEAST = 64  # starts, whatever their size
 FEW = 512  # starts at least, on which polishes begin
-PLAIN, DRAWN = (8, 4), (2, 1)  # of which part of the starts hops and finalists go: drawn ones differ more
+PLAIN, DRAWN = (8, 4), (2, 1)  # by 1/8 of all starts go hops, by 1/4 finalists; by more of the drawn ones
 SKETCH = 4  # times as many evaluations, by the best method, tell where a solver errs
-COMMITTEE = 3  # solvers whose errors tell what to draw
+SOME = 1024  # selection starts that tell which method that is
+COMMITTEE = 3  # solvers whose errors say what to draw
 SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
 FIRST = 3  # iterations before that is decided
-SOME = 1024  # selection starts that tell which method is nearest in more evaluations
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -231,7 +231,10 @@ class Tuning:
             return self.plain
         self.say(f"{solvers[0].nfe} NFE: drawing {n} of {len(self.pool)} starts by where solvers err")
         near = self.untuned(SKETCH * solvers[0].nfe, SOME)[0].plan
-        return telling(self.subject, solvers, near, self.pool, n, self.reference_nfe, self.seed, self.kept)
+        return telling(
+            self.subject, solvers, near, self.pool, n, self.reference_nfe, self.seed, self.kept,
+            self.judge.features,
+        )  # fmt: skip
 
     def plan(
         self, nfe: int, iterations: int, hops: int, recipes: Sequence[str], storage: str | Path | None
@@ -274,20 +277,21 @@ class Tuning:
             return sorted(begun, key=lambda b: b.error)
 
         starts = self.told([b.solver for b in begin(few)[:COMMITTEE]])
-        first, some = (starts.first(max(FEW, len(starts) // k)) for k in (DRAWN if len(self.pool) else PLAIN))
-        field = self.subject.field(few.rows)
+        n, parts = len(starts), DRAWN if len(self.pool) else PLAIN
+        hopping, finals = (min(max(FEW, n // part), n) for part in parts)
+        first, field = starts.first(hopping), self.subject.field(few.rows)
 
         def again(shaken: Free) -> tuple[Free, float]:
             return self._kept(fit(field, shaken.times, few.paths, shaken.at[0])[0], first, FIRST)
 
         subject = f"{self.kept.head} {nfe} {self.minimized}"
         begun = hopped(begin(first), again, hops, self.seed, storage, subject)
-        for more, many in ((some, FINALISTS), (starts, 1)):
-            if many > 1 or len(more) > len(some):
-                begun = [Begun(*self._kept(b.solver, more, iterations), b.name) for b in begun[:many]]
-                begun.sort(key=lambda b: b.error)
-                what = "conditioning times and weights, from"
-                made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
+        for size, many in zip(dict.fromkeys((finals, n)), (FINALISTS, 1), strict=False):
+            more = starts.first(size)
+            begun = [Begun(*self._kept(b.solver, more, iterations), b.name) for b in begun[:many]]
+            begun.sort(key=lambda b: b.error)
+            what = "conditioning times and weights, from"
+            made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
         self.begin.append(begun[0].solver)
         if isinstance(self.judge.objective, SetObjective):
             solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
