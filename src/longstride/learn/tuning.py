@@ -30,11 +30,9 @@ from .subject import Sampling, Subject
 from .trajectories import Trajectories
 
 LEAST = 64  # starts, whatever their size
-FEW = 512  # starts at least, on which polishes begin
-PLAIN, DRAWN = (8, 4), (2, 1)  # by 1/8 of all starts go hops, by 1/4 finalists; by more of the drawn ones
+FEW = 512  # starts at least, and an eighth of them, on which polishes begin
 SKETCH = 4  # times as many evaluations, by the best method, tell where a solver errs
 SOME = 1024  # selection starts that tell which method that is
-COMMITTEE = 3  # solvers whose errors say what to draw
 SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
@@ -224,15 +222,15 @@ class Tuning:
     def few(self) -> Starts:
         return self.plain.first(max(FEW, len(self.plain) // 8))
 
-    def told(self, solvers: Sequence[Free]) -> Starts:
-        """What polishes go by: all starts, or as many of the pool, those that tell most of these solvers."""
-        n = len(self.plain)
-        if not len(self.pool):
-            return self.plain
-        self.say(f"{solvers[0].nfe} NFE: drawing {n} of {len(self.pool)} starts by where solvers err")
+    def told(self, solvers: Sequence[Free], half: int) -> Starts:
+        """As many starts as are known, drawn from a half of the pool by where these solvers err."""
+        n, pool = len(self.plain), self.pool.tensor_split(2)[half]
+        self.say(
+            f"{solvers[0].nfe} NFE: drawing {n} of {len(pool)} starts by where {len(solvers)} solvers err"
+        )
         near = self.untuned(SKETCH * solvers[0].nfe, SOME)[0].plan
         return telling(
-            self.subject, solvers, near, self.pool, n, self.reference_nfe, self.seed, self.kept,
+            self.subject, solvers, near, pool, n, self.reference_nfe, self.seed, self.kept,
             self.judge.features,
         )  # fmt: skip
 
@@ -276,19 +274,22 @@ class Tuning:
             begun = [Begun(*self._kept(solver, starts, FIRST), name) for name, solver in fitted]
             return sorted(begun, key=lambda b: b.error)
 
-        starts = self.told([b.solver for b in begin(few)[:COMMITTEE]])
-        n, parts = len(starts), DRAWN if len(self.pool) else PLAIN
-        hopping, finals = (min(max(FEW, n // part), n) for part in parts)
-        first, field = starts.first(hopping), self.subject.field(few.rows)
+        hopping, field = few, self.subject.field(few.rows)
+        if len(self.pool):
+            hopping = self.told([b.solver for b in begin(few)], 0)
 
         def again(shaken: Free) -> tuple[Free, float]:
-            return self._kept(fit(field, shaken.times, few.paths, shaken.at[0])[0], first, FIRST)
+            return self._kept(fit(field, shaken.times, few.paths, shaken.at[0])[0], hopping, FIRST)
 
         subject = f"{self.kept.head} {nfe} {self.minimized}"
-        begun = hopped(begin(first), again, hops, self.seed, storage, subject)
-        for size, many in zip(dict.fromkeys((finals, n)), (FINALISTS, 1), strict=False):
-            more = starts.first(size)
-            begun = [Begun(*self._kept(b.solver, more, iterations), b.name) for b in begun[:many]]
+        begun = hopped(begin(hopping), again, hops, self.seed, storage, subject)
+        if len(self.pool):  # others, since the best of many is partly so by chance
+            stages = [self.told([b.solver for b in begun[:FINALISTS]], 1)]
+        else:
+            n = len(self.plain)
+            stages = [self.plain.first(k) for k in dict.fromkeys((min(max(FEW, n // 4), n), n))]
+        for starts, many in zip(stages, (FINALISTS, 1), strict=False):
+            begun = [Begun(*self._kept(b.solver, starts, iterations), b.name) for b in begun[:many]]
             begun.sort(key=lambda b: b.error)
             what = "conditioning times and weights, from"
             made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
