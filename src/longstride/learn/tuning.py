@@ -224,13 +224,12 @@ class Tuning:
 
     def told(self, solvers: Sequence[Free], half: int) -> Starts:
         """As many starts as are known, drawn from a half of the pool by where these solvers err."""
-        n, pool = len(self.plain), self.pool.tensor_split(2)[half]
-        self.say(
-            f"{solvers[0].nfe} NFE: drawing {n} of {len(pool)} starts by where {len(solvers)} solvers err"
-        )
-        near = self.untuned(SKETCH * solvers[0].nfe, SOME)[0].plan
+        n, pool, nfe = len(self.plain), self.pool.tensor_split(2)[half], solvers[0].nfe
+        self.say(f"{nfe} NFE: drawing {n} of {len(pool)} starts by where {len(solvers)} solvers err")
+        more = SKETCH * nfe
+        near = self.kept.value(f"near, {more} NFE", lambda: self.untuned(more, SOME)[0].plan.to_json())
         return telling(
-            self.subject, solvers, near, pool, n, self.reference_nfe, self.seed, self.kept,
+            self.subject, solvers, Plan.from_json(near), pool, n, self.reference_nfe, self.seed, self.kept,
             self.judge.features,
         )  # fmt: skip
 
