@@ -318,7 +318,8 @@ TUNE = ("tune", "mixture", "--nfe", "3,4", "--noises", 64, "--select", 32, "--re
 
 
 def test_tune_writes_plans_that_sample_and_goes_on_where_it_was_interrupted(monkeypatch):
-    whole = succeed(*TUNE, "--out", "whole")
+    tune = (*TUNE, "--of", 128)
+    whole = succeed(*tune, "--out", "whole")
     assert sorted(os.listdir("whole")) == [
         "front.json",
         "front.md",
@@ -334,9 +335,9 @@ def test_tune_writes_plans_that_sample_and_goes_on_where_it_was_interrupted(monk
 
     with monkeypatch.context() as stopped:
         stopped.setattr("longstride.report.write_front", stop)
-        assert run(*TUNE, "--out", "halves").exit_code == 130
+        assert run(*tune, "--out", "halves").exit_code == 130
     assert os.listdir("halves") == ["unfinished"]
-    halves = succeed(*TUNE, "--out", "halves")
+    halves = succeed(*tune, "--out", "halves")
     assert sorted(os.listdir("halves")) == sorted(os.listdir("whole"))
     for nfe in ("3", "4"):
         assert halves["plans"][nfe]["error"] == whole["plans"][nfe]["error"]

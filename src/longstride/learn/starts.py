@@ -112,4 +112,5 @@ def split(subject: Subject, pool: Tensor, sizes: Sizes, generator: torch.Generat
         mass = torch.cat([mass, torch.zeros(len(moved))])
         here = torch.where(size[there] >= limit, there, here)
         mass[here] += 1 / SPLIT
-    return rows, size, mass
+    visited = mass > 0
+    return rows[visited], size[visited], mass[visited]
