@@ -17,7 +17,11 @@ from ..files import check_writable
 from .axis import Axis
 from .free import Free
 
-SHAKE = 0.3  # of the distance of two times
+SHAKES = (
+    0.3,
+    0.15,
+    0.075,
+)  # of the distance of two times, in turn: minima lie near in one model, far in another
 Again = Callable[[Free], tuple[Free, float]]  # a solver begun on the times of this one, and its error
 
 
@@ -29,13 +33,13 @@ class Begun(NamedTuple):
     name: str
 
 
-def shaken(solver: Free, generator: torch.Generator) -> Free:
-    """Its asking times moved by a part of their distances in the axis's clock; its times are these."""
+def shaken(solver: Free, generator: torch.Generator, size: float) -> Free:
+    """Its asking times moved by such a part of their distances in the axis's clock; its times are these."""
     axis = solver.axis
     asked = sorted(axis.clock(t) for t in solver.at[1:])
     nodes = torch.tensor([axis.clock(solver.times[0]), *asked], dtype=torch.float64)
     gaps = torch.cat([nodes.diff(), nodes.diff()[-1:]])
-    moves = SHAKE * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
+    moves = size * gaps * torch.randn(len(nodes), generator=generator, dtype=torch.float64)
     first, *rest = (nodes + moves).tolist()
     late = axis.clock(solver.at[0]) + first - 2 * float(nodes[0])  # behind the start, by how much
     return solver.with_vector([*rest, late, *[0.0] * len(rest), *solver.vector()[2 * solver.nfe - 1 :]])
@@ -69,7 +73,8 @@ def hopped(
 
 def _hop(best: Begun, again: Again, hop: int, generator: torch.Generator) -> Begun:
     name = best.name.split(",")[0]
-    return Begun(*again(shaken(best.solver, generator)), f"{name}, shaken {hop + 1} times")
+    size = SHAKES[hop % len(SHAKES)]
+    return Begun(*again(shaken(best.solver, generator, size)), f"{name}, shaken {hop + 1} times")
 
 
 def _shared(

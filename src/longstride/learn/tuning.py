@@ -35,8 +35,9 @@ SKETCH = 4  # times as many evaluations, by the best method, tell where a solver
 SOME = 1024  # selection starts that tell which method that is
 SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
-STARTS, FINALISTS = 4, 2  # grids that a polish begins from, and how many of them go on with more starts
-FIRST = 3  # iterations before that is decided
+STARTS = 4  # grids that a polish begins from
+FIRST, SECOND = 3, 6  # iterations before it is decided which solvers go on
+FINALISTS = 4, 2  # how many
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -282,16 +283,21 @@ class Tuning:
 
         subject = f"{self.kept.head} {nfe} {self.minimized}"
         begun = hopped(begin(hopping), again, hops, self.seed, storage, subject)
+        some = everyone = self.plain
         if len(self.pool):  # others, since the best of many is partly so by chance
-            stages = [self.told([b.solver for b in begun[:FINALISTS]], 1)]
-        else:
-            n = len(self.plain)
-            stages = [self.plain.first(k) for k in dict.fromkeys((min(max(FEW, n // 4), n), n))]
-        for starts, many in zip(stages, (FINALISTS, 1), strict=False):
-            begun = [Begun(*self._kept(b.solver, starts, iterations), b.name) for b in begun[:many]]
+            some = everyone = self.told([b.solver for b in begun[: FINALISTS[0]]], 1)
+        elif len(everyone) > FEW:
+            some = everyone.first(max(FEW, len(everyone) // 4))
+        rounds = [
+            (some, many, steps)
+            for many, steps in zip(FINALISTS, (min(SECOND, iterations), iterations), strict=True)
+        ]
+        rounds += [(everyone, 1, iterations)] * (some is not everyone)
+        for starts, many, steps in rounds:
+            begun = [Begun(*self._kept(b.solver, starts, steps), b.name) for b in begun[:many]]
             begun.sort(key=lambda b: b.error)
-            what = "conditioning times and weights, from"
-            made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
+        what = "conditioning times and weights, from"
+        made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
         self.begin.append(begun[0].solver)
         if isinstance(self.judge.objective, SetObjective):
             solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
