@@ -60,8 +60,8 @@ def tune(
     2. Every method of the registry without noise of its own is tried, the best of them on every grid, and
        the published recipes that are named.
     3. On each grid, and on the times of `optimal_times`, the weights are fitted in closed form (`fit`); from
-       the best of them the times that the network is told and all weights together go to a minimum
-       (`polish`), from where the best is shaken and polished again (`hopped`).
+       the best of them the times that the network is told and all weights together go towards a minimum
+       (`polish`); the best is shaken and polished again (`hopped`), and the best of all these go on.
     4. What is best on the selection starts is returned, be it a method as published.
 
     Args:
@@ -79,8 +79,8 @@ def tune(
         through: weight in the polish of the states on the way, beside the end: see `polish`.
         recipes: names of `RECIPES` that compete as well, or "all".
         noises: to fit to; 2^18 over the elements of a sample, from 64 to 4096, unless given.
-        of: others, from which as many as `noises` are drawn that polishes go by, those where solutions part
-            more often: a plan of many evaluations errs on one in a thousand. See docs/tuning.md.
+        of: others, from which as many as `noises` are drawn for polishes to go by, more often where solutions
+            part: a plan of many evaluations errs on one in a thousand (`starts.telling`, `starts.split`).
         select, report: starts to choose and to report on.
         reference_nfe: of the solutions; it is halved on some starts, to see whether they have converged.
         iterations: of a polish, at most.
