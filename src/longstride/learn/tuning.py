@@ -36,8 +36,8 @@ SOME = 1024  # selection starts that tell which method that is
 SCREENED = 2**16  # elements that grids are compared on, of the first starts
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS = 4  # grids that a polish begins from
-FIRST, SECOND = 3, 6  # iterations before it is decided which solvers go on
-FINALISTS = 4, 2  # how many
+FIRST, SECOND = 3, 6  # iterations before it is decided what is shaken, and what goes on
+FINALISTS = 2  # how many do
 SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
@@ -283,15 +283,13 @@ class Tuning:
 
         subject = f"{self.kept.head} {nfe} {self.minimized}"
         begun = hopped(begin(hopping), again, hops, self.seed, storage, subject)
+        begun = _of_each_origin(begun)
         some = everyone = self.plain
         if len(self.pool):  # others, since the best of many is partly so by chance
-            some = everyone = self.told([b.solver for b in begun[: FINALISTS[0]]], 1)
+            some = everyone = self.told([b.solver for b in begun], 1)
         elif len(everyone) > FEW:
             some = everyone.first(max(FEW, len(everyone) // 4))
-        rounds = [
-            (some, many, steps)
-            for many, steps in zip(FINALISTS, (min(SECOND, iterations), iterations), strict=True)
-        ]
+        rounds = [(some, len(begun), min(SECOND, iterations)), (some, FINALISTS, iterations)]
         rounds += [(everyone, 1, iterations)] * (some is not everyone)
         for starts, many, steps in rounds:
             begun = [Begun(*self._kept(b.solver, starts, steps), b.name) for b in begun[:many]]
@@ -381,3 +379,9 @@ def _of_both_kinds(fitted: list[tuple[str, Free]]) -> list[tuple[str, Free]]:
     kinds = [[one for one, is_late in zip(fitted, late, strict=True) if is_late == kind] for kind in (0, 1)]
     some = [one for kind in kinds for one in kind[: STARTS // 2]]
     return [one for one in fitted if one in some]
+
+
+def _of_each_origin(begun: list[Begun]) -> list[Begun]:
+    """The best of what came from each beginning, best first: few iterations tell little of where it ends."""
+    best = {b.name.split(",")[0]: b for b in reversed(begun)}
+    return sorted(best.values(), key=lambda b: b.error)
