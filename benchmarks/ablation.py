@@ -19,7 +19,7 @@ from longstride.learn import cma_search, descend, endpoint_cost, fit, polish
 from longstride.learn.subject import Sampling
 from longstride.learn.tuning import Judge, Tuning
 
-NFE, NOISES = 6, [4096, 512, 2048]
+NFE, NOISES = 6, [4096, 512, 2048, 0]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
 HEAD = ("model", "best untuned", "times only", "weights, closed form", "by gradients", "by polish",
         "times and weights",
@@ -44,14 +44,14 @@ def measured(model: str) -> list[str]:
         return ls.metrics.endpoint_error(subject.ends(plan, tuning.report_rows), tuning.report)
 
     process, untuned = network.process, tuning.untuned(NFE)[0].plan
-    cost = endpoint_cost(network, tuning.few, untuned.method)
+    cost = endpoint_cost(network, tuning.few.paths, untuned.method)
     searched = ls.plan_sampling(process, untuned.method, grid=cma_search(process, untuned.times[:-1], cost))
-    closed = fit(subject.field(tuning.fit_rows), tuning.fitted(NFE)[0][1].times, tuning.paths)[0]
+    closed = fit(subject.field(tuning.fit_rows), tuning.fitted(NFE)[0][1].times, tuning.plain.paths)[0]
     moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 1)
     slack = closed.slackness
-    rest = [descend(subject.field, closed, tuning.paths, iterations=60)[0].plan()]
+    rest = [descend(subject.field, closed, tuning.plain.paths, iterations=60)[0].plan()]
     rest += [
-        polish(subject.field, closed, tuning.paths, fixed=fixed)[0].plan()
+        polish(subject.field, closed, tuning.plain.paths, fixed=fixed)[0].plan()
         for fixed in ([*moved, *told, *slack], [*told, *slack], slack, ())
     ]
     plans = [untuned, searched, closed.plan(), *rest]

@@ -264,8 +264,8 @@ class Tuning:
     def solvers(self, nfe: int, iterations: int, hops: int, storage: str | Path | None) -> list[Candidate]:
         """The best fit as it is, and what the best few lead to when every number moves."""
         fitted, few = _of_both_kinds(self.fitted(nfe)), self.few
-        name, best = fitted[0]
-        closed = fit(self.subject.field(self.fit_rows), best.times, self.plain.paths, best.at[0])[0]
+        name, first = fitted[0]
+        closed = fit(self.subject.field(self.fit_rows), first.times, self.plain.paths, first.at[0])[0]
         made = [self._candidate(f"weights on {name}", closed)]
         made += [self._candidate("as it began", solver) for solver in self.begin if solver.nfe == nfe]
         fitted += self.enlarged(nfe)
@@ -294,11 +294,12 @@ class Tuning:
         for starts, many, steps in rounds:
             begun = [Begun(*self._kept(b.solver, starts, steps), b.name) for b in begun[:many]]
             begun.sort(key=lambda b: b.error)
-        what = "conditioning times and weights, from"
-        made += [self._candidate(f"{what} {b.name}", b.solver) for b in begun]
-        self.begin.append(begun[0].solver)
+        best = begun[0]  # by the starts of the polish: the few of `select` that matter say less
+        what = f"conditioning times and weights, from {best.name}"
+        made.append(self._candidate(what, best.solver))
+        self.begin.append(best.solver)
         if isinstance(self.judge.objective, SetObjective):
-            solver = self._for_the_set(begun[0].solver, self.judge.objective, iterations)
+            solver = self._for_the_set(best.solver, self.judge.objective, iterations)
             made.append(self._candidate("all of these for the objective itself", solver))
         return made
 
