@@ -6,8 +6,8 @@ For each model and budget: `ls.tune` makes a plan on noises of its own, beginnin
 of fewer evaluations, if that is there; then the plan and every deterministic sampler on every grid of
 diffusers, k-diffusion, azula and smalldiffusion run from the same report noises. The baseline is the best of
 the peers on those noises. Where evaluations are dear (networks, the ideal digits) the peers' runs are those
-that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew, its
-plan is made anew only with `--again`.
+that were best in endpoint.json. Goes on where it stopped; a row of other report noises is judged anew. With
+`--again` a plan that is there is one of the beginnings of a new one, and its cost is part of the new one's.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     """The plan, and what it cost to make."""
     asked = NOISES.get(model, CHEAP)
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
-    smaller = (saved(model, k, seed, guidance) for k in range(2, nfe))
-    begin = [ls.Plan.load(path) for path in smaller if path.exists()]
+    known = (saved(model, k, seed, guidance) for k in range(2, nfe + 1))
+    begin = [ls.Plan.load(path) for path in known if path.exists()]
     plan = ls.tune(
         network, nfe, cond=turns(model), guidance=guidance, seed=seed, begin=begin, cache=CACHE,
         progress=partial(print, flush=True), **asked
@@ -177,15 +177,20 @@ def kept(name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
     return made
 
 
-def measure(model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None) -> dict:
-    """before: the row of this plan as it was, if there is one: then the plan is judged anew."""
+def measure(
+    model: str, nfe: int, n: int, seed: int, guidance: float, before: dict | None, again: bool
+) -> dict:
+    """before: the row of this plan as it was, if there is one: it is judged anew, or a beginning."""
     task = tasks.task(model, guidance)
     network = ls.load(model) if model in tasks.NETWORKS else ours.denoiser(task)
-    if before:
+    if before and not again:
         plan = ls.Plan.load(saved(model, nfe, seed, guidance))
         cost = {k: before[k] for k in ("evaluations", "seconds", "commit")}
     else:
+        goes_on = before if saved(model, nfe, seed, guidance).exists() else None
         plan, cost = tuned(network, model, nfe, seed, guidance)
+        if goes_on:
+            cost |= {k: cost[k] + goes_on[k] for k in ("evaluations", "seconds")}
     noise = tasks.noise(task, n, SEED)
     truth = solved(model, task, noise)
     given = (
@@ -360,7 +365,7 @@ def main() -> None:
     parser.add_argument("--models", type=lambda s: s.split(","), default=list(tasks.EXACT))
     parser.add_argument("--nfe", type=lambda s: [int(v) for v in s.split(",")], default=list(NFES[:5]))
     parser.add_argument("--n", type=int, help="report noises (1024); rows of others are judged anew")
-    parser.add_argument("--again", action="store_true", help="make plans anew that are there")
+    parser.add_argument("--again", action="store_true", help="plans that are there are begun from")
     parser.add_argument("--seed", type=int, default=0, help="of the noises that are tuned on")
     parser.add_argument("--guidance", type=float, default=1.0, help="of a network, and of its peers")
     parser.add_argument("--frechet", action="store_true", help="distances at 6 beside the peers' at 10")
@@ -386,8 +391,7 @@ def main() -> None:
             before, n = read_json(path).get(key), arguments.n or 1024
             if before and before["n"] == n and not arguments.again:
                 continue
-            kept = None if arguments.again else before
-            found = measure(model, nfe, n, arguments.seed, arguments.guidance, kept)
+            found = measure(model, nfe, n, arguments.seed, arguments.guidance, before, arguments.again)
             write(read_json(path) | {key: found}, path)
             print(
                 key, f"{found['tuned']:.4f} beside {found['peer error']:.4f} of {found['peer']}", flush=True
