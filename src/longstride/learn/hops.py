@@ -17,11 +17,8 @@ from ..files import check_writable
 from .axis import Axis
 from .free import Free
 
-SHAKES = (
-    0.3,
-    0.15,
-    0.075,
-)  # of the distance of two times, in turn: minima lie near in one model, far in another
+# Of the distance of two times, in turn: minima lie near each other in one model, far in another.
+SHAKES = (0.3, 0.15, 0.075)
 Again = Callable[[Free], tuple[Free, float]]  # a solver begun on the times of this one, and its error
 
 

@@ -97,9 +97,8 @@ class Tuning:
             a, *_, b = strange[0].times
             raise ArgumentError(f"begin has a plan from t = {a:g} to {b:g}, not from {start:g} to {end:g}")
         self.begin = [Free.of(plan, subject.axis) for plan in begin]
-        self.fit_rows, self.select_rows, self.report_rows, self.pool = torch.arange(sum(sizes)).split(
-            list(sizes)
-        )
+        rows = torch.arange(sum(sizes)).split(list(sizes))
+        self.fit_rows, self.select_rows, self.report_rows, self.pool = rows
         about = {
             "subject": subject.identity(torch.arange(CHECKED)), "seed": seed, "sizes": list(sizes),
             "reference": reference_nfe, "for": subject.tuned_for(),
@@ -295,8 +294,8 @@ class Tuning:
             begun = [Begun(*self._kept(b.solver, starts, steps), b.name) for b in begun[:many]]
             begun.sort(key=lambda b: b.error)
         best = begun[0]  # by the starts of the polish: the few of `select` that matter say less
-        what = f"conditioning times and weights, from {best.name}"
-        made.append(self._candidate(what, best.solver))
+        for b in [best] if self.judge.objective is None else begun:
+            made.append(self._candidate(f"conditioning times and weights, from {b.name}", b.solver))
         self.begin.append(best.solver)
         if isinstance(self.judge.objective, SetObjective):
             solver = self._for_the_set(best.solver, self.judge.objective, iterations)
