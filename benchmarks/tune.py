@@ -308,7 +308,8 @@ Made by `python benchmarks/tune.py`. End-point error on n report noises that not
 on. The peer is the best of all its runs from the same noises; of more than 1,000, all run from the first of
 them and those within a fifth of the best from all. The interval of the ratio is a paired 95 % bootstrap.
 Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which the budgets
-of a model share, are in the seconds of the first. The plans are in `plans/`.
+of a model share, are in the seconds of the first. A plan that began from an older one of its budget has the
+cost of both. The plans are in `plans/`.
 """
 
 
