@@ -58,7 +58,7 @@ def mixture_data(
     y = (z / total.flatten()).unflatten(1, variances.shape)
     distance = torch.einsum("bke,bke->bk", y, z.unflatten(1, variances.shape))
     p = torch.softmax(weights.log() - 0.5 * (distance + total.log().sum(-1)), 1)
-    y.mul_(alpha * variances).mul_(p[..., None])
+    y = y * (alpha * variances) * p[..., None]  # not in place: polishes ask for derivatives
     return y.flatten(1) @ beside.T + p @ means
 
 
