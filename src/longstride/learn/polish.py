@@ -108,7 +108,7 @@ def polish(
         return slope(fields, solver, now.run, paths.end, features, share)
 
     now = measured(solver, None, 0)
-    smooth = part < n and not through and _differentiable(fields, solver, now.run, paths.end, features)
+    smooth = part < n and not through and differentiable(fields, solver, paths, features)
     target = Target(n, measured, linear, whole if smooth else None)
     solver, now = _minimum(target, solver, now, fixed, part, iterations, progress)
     return solver, now.error
@@ -250,11 +250,12 @@ def _secant(gram: Tensor, moved: Tensor, change: Tensor) -> Tensor:
     return gram + change.outer(change) / along - before.outer(before) / (moved @ before)
 
 
-def _differentiable(fields: Fields, solver: Free, run: March, truth: Tensor, features: Features) -> bool:
+def differentiable(fields: Fields, solver: Free, paths: Trajectories, features: Features) -> bool:
     """Whether torch has derivatives of all that a run consists of: seen on one noise."""
     one = torch.arange(1)
+    known = paths.part(one)
     try:
-        slope(fields, solver, run.part(one), truth[one], features)
+        slope(fields, solver, march(fields(one), solver, known.noise), known.end, features)
     except Exception:  # numpy, dlpack, a graph that is not there: it has answered, and all else is no matter
         return False
     return True

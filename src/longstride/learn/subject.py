@@ -39,6 +39,8 @@ GRIDS: dict[str, grids.Grid] = {
     for value in values
     for end in ends
 }
+# Two that leave out t_min: what is best on them may be far from it on any other.
+OPEN = ("flow_shift:shift=1:open=true", "decay:gamma=0.5:open=true")
 GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1], and so are any part of them
 POWERS = (1.0, 0.5, 0.7, 1.5, 2.0)  # of an equation's times, (i/n)^p of the way: 1 is even
 
@@ -102,7 +104,7 @@ class Sampling:
         self.like, self.spread = torch.arange(n), model.process.sigma(model.process.t_max)
         self.evaluations = 0
         self.grids = tuple(GRIDS)
-        self.screened = tuple(dict.fromkeys((grids.default_grid(model.process), "log_snr")))
+        self.screened = tuple(dict.fromkeys((grids.default_grid(model.process), "log_snr", *OPEN)))
 
     def add(self, x: Tensor, like: Tensor) -> Tensor:
         return _added(self, x, like)

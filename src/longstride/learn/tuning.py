@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core import Field
 from ..errors import ArgumentError, SolveError
 from ..journal import Journal
-from ..methods import REGISTRY
-from ..metrics import endpoint_error, interval, resampled, squared_errors
+from ..metrics import endpoint_error
 from ..plan import Plan
-from .free import Features, Free, fit
+from .catalogue import untuned
+from .free import Free, fit
 from .hops import Begun, hopped, read, written
+from .judge import Candidate, Judge
 from .optimal_times import cheapest_path, jumps
-from .polish import SetObjective, polish, polish_set
+from .polish import SetObjective, differentiable, polish, polish_set
 from .recipes import RECIPES, SAMPLES, Request
 from .starts import Starts, telling
 from .subject import Sampling, Subject
@@ -38,49 +40,11 @@ PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS = 4  # grids that a polish begins from
 FIRST, SECOND = 3, 6  # iterations before it is decided what is shaken, and what goes on
 FINALISTS = 2  # how many do
-SCREEN = 16  # starts that the whole registry is tried on
 CHECKED = 16  # starts on which the reference is halved
 CONVERGED = 0.2  # the reference's own error, as a share of the best error that is measured against it
 RICHARDSON = 3  # its error is what halving moves it by over 2^p - 1: p is 4 where all is smooth, and here 2
 FINE = 1e-5  # or that of the solutions' size: a plan may be exact
 Progress = Callable[[str], None]
-Objective = Callable[[Tensor, Tensor], float]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A plan, what made it, and its error on the selection starts."""
-
-    what: str
-    plan: Plan
-    error: float
-
-
-@dataclass(frozen=True)
-class Judge:
-    """How far ends are from the truth, [n, *shape] both."""
-
-    features: Features
-    objective: Objective | None
-
-    def error(self, ends: Tensor, truth: Tensor) -> float:
-        error = (self.objective or endpoint_error)(self.features(ends), self.features(truth))
-        return error if math.isfinite(error) else math.inf
-
-    def identity(self, truth: Tensor) -> str:
-        """A digest of the features of some samples."""
-        seen = self.features(truth).double().cpu()
-        return hashlib.sha256(seen.numpy().tobytes() + repr(seen.shape).encode()).hexdigest()
-
-    def interval(self, ends: Tensor, truth: Tensor, others: Tensor | None = None) -> tuple[float, float]:
-        """95 % of the error, or of its ratio to that of others, by resampling."""
-        ends, truth = self.features(ends), self.features(truth)
-        others = None if others is None else self.features(others)
-        if self.objective is not None:
-            return resampled(self.objective, ends, truth, others)
-        return interval(
-            squared_errors(ends, truth), None if others is None else squared_errors(others, truth)
-        )
 
 
 class Tuning:
@@ -133,35 +97,13 @@ class Tuning:
         where = self.subject.x.device  # a journal gives them back on the CPU
         return Trajectories(self.subject.axis, tuple(times), states.to(where), end.to(where))
 
-    def error(self, plan: Plan, n: int | None = None) -> float:
-        """On the first n selection starts; infinite where a plan blows up."""
-        rows, truth = self.select_rows[:n], self.select[:n]
-        try:
-            return self.judge.error(self.subject.ends(plan, rows), truth)
-        except SolveError:
-            return math.inf
+    def error(self, plan: Plan) -> float:
+        """On the selection starts."""
+        return self.judge.of(plan, self.subject, self.select_rows, self.select)
 
     def untuned(self, nfe: int, n: int | None = None) -> list[Candidate]:
-        """The registry's best, on their best grids, by their errors on the first selection starts."""
-        known: dict[str, float] = {}  # by weights: many names are the same
-
-        def tried(cases: Iterable[tuple[str, str]], n: int) -> list[Candidate]:
-            found = []
-            for method, grid in cases:
-                plan = self.subject.published(method, grid, nfe)
-                if plan is not None and not plan.stochastic:
-                    key = f"{n} {plan.weights}"
-                    if key not in known:
-                        known[key] = self.error(plan, n)
-                        found.append(Candidate(f"{method} on {grid}", plan, known[key]))
-            return sorted(found, key=lambda c: c.error)
-
-        few = min(SCREEN if self.judge.objective is None else self.sizes[1], self.sizes[1])
-        first = tried(((m, g) for m in REGISTRY for g in self.subject.screened), few)
-        names = list(dict.fromkeys(c.plan.method for c in first))[:8]
-        second = tried(((m, g) for m in names for g in self.subject.grids), few)
-        best = sorted([*first, *second], key=lambda c: c.error)[:6]
-        return sorted((replace(c, error=self.error(c.plan, n)) for c in best), key=lambda c: c.error)
+        """The best of the catalogue on the first n selection starts."""
+        return untuned(self.subject, self.judge, self.select_rows[:n], self.select[:n], nfe)
 
     def followed(self, nfe: int, names: Sequence[str], best: Candidate) -> list[Candidate]:
         """What the published recipes make."""
@@ -211,12 +153,15 @@ class Tuning:
 
         A row's slack can do all that the time it leads to can, unless the state there is looked at.
         """
-        part = max(min(PART // math.prod(self.subject.shape), len(starts) // 8), LEAST)
         return polish(
             lambda some: self.subject.field(starts.rows[some]), solver, starts.paths, iterations=iterations,
-            part=part, weights=starts.weights, fixed=() if self.through else range(solver.nfe - 1),
-            features=self.judge.features, through=self.through, seed=self.seed,
+            part=self._part(starts), weights=starts.weights,
+            fixed=() if self.through else range(solver.nfe - 1), features=self.judge.features,
+            through=self.through, seed=self.seed,
         )  # fmt: skip
+
+    def _part(self, starts: Starts) -> int:
+        return max(min(PART // math.prod(self.subject.shape), len(starts) // 8), LEAST)
 
     @property
     def few(self) -> Starts:
@@ -266,6 +211,7 @@ class Tuning:
         name, first = fitted[0]
         closed = fit(self.subject.field(self.fit_rows), first.times, self.plain.paths, first.at[0])[0]
         made = [self._candidate(f"weights on {name}", closed)]
+        self._tell_of_slopes(closed)
         made += [self._candidate("as it began", solver) for solver in self.begin if solver.nfe == nfe]
         fitted += self.enlarged(nfe)
 
@@ -301,6 +247,15 @@ class Tuning:
             solver = self._for_the_set(best.solver, self.judge.objective, iterations)
             made.append(self._candidate("all of these for the objective itself", solver))
         return made
+
+    def _tell_of_slopes(self, solver: Free) -> None:
+        def fields(some: Tensor) -> Field:
+            return self.subject.field(self.fit_rows[some])
+
+        if self.through or self._part(self.plain) >= len(self.plain):
+            return  # nothing is left to a part
+        if not differentiable(fields, solver, self.plain.paths, self.judge.features):
+            self.say("torch cannot differentiate the model: polishes know the slope of a part alone")
 
     def enlarged(self, nfe: int) -> list[tuple[str, Free]]:
         """The largest solver that is known, evaluations added to it one by one, each where it helps most."""
