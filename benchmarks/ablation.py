@@ -16,8 +16,9 @@ import longstride as ls
 import ours
 import tasks
 from longstride.learn import cma_search, descend, endpoint_cost, fit, polish
+from longstride.learn.judge import Judge
 from longstride.learn.subject import Sampling
-from longstride.learn.tuning import Judge, Tuning
+from longstride.learn.tuning import Tuning
 
 NFE, NOISES = 6, [4096, 512, 2048, 0]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
@@ -44,14 +45,15 @@ def measured(model: str) -> list[str]:
         return ls.metrics.endpoint_error(subject.ends(plan, tuning.report_rows), tuning.report)
 
     process, untuned = network.process, tuning.untuned(NFE)[0].plan
-    cost = endpoint_cost(network, tuning.few.paths, untuned.method)
+    cost = endpoint_cost(network, tuning.search.few.paths, untuned.method)
     searched = ls.plan_sampling(process, untuned.method, grid=cma_search(process, untuned.times[:-1], cost))
-    closed = fit(subject.field(tuning.fit_rows), tuning.fitted(NFE)[0][1].times, tuning.plain.paths)[0]
+    times, plain = tuning.search.fitted(NFE)[0][1].times, tuning.plain
+    closed = fit(subject.field(plain.rows), times, plain.paths)[0]
     moved, told = range(NFE - 1), range(NFE - 1, 2 * NFE - 1)
     slack = closed.slackness
-    rest = [descend(subject.field, closed, tuning.plain.paths, iterations=60)[0].plan()]
+    rest = [descend(subject.field, closed, plain.paths, iterations=60)[0].plan()]
     rest += [
-        polish(subject.field, closed, tuning.plain.paths, fixed=fixed)[0].plan()
+        polish(subject.field, closed, plain.paths, fixed=fixed)[0].plan()
         for fixed in ([*moved, *told, *slack], [*told, *slack], slack, ())
     ]
     plans = [untuned, searched, closed.plan(), *rest]

@@ -309,6 +309,15 @@ def test_the_catalogue_is_judged_by_the_few_noises_that_an_error_hangs_on() -> N
     assert untuned(subject, judge, rows, truth, 10)[0].error ** 2 == pytest.approx(least)
 
 
+def test_a_report_on_too_few_noises_says_so() -> None:
+    """One sample in a hundred ends in a wrong mode: none of sixteen, forty of those that choose."""
+    asked = {"noises": 512, "select": 4096, "hops": 0, "iterations": 2}
+    few, many = (ls.tune(three(), 8, report=n, **asked).report for n in (16, 4096))
+    assert few["error"] < 0.5 * many["error"]
+    assert "larger report=" in few["verdict"]
+    assert "larger report=" not in many["verdict"]
+
+
 def test_a_model_without_derivatives_is_tuned_and_that_is_said() -> None:
     def silent(x: Tensor, t: Tensor) -> Tensor:
         return torch.from_numpy(known.net(x, t).numpy())
@@ -326,7 +335,7 @@ def test_a_plan_that_tune_begins_from_is_not_lost() -> None:
     good = ls.tune(model, 4, noises=2048, select=1024, report=128, iterations=10, hops=1)
     kept = ls.tune(model, 4, **{**FEW, "noises": 64, "select": 2048, "hops": 0, "seed": 3}, begin=[good])
     tried = {row["what"]: row["selection_error"] for row in kept.report["tried"]}
-    assert tried["as it began"] == pytest.approx(min(tried.values()))
+    assert tried[f"{good.report['what']}, as it began"] == pytest.approx(min(tried.values()))
     assert kept.weights == good.weights
 
 

@@ -20,8 +20,9 @@ from .free import Features
 from .hops import check_storage
 from .judge import Judge, Objective
 from .recipes import RECIPES
+from .search import LEAST
 from .subject import Sampling, Solving, Subject
-from .tuning import CHECKED, LEAST, Progress, Tuning
+from .tuning import CHECKED, Progress, Tuning
 
 ELEMENTS = 2**18  # starts times elements that weights are fitted to, unless `noises` says otherwise
 MOST = 4096  # starts, however small
