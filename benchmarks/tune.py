@@ -135,6 +135,7 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     solutions = 128 * sum(asked[k] for k in ("noises", "select", "report"))
     known = (saved(model, k, seed, guidance) for k in range(2, nfe + 1))
     begin = [ls.Plan.load(path) for path in known if path.exists()]
+    started = time.process_time()
     plan = ls.tune(
         network, nfe, cond=turns(model), guidance=guidance, seed=seed, begin=begin, cache=CACHE,
         progress=partial(print, flush=True), **asked
@@ -143,7 +144,7 @@ def tuned(network: ls.Denoiser, model: str, nfe: int, seed: int, guidance: float
     plan.save(saved(model, nfe, seed, guidance))
     return plan, {
         "evaluations": plan.report["evaluations"] + solutions,
-        "seconds": round(plan.report["seconds"] + plan.report["seconds_of_solutions"], 1),
+        "seconds": round(time.process_time() - started, 1),
         "commit": commit(),
     }
 
@@ -307,7 +308,7 @@ ABOUT = """# Tuned plans beside the best peer
 Made by `python benchmarks/tune.py`. End-point error on n report noises that nothing was fitted to or chosen
 on. The peer is the best of all its runs from the same noises; of more than 1,000, all run from the first of
 them and those within a fifth of the best from all. The interval of the ratio is a paired 95 % bootstrap.
-Evaluations are of single samples, seconds on one thread of a shared machine; the solutions, which the budgets
+Evaluations are of single samples, seconds of processor time, on one thread; the solutions, which the budgets
 of a model share, are in the seconds of the first. A plan that began from an older one of its budget has the
 cost of both. The plans are in `plans/`.
 """
