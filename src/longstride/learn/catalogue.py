@@ -50,7 +50,7 @@ def untuned(subject: Subject, judge: Judge, rows: Tensor, truth: Tensor, nfe: in
 
     asked = plans(REGISTRY, subject.screened)
     quick = on_all
-    if judge.objective is None and len(rows) > TELLING:
+    if asked and judge.objective is None and len(rows) > TELLING:
         near = best(asked, on_few)[:NEAR]
         squares = [judge.squares(c.plan, subject, rows, truth) for c in near[:SCOUTS]]
         sizes = torch.stack(squares).sum(0).nan_to_num(posinf=0.0).sqrt()
