@@ -48,7 +48,7 @@ def mixture_data(
     if y is not given.
     """
     alpha, sigma = pair(task, t)
-    weights, means, bases, variances = parts
+    weights, means, bases, variances = (part.to(x.dtype) for part in parts)
     if classes > 1:
         y = torch.arange(len(x)) % classes if y is None else y
         weights = weights * (torch.arange(len(weights)) % classes == y[:, None])
@@ -65,6 +65,7 @@ def mixture_data(
 def ideal_data(x: Tensor, t: float, task: Task, points: Tensor) -> Tensor:
     """E[x0 | x_t] when the data are exactly `points` [N, D]."""
     alpha, sigma = pair(task, t)
+    x = x.to(points)  # next to the last image float32 does not tell distances apart
     logits = -((torch.cdist(x, alpha * points) / sigma) ** 2) / 2
     return torch.softmax(logits, 1) @ points
 

@@ -224,6 +224,37 @@ def test_a_jacobian_of_few_noises_leads_to_the_minimum_over_all() -> None:
     assert whole < 1.001 * least
 
 
+def test_a_robust_polish_lets_go_of_the_noises_that_end_in_a_wrong_mode() -> None:
+    """Each of the two objectives is lowered by its own polish, by a part's slope and by that of all."""
+    field, paths, times = some(three(), 8, 1024)
+    before, _ = fit(field, times, paths)
+
+    def squares(solver: Free) -> Tensor:
+        return ls.metrics.squared_errors(march(field, solver, paths.noise).end, paths.end)
+
+    limit = 10 * float(squares(before).median())
+    assert float(squares(before).mean()) > limit  # few noises dominate
+
+    def counted(solver: Free) -> float:
+        s = squares(solver)
+        return float((s / (1 + s / limit)).mean().sqrt())
+
+    for part in (1024, 128):
+        solver, error = polish(lambda rows: field, before, paths, part=part, robust=10.0, iterations=40)
+        assert error == pytest.approx(counted(solver), rel=1e-9)
+        plain, _ = polish(lambda rows: field, before, paths, part=part, iterations=40)
+        assert error < 0.85 * counted(plain)
+        assert squares(plain).mean() < 0.5 * squares(solver).mean()
+
+
+def test_where_no_noise_dominates_a_robust_polish_changes_nothing() -> None:
+    field, paths, times = some(gaussian(EDM), 4)
+    before, _ = fit(field, times, paths)
+    solver, error = polish(lambda rows: field, before, paths, robust=10.0)
+    assert solver is before
+    assert error == pytest.approx(ls.metrics.endpoint_error(march(field, before, paths.noise).end, paths.end))
+
+
 def test_a_noise_of_weight_two_counts_as_two() -> None:
     field, paths, times = some(three(), 4, 96)
     before, _ = fit(field, times, paths)
@@ -366,7 +397,7 @@ def test_the_report_is_what_anybody_measures() -> None:
     plan = ls.tune(model, 4, **FEW)
     report = plan.report
     assert plan.nfe == 4
-    noise = ls.prior(model, 256 + 64 + 128, SEED, dtype=F64)[-128:]
+    noise = ls.prior(model, 256 + 64 + 128, SEED)[-128:]
     truth = ls.reference(model, noise, nfe=128)
     error = ls.metrics.endpoint_error(ls.sample(model, x_init=noise, plan=plan), truth)
     assert error == pytest.approx(report["error"], rel=1e-9)
@@ -553,7 +584,7 @@ def test_a_plan_for_several_guidances_serves_each(recwarn: pytest.WarningsRecord
 
 def test_an_objective_chooses_and_reports() -> None:
     model = three()
-    plan = ls.tune(model, 3, objective=ls.metrics.frechet, recipes=["gits", "d_ode"], **FEW)
+    plan = ls.tune(model, 3, objective=ls.metrics.frechet, recipes=["gits", "d_ode"], dtype=F64, **FEW)
     noise = ls.prior(model, 256 + 64 + 128, SEED, dtype=F64)[-128:]
     found = ls.sample(model, x_init=noise, plan=plan), ls.reference(model, noise, nfe=128)
     assert plan.report["error"] == pytest.approx(ls.metrics.frechet(*found), rel=1e-9)

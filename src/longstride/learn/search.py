@@ -30,7 +30,8 @@ BENDS = 16  # starts that show where trajectories do
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS = 4  # grids that a polish begins from
 FIRST, SECOND = 3, 6  # iterations before it is decided what is shaken, and what goes on
-FINALISTS = 2  # how many do
+SOME, FINALISTS = 3, 2  # how many do
+ROBUST = 10  # times the median, from where on squares count for less at first
 KEPT = ", as it began"
 Named = tuple[str, Free]
 
@@ -80,19 +81,21 @@ class Search:
     ) -> list[Begun]:
         """The best that polishes and hops lead to, the best first."""
         few, nfe = self.few, fitted[0][1].nfe
-
-        def begin(starts: Starts) -> list[Begun]:
-            return _best([Begun(*self._polished(solver, starts, FIRST), name) for name, solver in fitted])
-
+        first = [(name, self._polished(solver, few, FIRST)[0]) for name, solver in fitted]
         hopping, field = few, self._field(few)
         if len(self.pool):
-            hopping = self.told([b.solver for b in begin(few)], 0)
+            hopping = self.told([solver for _, solver in first], 0)
+        # In two ways: some minima are found with the noises that end in a wrong mode, others without them.
+        freed = [(name, self._polished(solver, hopping, SECOND, ROBUST)[0]) for name, solver in fitted]
+        first += [new for new, old in zip(freed, fitted, strict=True) if new != old]
+        begun = [Begun(*self._polished(solver, hopping, FIRST), name) for name, solver in first]
 
         def again(shaken: Free) -> tuple[Free, float]:
-            return self._polished(fit(field, shaken.times, few.paths, shaken.at[0])[0], hopping, FIRST)
+            solver = fit(field, shaken.times, few.paths, shaken.at[0])[0]
+            return self._polished(self._polished(solver, hopping, SECOND, ROBUST)[0], hopping, FIRST)
 
         subject = f"{self.kept.head} {nfe} {self._minimized}"
-        found = _of_each_origin(hopped(begin(hopping), again, hops, self.seed, storage, subject))
+        found = _of_each_origin(hopped(begun, again, hops, self.seed, storage, subject))[:SOME]
         some = everyone = self.plain
         if len(self.pool):  # others, since the best of many is partly so by chance
             some = everyone = self.told([b.solver for b in found], 1)
@@ -142,7 +145,9 @@ class Search:
             self.judge.features,
         )  # fmt: skip
 
-    def _polished(self, solver: Free, starts: Starts, iterations: int) -> tuple[Free, float]:
+    def _polished(
+        self, solver: Free, starts: Starts, iterations: int, robust: float = math.inf
+    ) -> tuple[Free, float]:
         """The solver at a minimum over these starts, and its error there; the journal may know it.
 
         A row's slack can do all that the time it leads to can, unless the state there is looked at.
@@ -152,10 +157,11 @@ class Search:
             return polish(
                 self._fields(starts), solver, starts.paths, iterations=iterations, part=self._part(starts),
                 weights=starts.weights, fixed=() if self.through else range(solver.nfe - 1),
-                features=self.judge.features, through=self.through, seed=self.seed,
+                features=self.judge.features, through=self.through, robust=robust, seed=self.seed,
             )  # fmt: skip
 
         key = f"from {solver.vector()}, {iterations} iterations, starts {starts.digest}, {self._minimized}"
+        key += f", robust {robust:g}" * (robust < math.inf)
         return self._known(key, better)
 
     def _for_the_set(self, solver: Free, objective: SetObjective, iterations: int) -> Free:

@@ -61,7 +61,7 @@ def telling(
     start and the end are known, nothing on the way.
     """
     plans, generator = [solver.plan() for solver in solvers], torch.Generator().manual_seed(seed)
-    asked = f"{[solver.vector() for solver in solvers]} {near.weights} {len(pool)} {n}"
+    asked = f"{[solver.vector() for solver in solvers]} {near.weights} {pool[0]} {len(pool)} {n}"
     name = "drawn-" + hashlib.sha256(asked.encode()).hexdigest()[:16]
     crowd = copy(subject)  # what is not drawn is forgotten
 

@@ -92,6 +92,7 @@ class Sampling:
     def __init__(
         self, model: Denoiser, cond: Mapping[str, Any] | None,
         guidance: float | Guidance | Sequence[float | Guidance], n: int, seed: int, batch: int,
+        dtype: torch.dtype | None = None,
     ):  # fmt: skip
         self.model, self.name, self.shape, self.batch = model, model.name, model.shape, batch
         self.given = in_turn(cond or {})
@@ -100,7 +101,7 @@ class Sampling:
             raise ArgumentError("guidance is empty: give a weight, or several that a plan is for")
         self.guidances = [Guidance.of(g) for g in several]
         self.axis: Axis = Diffusion(model.process)
-        self.x = prior(model, n, SEED + seed, dtype=torch.float64)
+        self.x = prior(model, n, SEED + seed, dtype=dtype)
         self.like, self.spread = torch.arange(n), model.process.sigma(model.process.t_max)
         self.evaluations = 0
         self.grids = tuple(GRIDS)

@@ -50,6 +50,7 @@ def tune(
     iterations: int = 20,
     hops: int = 8,
     batch: int = 256,
+    dtype: torch.dtype | None = None,
     begin: Sequence[Plan] = (),
     cache: str | Path | None = None,
     storage: str | Path | None = None,
@@ -73,7 +74,7 @@ def tune(
         guidance: a weight, or several that one plan is to serve, dealt out evenly whatever the conditions.
         x0, t: of an ODE: the states [n, ...] that it is solved from, n at least noises + of + select + report
             (noises are the rest unless given), and (start, end).
-        features: of samples [n, *shape], in float64, what errors are measured in; the samples themselves. A
+        features: of samples [n, *shape], what errors are measured in; the samples themselves. A
             latent space, or the embedding of a perceptual network.
         objective: of two sets of features, what leads and what the solutions have: what the choice and the
             report go by, such as `metrics.frechet`. By default their end-point error, which fits and polishes
@@ -88,6 +89,8 @@ def tune(
         iterations: of a polish, at most.
         hops: times that the best solver is shaken and polished again, on the first starts.
         batch: samples that go through the network at once.
+        dtype: of the states, as in `sample`: the network's, and float32 at least. Of a mixture float64 takes
+            twice as long, and errors below 1e-5 need it. Those of an ODE have x0's.
         begin: plans that tune has made, to begin from as well: for another guidance or network, or of fewer
             evaluations, to which more are added. Of several budgets each begins from the one before it.
         cache: a folder that keeps what is finished: the same call goes on there, another budget shares it.
@@ -138,11 +141,13 @@ def tune(
     names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
     if strange := [name for name in names if name not in RECIPES]:
         raise unknown("recipe", strange[0], RECIPES)
+    if not (dtype or torch.float32).is_floating_point:
+        raise ArgumentError(f"dtype = {dtype}: states need a floating one, such as torch.float64")
     if isinstance(model, ODE):
         if x0 is None or t is None:
             raise ArgumentError("an ODE is tuned for the states it is solved from: give x0= [n, ...] and t=")
-        if cond or names or guidance != 1.0:
-            raise ArgumentError("cond, guidance and recipes belong to a Denoiser, not to an ODE")
+        if cond or names or guidance != 1.0 or dtype:
+            raise ArgumentError("cond, guidance, recipes and dtype belong to a Denoiser, not to an ODE")
         sizes = [noises or len(x0) - select - report - pool, select, report, pool]
         if sizes[0] < CHECKED or sum(sizes) > len(x0):
             raise ArgumentError(
@@ -154,7 +159,7 @@ def tune(
         if x0 is not None or t is not None:
             raise ArgumentError("x0 and t belong to an ODE: a Denoiser starts from noises at its t_max")
         sizes = [noises or min(max(ELEMENTS // math.prod(model.shape), LEAST), MOST), select, report, pool]
-        subject = Sampling(model, cond, guidance, sum(sizes), seed, batch)
+        subject = Sampling(model, cond, guidance, sum(sizes), seed, batch, dtype)
     if pool and pool < sizes[0]:
         raise ArgumentError(f"of = {of}: the {sizes[0]} that polishes go by are drawn from these, give more")
     judge = Judge(features, objective)
