@@ -17,7 +17,7 @@ from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
 from longstride.learn.catalogue import untuned
 from longstride.learn.descent import descend
-from longstride.learn.drawn import drawn
+from longstride.learn.drawn import drawn, median
 from longstride.learn.frechet import Frechet
 from longstride.learn.free import Free, fit, march
 from longstride.learn.hops import Begun, check_storage, hopped
@@ -247,12 +247,11 @@ def test_a_robust_polish_lets_go_of_the_noises_that_end_in_a_wrong_mode() -> Non
         assert squares(plain).mean() < 0.5 * squares(solver).mean()
 
 
-def test_where_no_noise_dominates_a_robust_polish_changes_nothing() -> None:
-    field, paths, times = some(gaussian(EDM), 4)
-    before, _ = fit(field, times, paths)
-    solver, error = polish(lambda rows: field, before, paths, robust=10.0)
-    assert solver is before
-    assert error == pytest.approx(ls.metrics.endpoint_error(march(field, before, paths.noise).end, paths.end))
+def test_a_median_of_values_that_stand_for_several_is_that_of_the_copies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values, mass = torch.randn(101, generator=generator), torch.randint(1, 5, (101,), generator=generator)
+    mass[0] += 1 - int(mass.sum()) % 2  # an odd number of copies has one in the middle
+    assert median(values, mass) == float(values.repeat_interleave(mass).median())
 
 
 def test_a_noise_of_weight_two_counts_as_two() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import Field
 from ..errors import SolveError
-from .drawn import drawn
+from .drawn import drawn, median
 from .free import Features, Free, March, march, solved
 from .slope import slope
 from .trajectories import Trajectories
@@ -78,7 +78,6 @@ def polish(
         robust: a noise's square s counts s/(1 + s/L), L so many times the median of what the solver begins
             with (Geman and McClure 1987), in the error that is returned, too. The noises that end in a wrong
             mode pull everywhere; without them a better minimum may be found, to go on from with all of them.
-            Where the mean is no larger than L there are none such, and the solver stays as it is.
         progress: called with the solver and its error after every iteration.
     """
     n, generator = len(paths.end), torch.Generator().manual_seed(seed)
@@ -124,9 +123,7 @@ def polish(
     limit = math.inf
     now = measured(solver, None, 0)
     if robust < math.inf and math.isfinite(now.error):
-        limit = robust * _median(now.about / share, share)
-        if now.error**2 <= limit:
-            return solver, now.error
+        limit = robust * median(now.about / share, share) or math.inf
         now = measured(solver, now.run, solver.nfe)
     smooth = part < n and not through and differentiable(fields, solver, paths, features)
     target = Target(n, measured, linear, whole if smooth else None)
@@ -205,12 +202,6 @@ class Target:
     measured: Callable[[Free, March | None, int], Measured]
     linear: Callable[[Free, Sequence[int], Measured, int], Linear]
     whole: Callable[[Free, Measured], Tensor] | None = None
-
-
-def _median(values: Tensor, weights: Tensor) -> float:
-    values, order = values.sort()
-    mass = weights[order].cumsum(0)
-    return float(values[int((mass < mass[-1] / 2).sum())])
 
 
 def _moved(

@@ -9,13 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core import Field
 from ..journal import Journal
-from ..metrics import endpoint_error
+from ..metrics import endpoint_error, squared_errors
 from ..plan import Plan
-from .free import Free, fit
+from .drawn import median
+from .free import Free, fit, march
 from .hops import Begun, hopped, read, written
 from .judge import Judge
 from .optimal_times import cheapest_path, jumps
@@ -30,8 +32,9 @@ BENDS = 16  # starts that show where trajectories do
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS = 4  # grids that a polish begins from
 FIRST, SECOND = 3, 6  # iterations before it is decided what is shaken, and what goes on
-SOME, FINALISTS = 3, 2  # how many do
-ROBUST = 10  # times the median, from where on squares count for less at first
+FINALISTS = 4  # how many do
+HEAVY = 5  # medians, above which a mean square hangs on few starts
+ROBUST = 10  # medians, from where on squares count for less at first
 KEPT = ", as it began"
 Named = tuple[str, Free]
 
@@ -66,7 +69,6 @@ class Search:
         for name, solver in list(self.begun):
             if solver.nfe == nfe:
                 yield name.removesuffix(KEPT) + KEPT, solver
-        self._tell_of_slopes(closed)
         found = self._minima([*fitted, *self.enlarged(nfe)], iterations, hops, storage)
         made = [(f"conditioning times and weights, from {b.name}", b.solver) for b in found]
         self.begun.append(made[0])
@@ -85,26 +87,32 @@ class Search:
         hopping, field = few, self._field(few)
         if len(self.pool):
             hopping = self.told([solver for _, solver in first], 0)
-        # In two ways: some minima are found with the noises that end in a wrong mode, others without them.
-        freed = [(name, self._polished(solver, hopping, SECOND, ROBUST)[0]) for name, solver in fitted]
-        first += [new for new, old in zip(freed, fitted, strict=True) if new != old]
         begun = [Begun(*self._polished(solver, hopping, FIRST), name) for name, solver in first]
+        torn = self._torn(first[0][1], hopping)
+
+        def freed(solver: Free) -> tuple[Free, float]:
+            """First without the few that end in a wrong mode, then with them."""
+            robust = self._polished(solver, hopping, SECOND, ROBUST)[0] if torn else solver
+            return self._polished(robust, hopping, FIRST)
 
         def again(shaken: Free) -> tuple[Free, float]:
-            solver = fit(field, shaken.times, few.paths, shaken.at[0])[0]
-            return self._polished(self._polished(solver, hopping, SECOND, ROBUST)[0], hopping, FIRST)
+            return freed(fit(field, shaken.times, few.paths, shaken.at[0])[0])
+
+        if torn:  # both ways, since either leads to minima that the other misses
+            begun += [Begun(*freed(solver), name) for name, solver in fitted]
 
         subject = f"{self.kept.head} {nfe} {self._minimized}"
-        found = _of_each_origin(hopped(begun, again, hops, self.seed, storage, subject))[:SOME]
+        found = _of_each_origin(hopped(begun, again, hops, self.seed, storage, subject))[:FINALISTS]
         some = everyone = self.plain
         if len(self.pool):  # others, since the best of many is partly so by chance
             some = everyone = self.told([b.solver for b in found], 1)
         elif len(everyone) > FEW:
             some = everyone.first(max(FEW, len(everyone) // 4))
-        rounds = [(some, len(found), min(SECOND, iterations)), (some, FINALISTS, iterations)]
+        rounds = [(some, FINALISTS, min(SECOND, iterations)), (some, 1, iterations)]
         rounds += [(everyone, 1, iterations)] * (some is not everyone)
         for starts, many, steps in rounds:
-            found = _best([Begun(*self._polished(b.solver, starts, steps), b.name) for b in found[:many]])
+            best = [Begun(*self._polished(b.solver, starts, steps), b.name) for b in found[:many]]
+            found = [*_best(best), *found[many:]]
         return found
 
     def fitted(self, nfe: int) -> list[Named]:
@@ -144,6 +152,13 @@ class Search:
             self.subject, solvers, self.sketch(nfe), pool, n, self.reference_nfe, self.seed, self.kept,
             self.judge.features,
         )  # fmt: skip
+
+    def _torn(self, solver: Free, starts: Starts) -> bool:
+        """Whether few starts are most of its error, as those that end in a wrong mode."""
+        ends = march(self._field(starts), solver, starts.paths.noise).end
+        squares = squared_errors(self.judge.features(ends), self.judge.features(starts.paths.end))
+        weights = torch.ones_like(squares) if starts.weights is None else starts.weights.to(squares)
+        return float(weights @ squares / weights.sum()) > HEAVY * median(squares, weights)
 
     def _polished(
         self, solver: Free, starts: Starts, iterations: int, robust: float = math.inf
@@ -185,11 +200,13 @@ class Search:
         known = self.kept.value(key, numbers)
         return read(self.subject.axis, known), known["error"]
 
-    def _tell_of_slopes(self, solver: Free) -> None:
-        starts = self.plain
+    def tell_of_slopes(self) -> None:
+        """Whether polishes will know the slope of all starts: of the least solver, before any is made."""
+        starts, times = self.plain, self.subject.times(2, self.subject.grids[0])
+        ddim = Free(self.subject.axis, times, times[:-1], ((), (0.0,)))
         if self.through or self._part(starts) >= len(starts):
             return  # nothing is left to a part
-        if not differentiable(self._fields(starts), solver, starts.paths, self.judge.features):
+        if not differentiable(self._fields(starts), ddim, starts.paths, self.judge.features):
             self.say("torch cannot differentiate the model: polishes know the slope of a part alone")
 
     @property

@@ -73,6 +73,7 @@ class Tuning:
         )  # fmt: skip
         self.seconds = time.perf_counter() - started
         self.say(f"solved; half the evaluations move what they come to by {self.halved:.2g}")
+        self.search.tell_of_slopes()
 
     def _paths(self, rows: Tensor) -> Trajectories:
         """The solutions to fit to, of which a journal keeps the states."""
