@@ -103,13 +103,17 @@ class Search:
 
         subject = f"{self.kept.head} {nfe} {self._minimized}"
         found = _of_each_origin(hopped(begun, again, hops, self.seed, storage, subject))[:FINALISTS]
+        return self._ended(found, hopping, iterations)
+
+    def _ended(self, found: list[Begun], hopping: Starts, iterations: int) -> list[Begun]:
+        """The finalists, the best of them at its minimum and first."""
         some = everyone = self.plain
-        if len(self.pool):  # others, since the best of many is partly so by chance
-            some = everyone = self.told([b.solver for b in found], 1)
+        if len(self.pool):  # others, since the best of many is partly so by chance; then both
+            some = self.told([b.solver for b in found], 1)
+            everyone = hopping.and_those(some)
         elif len(everyone) > FEW:
             some = everyone.first(max(FEW, len(everyone) // 4))
-        rounds = [(some, FINALISTS, min(SECOND, iterations)), (some, 1, iterations)]
-        rounds += [(everyone, 1, iterations)] * (some is not everyone)
+        rounds = [(some, FINALISTS, min(SECOND, iterations)), (everyone, 1, iterations)]
         for starts, many, steps in rounds:
             best = [Begun(*self._polished(b.solver, starts, steps), b.name) for b in found[:many]]
             found = [*_best(best), *found[many:]]
