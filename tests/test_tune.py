@@ -25,7 +25,7 @@ from longstride.learn.judge import Judge
 from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
 from longstride.learn.slope import slope
-from longstride.learn.starts import split
+from longstride.learn.starts import Starts, split
 from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
 from longstride.methods import REGISTRY
@@ -245,6 +245,17 @@ def test_a_robust_polish_lets_go_of_the_noises_that_end_in_a_wrong_mode() -> Non
         plain, _ = polish(lambda rows: field, before, paths, part=part, iterations=40)
         assert error < 0.85 * counted(plain)
         assert squares(plain).mean() < 0.5 * squares(solver).mean()
+
+
+def test_starts_in_two_parts_are_what_they_were_together() -> None:
+    _, paths, _ = some(three(), 4, 96)
+    starts = Starts(torch.arange(96), paths, torch.arange(96.0))
+    both = starts.first(40).and_those(
+        Starts(starts.rows[40:], paths.part(slice(40, 96)), starts.weights[40:])
+    )
+    assert both.digest == starts.digest
+    assert torch.equal(both.paths.states, paths.states)
+    assert torch.equal(both.paths.end, paths.end)
 
 
 def test_a_median_of_values_that_stand_for_several_is_that_of_the_copies() -> None:
