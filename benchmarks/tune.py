@@ -49,7 +49,7 @@ NOISES = {
     "digits": {"noises": 1024, "select": 256, "report": 64, "iterations": 10, "hops": 3},
     "fashion": {"noises": 384, "of": 1024, "select": 128, "report": 64, "iterations": 8, "hops": 2},
 }
-CHEAP = {"noises": 8192, "of": 65536, "select": 16384, "report": 256, "batch": 1024, "hops": 6}
+CHEAP = {"noises": 8192, "of": 65536, "select": 16384, "report": 256, "batch": 1024}
 # Of a polish for the Frechet distance: noises, those of a Jacobian, and whether the last row alone moves,
 # which takes no evaluations.
 CROWD = {"digits": (4096, 512, False), "fashion": (2048, 256, True)}

@@ -17,7 +17,7 @@ from longstride.frame import DATA
 from longstride.learn.axis import Diffusion
 from longstride.learn.catalogue import untuned
 from longstride.learn.descent import descend
-from longstride.learn.drawn import drawn, median
+from longstride.learn.drawn import drawn
 from longstride.learn.frechet import Frechet
 from longstride.learn.free import Free, fit, march
 from longstride.learn.hops import Begun, check_storage, hopped
@@ -25,7 +25,7 @@ from longstride.learn.judge import Judge
 from longstride.learn.polish import polish, polish_set
 from longstride.learn.recipes import RECIPES
 from longstride.learn.slope import slope
-from longstride.learn.starts import Starts, split
+from longstride.learn.starts import split
 from longstride.learn.subject import SEED, Sampling
 from longstride.learn.trajectories import trajectories
 from longstride.methods import REGISTRY
@@ -222,47 +222,6 @@ def test_a_jacobian_of_few_noises_leads_to_the_minimum_over_all() -> None:
     least, whole, few = polished(field, 2048), polished(field, 64), polished(opaque, 64)
     assert whole < few < 0.2 * start
     assert whole < 1.001 * least
-
-
-def test_a_robust_polish_lets_go_of_the_noises_that_end_in_a_wrong_mode() -> None:
-    """Each of the two objectives is lowered by its own polish, by a part's slope and by that of all."""
-    field, paths, times = some(three(), 8, 1024)
-    before, _ = fit(field, times, paths)
-
-    def squares(solver: Free) -> Tensor:
-        return ls.metrics.squared_errors(march(field, solver, paths.noise).end, paths.end)
-
-    limit = 10 * float(squares(before).median())
-    assert float(squares(before).mean()) > limit  # few noises dominate
-
-    def counted(solver: Free) -> float:
-        s = squares(solver)
-        return float((s / (1 + s / limit)).mean().sqrt())
-
-    for part in (1024, 128):
-        solver, error = polish(lambda rows: field, before, paths, part=part, robust=10.0, iterations=40)
-        assert error == pytest.approx(counted(solver), rel=1e-9)
-        plain, _ = polish(lambda rows: field, before, paths, part=part, iterations=40)
-        assert error < 0.85 * counted(plain)
-        assert squares(plain).mean() < 0.5 * squares(solver).mean()
-
-
-def test_starts_in_two_parts_are_what_they_were_together() -> None:
-    _, paths, _ = some(three(), 4, 96)
-    starts = Starts(torch.arange(96), paths, torch.arange(96.0))
-    both = starts.first(40).and_those(
-        Starts(starts.rows[40:], paths.part(slice(40, 96)), starts.weights[40:])
-    )
-    assert both.digest == starts.digest
-    assert torch.equal(both.paths.states, paths.states)
-    assert torch.equal(both.paths.end, paths.end)
-
-
-def test_a_median_of_values_that_stand_for_several_is_that_of_the_copies() -> None:
-    generator = torch.Generator().manual_seed(0)
-    values, mass = torch.randn(101, generator=generator), torch.randint(1, 5, (101,), generator=generator)
-    mass[0] += 1 - int(mass.sum()) % 2  # an odd number of copies has one in the middle
-    assert median(values, mass) == float(values.repeat_interleave(mass).median())
 
 
 def test_a_noise_of_weight_two_counts_as_two() -> None:

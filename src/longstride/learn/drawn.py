@@ -29,10 +29,3 @@ def drawn(
     rows = torch.multinomial(chance, n, replacement=True, generator=generator)
     rows, copies = rows.unique(return_counts=True)
     return rows, mass[rows] * copies / (n * chance[rows])
-
-
-def median(values: Tensor, mass: Tensor) -> float:
-    """Of values [N], each of which stands for so many."""
-    values, order = values.sort()
-    below = mass[order].cumsum(0)
-    return float(values[int((below < below[-1] / 2).sum())])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import Field
 from ..errors import SolveError
-from .drawn import drawn, median
+from .drawn import drawn
 from .free import Features, Free, March, march, solved
 from .slope import slope
 from .trajectories import Trajectories
@@ -55,7 +55,6 @@ def polish(
     fixed: Sequence[int] = (),
     features: Features = lambda x: x,
     through: float = 0.0,
-    robust: float = math.inf,
     seed: int = 0,
     progress: Shown = lambda solver, error: None,
 ) -> tuple[Free, float]:
@@ -75,9 +74,6 @@ def polish(
         fixed: numbers of `Free.vector` that stay.
         through: weight of the states on the way: their distances to the solutions at their times are added
             to the residual so many times.
-        robust: a noise's square s counts s/(1 + s/L), L so many times the median of what the solver begins
-            with (Geman and McClure 1987), in the error that is returned, too. The noises that end in a wrong
-            mode pull everywhere; without them a better minimum may be found, to go on from with all of them.
         progress: called with the solver and its error after every iteration.
     """
     n, generator = len(paths.end), torch.Generator().manual_seed(seed)
@@ -92,24 +88,16 @@ def polish(
             found += [through * (x - known.at(t)) for t, x in way]
         return torch.cat([miss.flatten(1) for miss in found], 1)
 
-    def squared(misses: Tensor) -> Tensor:
-        return misses.square().mean(1).double().cpu()
-
-    def pull(squares: Tensor) -> Tensor:
-        """What each square counts for where it changes."""
-        return (1 + squares / limit) ** -2
-
     def measured(solver: Free, known: March | None, start: int) -> Measured:
         run = march(everyone, solver, paths.noise, known, start)
-        squares = squared(misses(solver, run, paths))
-        counted = share * squares / (1 + squares / limit)
-        return Measured(run, counted, float(counted.mean().sqrt()))
+        squares = share * misses(solver, run, paths).square().mean(1).double().cpu()
+        return Measured(run, squares, float(squares.mean().sqrt()))
 
     def linear(solver: Free, free: Sequence[int], now: Measured, part: int) -> Linear:
         rows, counts = drawn(now.about.sqrt(), part, generator)
         known, base = paths.part(rows), now.run.part(rows)
         before = misses(solver, base, known)
-        scale = (counts * share[rows] * pull(squared(before))).sqrt().to(before)[:, None]
+        scale = (counts * share[rows]).sqrt().to(before)[:, None]
         J = torch.stack([
             (scale * (misses(moved, run, known) - before) / size).flatten().double()
             for size, moved, run in _moved(fields(rows), solver, free, base)
@@ -117,14 +105,9 @@ def polish(
         return J @ J.T, J @ (scale * before).flatten().double()
 
     def whole(solver: Free, now: Measured) -> Tensor:
-        counts = share * pull(squared(misses(solver, now.run, paths)))
-        return slope(fields, solver, now.run, paths.end, features, counts)
+        return slope(fields, solver, now.run, paths.end, features, share)
 
-    limit = math.inf
     now = measured(solver, None, 0)
-    if robust < math.inf and math.isfinite(now.error):
-        limit = robust * median(now.about / share, share) or math.inf
-        now = measured(solver, now.run, solver.nfe)
     smooth = part < n and not through and differentiable(fields, solver, paths, features)
     target = Target(n, measured, linear, whole if smooth else None)
     solver, now = _minimum(target, solver, now, fixed, part, iterations, progress)

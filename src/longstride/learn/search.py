@@ -9,15 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..core import Field
 from ..journal import Journal
-from ..metrics import endpoint_error, squared_errors
+from ..metrics import endpoint_error
 from ..plan import Plan
-from .drawn import median
-from .free import Free, fit, march
+from .free import Free, fit
 from .hops import Begun, hopped, read, written
 from .judge import Judge
 from .optimal_times import cheapest_path, jumps
@@ -32,9 +30,7 @@ BENDS = 16  # starts that show where trajectories do
 PART = 2**15  # elements behind a Jacobian, of an eighth of the starts at most
 STARTS = 4  # grids that a polish begins from
 FIRST, SECOND = 3, 6  # iterations before it is decided what is shaken, and what goes on
-FINALISTS = 4  # how many do
-HEAVY = 5  # medians, above which a mean square hangs on few starts
-ROBUST = 10  # medians, from where on squares count for less at first
+FINALISTS = 2  # how many do
 KEPT = ", as it began"
 Named = tuple[str, Free]
 
@@ -83,40 +79,28 @@ class Search:
     ) -> list[Begun]:
         """The best that polishes and hops lead to, the best first."""
         few, nfe = self.few, fitted[0][1].nfe
-        first = [(name, self._polished(solver, few, FIRST)[0]) for name, solver in fitted]
+
+        def begin(starts: Starts) -> list[Begun]:
+            return _best([Begun(*self._polished(solver, starts, FIRST), name) for name, solver in fitted])
+
         hopping, field = few, self._field(few)
         if len(self.pool):
-            hopping = self.told([solver for _, solver in first], 0)
-        begun = [Begun(*self._polished(solver, hopping, FIRST), name) for name, solver in first]
-        torn = self._torn(first[0][1], hopping)
-
-        def freed(solver: Free) -> tuple[Free, float]:
-            """First without the few that end in a wrong mode, then with them."""
-            robust = self._polished(solver, hopping, SECOND, ROBUST)[0] if torn else solver
-            return self._polished(robust, hopping, FIRST)
+            hopping = self.told([b.solver for b in begin(few)], 0)
 
         def again(shaken: Free) -> tuple[Free, float]:
-            return freed(fit(field, shaken.times, few.paths, shaken.at[0])[0])
-
-        if torn:  # both ways, since either leads to minima that the other misses
-            begun += [Begun(*freed(solver), name) for name, solver in fitted]
+            return self._polished(fit(field, shaken.times, few.paths, shaken.at[0])[0], hopping, FIRST)
 
         subject = f"{self.kept.head} {nfe} {self._minimized}"
-        found = _of_each_origin(hopped(begun, again, hops, self.seed, storage, subject))[:FINALISTS]
-        return self._ended(found, hopping, iterations)
-
-    def _ended(self, found: list[Begun], hopping: Starts, iterations: int) -> list[Begun]:
-        """The finalists, the best of them at its minimum and first."""
+        found = _of_each_origin(hopped(begin(hopping), again, hops, self.seed, storage, subject))
         some = everyone = self.plain
-        if len(self.pool):  # others, since the best of many is partly so by chance; then both
-            some = self.told([b.solver for b in found], 1)
-            everyone = hopping.and_those(some)
+        if len(self.pool):  # others, since the best of many is partly so by chance
+            some = everyone = self.told([b.solver for b in found], 1)
         elif len(everyone) > FEW:
             some = everyone.first(max(FEW, len(everyone) // 4))
-        rounds = [(some, FINALISTS, min(SECOND, iterations)), (everyone, 1, iterations)]
+        rounds = [(some, len(found), min(SECOND, iterations)), (some, FINALISTS, iterations)]
+        rounds += [(everyone, 1, iterations)] * (some is not everyone)
         for starts, many, steps in rounds:
-            best = [Begun(*self._polished(b.solver, starts, steps), b.name) for b in found[:many]]
-            found = [*_best(best), *found[many:]]
+            found = _best([Begun(*self._polished(b.solver, starts, steps), b.name) for b in found[:many]])
         return found
 
     def fitted(self, nfe: int) -> list[Named]:
@@ -157,16 +141,7 @@ class Search:
             self.judge.features,
         )  # fmt: skip
 
-    def _torn(self, solver: Free, starts: Starts) -> bool:
-        """Whether few starts are most of its error, as those that end in a wrong mode."""
-        ends = march(self._field(starts), solver, starts.paths.noise).end
-        squares = squared_errors(self.judge.features(ends), self.judge.features(starts.paths.end))
-        weights = torch.ones_like(squares) if starts.weights is None else starts.weights.to(squares)
-        return float(weights @ squares / weights.sum()) > HEAVY * median(squares, weights)
-
-    def _polished(
-        self, solver: Free, starts: Starts, iterations: int, robust: float = math.inf
-    ) -> tuple[Free, float]:
+    def _polished(self, solver: Free, starts: Starts, iterations: int) -> tuple[Free, float]:
         """The solver at a minimum over these starts, and its error there; the journal may know it.
 
         A row's slack can do all that the time it leads to can, unless the state there is looked at.
@@ -176,11 +151,10 @@ class Search:
             return polish(
                 self._fields(starts), solver, starts.paths, iterations=iterations, part=self._part(starts),
                 weights=starts.weights, fixed=() if self.through else range(solver.nfe - 1),
-                features=self.judge.features, through=self.through, robust=robust, seed=self.seed,
+                features=self.judge.features, through=self.through, seed=self.seed,
             )  # fmt: skip
 
         key = f"from {solver.vector()}, {iterations} iterations, starts {starts.digest}, {self._minimized}"
-        key += f", robust {robust:g}" * (robust < math.inf)
         return self._known(key, better)
 
     def _for_the_set(self, solver: Free, objective: SetObjective, iterations: int) -> Free:

@@ -40,13 +40,6 @@ class Starts:
         weights = None if self.weights is None else self.weights[:n]
         return Starts(self.rows[:n], self.paths.part(slice(0, n)), weights)
 
-    def and_those(self, others: Starts) -> Starts:
-        """Both of two sets that were drawn from as many."""
-        assert self.weights is not None
-        assert others.weights is not None
-        weights = torch.cat([self.weights, others.weights])
-        return Starts(torch.cat([self.rows, others.rows]), self.paths.and_those(others.paths), weights)
-
     @property
     def digest(self) -> str:
         """Tells them from others of the same subject."""

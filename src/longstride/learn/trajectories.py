@@ -59,11 +59,6 @@ class Trajectories:
         """Some of the noises."""
         return Trajectories(self.axis, self.times, self.states[:, rows], self.end[rows])
 
-    def and_those(self, others: Trajectories) -> Trajectories:
-        """From these noises and from others, states at the same times."""
-        states = torch.cat([self.states, others.states], 1)
-        return Trajectories(self.axis, self.times, states, torch.cat([self.end, others.end]))
-
 
 @torch.no_grad()
 def trajectories(
