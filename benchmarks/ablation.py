@@ -24,7 +24,7 @@ NFE, NOISES = 6, [4096, 512, 2048, 0]
 MODELS = ("mixture-edm", "mixture-vp", "mixture-flow", "digits-edm")
 HEAD = ("model", "best untuned", "times only", "weights, closed form", "by gradients", "by polish",
         "times and weights",
-        "and conditioning times", "and slack", "robust first")  # fmt: skip
+        "and conditioning times", "and slack")  # fmt: skip
 ABOUT = f"""# What each part of tuning gives
 
 Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evaluations, fitted to
@@ -32,7 +32,7 @@ Made by `python benchmarks/ablation.py`. Held-out end-point error at {NFE} evalu
 All others begin from one grid, where `ls.tune` tries several: the weights of the closed form; these taken
 on by backpropagation and L-BFGS (`descend`), or by Levenberg-Marquardt (`polish`); then times move with
 them, then the times that the network is asked at; then slack, without which a network that always says the
-same is solved exactly; then all of these after a polish in which few noises count for less (`robust=10`).
+same is solved exactly.
 """
 
 
@@ -56,8 +56,6 @@ def measured(model: str) -> list[str]:
         polish(subject.field, closed, plain.paths, fixed=fixed)[0].plan()
         for fixed in ([*moved, *told, *slack], [*told, *slack], slack, ())
     ]
-    freed = polish(subject.field, closed, plain.paths, robust=10.0)[0]
-    rest.append(polish(subject.field, freed, plain.paths)[0].plan())
     plans = [untuned, searched, closed.plan(), *rest]
     return [model, *(f"{error(plan):.4f}" for plan in plans)]
 
