@@ -687,6 +687,8 @@ def test_refusals() -> None:
         ({"recipes": 3}, "unknown recipe 3"),
         ({"seed": 1.5}, "seed"),
         ({"iterations": -1}, "iterations"),
+        ({"dtype": torch.int64}, "dtype = torch.int64"),
+        ({"dtype": "float64"}, "dtype = float64"),
         ({"hops": -1}, "hops"),
         ({"batch": 0}, "batch"),
         ({"through": math.nan}, "through"),

@@ -141,7 +141,7 @@ def tune(
     names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
     if strange := [name for name in names if name not in RECIPES]:
         raise unknown("recipe", strange[0], RECIPES)
-    if not (dtype or torch.float32).is_floating_point:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ArgumentError(f"dtype = {dtype}: states need a floating one, such as torch.float64")
     if isinstance(model, ODE):
         if x0 is None or t is None:
