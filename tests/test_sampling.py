@@ -163,6 +163,7 @@ def test_nan_is_named_by_step_and_time() -> None:
         ({"x_init": [[0.0, 0.0]], "n": None}, "tensor of floats"),
         ({"x_init": torch.zeros(0, 2), "n": None}, "n at least 1"),
         ({"dtype": torch.int64}, "floating"),
+        ({"dtype": "float64"}, "floating"),
         ({"device": "nonsense"}, "device = 'nonsense'"),
         ({"plan": "six.json"}, "Plan.load"),
         ({"plan": "six", "final": "sigma_min"}, "holds final"),

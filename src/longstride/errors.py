@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -76,6 +77,12 @@ def positive(what: str, value: Any) -> float:
     if finite(what, value) <= 0:
         raise ArgumentError(f"{what} = {value!r}: it must be positive")
     return float(value)
+
+
+def floating(dtype: Any) -> None:
+    """That a state may be of this dtype."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentError(f"dtype = {dtype}: the state needs a floating one, such as torch.float32")
 
 
 def functions(**given: Any) -> None:

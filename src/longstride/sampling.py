@@ -16,7 +16,7 @@ from . import grid as grids
 from .compiled import run_compiled
 from .core import Stage, Step, Weight
 from .denoiser import Denoiser
-from .errors import ArgumentError, finite, functions, said_of, whole
+from .errors import ArgumentError, finite, floating, functions, said_of, whole
 from .frame import PREDICTIONS, Frame, conversion, ddim_step
 from .gradients.ways import Way, differentiable, way_of
 from .guidance import Guidance
@@ -233,8 +233,7 @@ def sample(
         dtype = dtype or torch.promote_types(x_init.dtype, torch.float32)
         where = where or model.device or x_init.device
     where = where or model.device or torch.device("cpu")
-    if not (dtype or model.dtype).is_floating_point:
-        raise ArgumentError(f"dtype = {dtype}: the state needs a floating one, such as torch.float32")
+    floating(dtype or model.dtype)
     guidance = Guidance.of(guidance)
     plan.warn_elsewhere(model.shape, str(guidance))
     if guidance.against is not None:

@@ -179,7 +179,7 @@ class Search:
         return read(self.subject.axis, known), known["error"]
 
     def tell_of_slopes(self) -> None:
-        """Whether polishes will know the slope of all starts: of the least solver, before any is made."""
+        """Says so where polishes cannot know the slope of all starts; by the smallest solver there is."""
         starts, times = self.plain, self.subject.times(2, self.subject.grids[0])
         ddim = Free(self.subject.axis, times, times[:-1], ((), (0.0,)))
         if self.through or self._part(starts) >= len(starts):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..denoiser import Denoiser
-from ..errors import ArgumentError, finite, functions, said_of, unknown, whole
+from ..errors import ArgumentError, finite, floating, functions, said_of, unknown, whole
 from ..files import check_writable
 from ..guidance import Guidance
 from ..plan import Plan
@@ -141,8 +141,8 @@ def tune(
     names = tuple(RECIPES) if "all" in recipes else tuple(recipes)
     if strange := [name for name in names if name not in RECIPES]:
         raise unknown("recipe", strange[0], RECIPES)
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ArgumentError(f"dtype = {dtype}: states need a floating one, such as torch.float64")
+    if dtype is not None:
+        floating(dtype)
     if isinstance(model, ODE):
         if x0 is None or t is None:
             raise ArgumentError("an ODE is tuned for the states it is solved from: give x0= [n, ...] and t=")
